@@ -1,0 +1,181 @@
+"""Fidelity: does the model's accuracy hang on the pixels that the map calls important?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from xbench import Case, Curves, Metric, Observations, class_scores
+from xbench_metrics.options import FidelityOptions
+from xbench_metrics.ranking import rank
+from xbench_metrics.removal import Removal
+
+
+class Fidelity(Metric):
+    """Area between two accuracy curves (Brocki et al., section 3.1).
+
+    Pixels are removed step by step, the most important first (MiF) or the least important first (LiF), and the images
+    are classified after each step. F = area(LiF) - area(MiF) of the balanced accuracy over the share of removed pixels,
+    by the trapezoid rule: in [-1, 1]; 0 is what a random map gets.
+
+    With `opposite` removal the fill pushes every image toward the wrong class, so accuracy may fall below chance;
+    values of different removals must not be compared.
+    """
+
+    options: FidelityOptions
+
+    def prepare(self, case: Case) -> dict[str, np.ndarray]:
+        """The last point of all curves: "removed_logits", float32 (N, K), of the images with every pixel replaced."""
+        self._warn_at_chance(case)
+        removal = Removal(self.options.removal, case, self.options.blur_sigma)
+        logits = []
+        size = case.session.batch_size
+        total = math.ceil(len(case.split) / size)
+        for batch in case.session.track(case.split.batches(size), "fidelity: last point", total):
+            moved = batch.to(case.session.device)
+            removed = removal.fill(moved).expand_as(moved.images.flatten(2)).contiguous()
+            logits.append(case.score(removed.view(moved.images.shape)).float().cpu().numpy())
+        return {"removed_logits": np.concatenate(logits)}
+
+    def observe(self, case: Case) -> dict[str, np.ndarray]:
+        """Both curves of every sample.
+
+        Returns:
+            mif, lif: bool (N, K + 1), whether the class is right after 0, step, ..., 1 of the pixels were removed.
+            fidelity: float64 (N,), the area between the sample's two curves.
+            tie_fraction: float64 (N,), share of pixels whose value another pixel has too.
+        """
+        correct = np.empty((len(case.split), 2, self.options.steps + 1), dtype=bool)
+        correct[:, :, 0] = _right(case.logits, case.split.labels)[:, None]
+        correct[:, :, -1] = _right(case.prepared["removed_logits"], case.split.labels)[:, None]
+        ties = np.empty(len(case.split))
+        for rows, curves, tied in self._interior(case):
+            correct[rows, :, 1:-1], ties[rows] = curves, tied
+        mif, lif = np.ascontiguousarray(correct[:, 0]), np.ascontiguousarray(correct[:, 1])
+        return {"mif": mif, "lif": lif, "fidelity": _area(lif) - _area(mif), "tie_fraction": ties}
+
+    def summarise(self, observations: Observations) -> float:
+        """F. The trapezoid rule and the mean over samples are both linear, so the areas of the samples are averaged."""
+        return float(_balanced(observations["fidelity"], observations["label"]))
+
+    def curves(self, observations: Observations) -> Curves:
+        """Balanced accuracy against the share of removed pixels."""
+        labels = observations["label"]
+        return Curves(
+            x=np.linspace(0, 100, self.options.steps + 1),
+            y={
+                "most important first": _balanced(observations["mif"], labels),
+                "least important first": _balanced(observations["lif"], labels),
+            },
+            x_label="pixels removed (%)",
+            y_label="balanced accuracy",
+        )
+
+    def card(self) -> dict[str, Any]:
+        """What F means."""
+        return {
+            "score": "balanced accuracy over the classes present, against the true label",
+            "target": "none: accuracy is against the true label, whatever class the map explains",
+            "removal": self.options.removal,
+            "removal_space": "[0, 1] intensities, before the model's own normalisation",
+            "channels": "replaced together",
+            "ties": "at random, seeded by sample",
+            "steps": self.options.steps,
+            "aggregation": "trapezoid rule over the share of pixels; area(LiF) - area(MiF)",
+        }
+
+    def _interior(self, case: Case) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """Chunk by chunk: rows; is the class right after steps 1 to K - 1, (m, 2, K - 1); tie fractions (m,)."""
+        inner = self.options.steps - 1
+        size = case.session.batch_size
+        chunk = size // math.gcd(size, 2 * inner)  # the fewest images that fill whole forward passes
+        removal = Removal(self.options.removal, case, self.options.blur_sigma)
+        remover = _Remover(case, self.options.steps, chunk)
+        starts = range(0, len(case.split), chunk)
+        for start in case.session.track(starts, "fidelity", len(starts)):
+            rows = slice(start, min(start + chunk, len(case.split)))
+            batch = case.split.batch(np.arange(rows.start, rows.stop)).to(case.session.device)
+            maps = torch.from_numpy(np.array(case.maps[rows], dtype=np.float32)).to(case.session.device)
+            ranks, ties = rank(maps.flatten(1), batch.seeds)
+            remover.load(batch.images.flatten(2), removal.fill(batch), ranks)
+            units = len(batch) * 2 * inner
+            predicted = torch.cat([class_scores(case.score(images)).argmax(1) for images in remover.passes(units)])
+            right = predicted.view(len(batch), 2, inner) == batch.labels[:, None, None]
+            yield rows, right.cpu().numpy(), ties.cpu().numpy()
+
+    def _warn_at_chance(self, case: Case) -> None:
+        accuracy = float(_balanced(_right(case.logits, case.split.labels), case.split.labels))
+        if accuracy <= 1 / len(case.info.classes):
+            case.session.progress.warn(
+                f"fidelity: the model is no better than chance on {case.info.name} (balanced accuracy {accuracy:.2f}): "
+                "there is no accuracy to lose, so F says little"
+            )
+
+
+class _Remover:
+    """Images with pixels replaced, one full forward pass after the other; a unit is (image, mode, step), step fastest.
+
+    All work is memory traffic, so the arrays are reused and the comparison writes the weights of `lerp` at once: exact
+    at the weights 0 and 1, and several times as fast as `where`.
+    """
+
+    def __init__(self, case: Case, steps: int, chunk: int) -> None:
+        device, size = case.session.device, case.session.batch_size
+        self._size, self._spatial = size, case.info.spatial
+        pixels, inner = math.prod(self._spatial), steps - 1
+        # round(f P), halves up, in integers: the same on every platform.
+        removed = [(2 * step * pixels) // (2 * steps) for step in range(1, steps)]
+        self._whole = torch.float32 if pixels <= 2**24 else torch.float64  # what holds every rank exactly
+        units = torch.arange(chunk * 2 * inner, device=device)
+        self._sample = torch.split(units // (2 * inner), size)
+        self._curve = torch.split(units // inner, size)
+        counts = torch.tensor(removed, dtype=self._whole, device=device).repeat(2 * chunk)[:, None]
+        self._removed = torch.split(counts, size)
+        self._place_buffer = torch.empty((size, pixels), dtype=self._whole, device=device)
+        self._gone_buffer = torch.empty((size, pixels), device=device)
+        self._image_buffer = torch.empty((size, case.info.channels, pixels), device=device)
+
+    def load(self, images: torch.Tensor, fill: torch.Tensor, ranks: torch.Tensor) -> None:
+        """Take a chunk: images (m, C, P), fill broadcastable to them, ranks (m, P)."""
+        self._images, self._fill = images, fill
+        # LiF reads the MiF order backwards: one sort serves both.
+        self._places = torch.stack([ranks, ranks.shape[1] - 1 - ranks], 1).flatten(0, 1).to(self._whole)
+
+    def passes(self, units: int) -> Iterator[torch.Tensor]:
+        """The images of the first `units` units, (n, C, *spatial) at a time; each overwrites the one before."""
+        for index, start in enumerate(range(0, units, self._size)):
+            images = self._replace(index, min(self._size, units - start))
+            yield images.view(*images.shape[:2], *self._spatial)
+
+    def _replace(self, index: int, n: int) -> torch.Tensor:
+        sample, curve, removed = self._sample[index][:n], self._curve[index][:n], self._removed[index][:n]
+        places = torch.index_select(self._places, 0, curve, out=self._place_buffer[:n])
+        gone = torch.lt(places, removed, out=self._gone_buffer[:n])
+        images = torch.index_select(self._images, 0, sample, out=self._image_buffer[:n])
+        fill = self._fill if len(self._fill) == 1 else self._fill.index_select(0, sample)
+        return torch.lerp(images, fill, gone[:, None], out=images)
+
+
+def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    predicted: np.ndarray = class_scores(torch.from_numpy(np.array(logits))).argmax(1).numpy()
+    right: np.ndarray = predicted == labels
+    return right
+
+
+def _area(curves: np.ndarray) -> np.ndarray:
+    """Trapezoid rule over [0, 1]: (N, K + 1) -> float64 (N,)."""
+    heights = curves.sum(1) - (curves[:, 0].astype(float) + curves[:, -1]) / 2
+    area: np.ndarray = heights / (curves.shape[1] - 1)
+    return area
+
+
+def _balanced(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mean over the classes present of the mean over their samples, along the first axis; NaN for no sample."""
+    counts = np.bincount(labels)
+    weights = 1 / counts[labels]
+    weights /= max(np.count_nonzero(counts), 1)
+    return weights @ values if len(labels) else np.full(values.shape[1:], np.nan)

@@ -1,0 +1,71 @@
+"""What VINet minimises (Gu et al., section III-D)."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from xbench import Batch, Session, Split, class_scores
+from xbench.training import Objective
+from xbench_vinet.network import VINetNetwork
+
+THRESHOLD = 0.1  # floor(M + T) with T = 0.9 in equations 9 and 10 is 1 where M reaches 1 - T
+
+
+class VINetObjective(Objective):
+    """Equation 6: cross entropy (eq. 7) plus alpha times the importance loss, the mean of the map (eq. 8).
+
+    Both networks are rewarded for a right answer from few pixels. Validation has the same loss for its criterion: the
+    classification loss alone would keep the epoch that gives most away.
+    """
+
+    network: VINetNetwork
+
+    def __init__(self, network: VINetNetwork, alpha: float) -> None:
+        self.network = network
+        self._alpha = alpha
+
+    def loss(self, batch: Batch, noise: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Equation 6 and its two terms.
+
+        The destruction draws from torch's global generator, on the device; the loop seeds it anew each epoch, so that a
+        resumed training sees the same noise.
+        """
+        del noise
+        logits, maps = self.network(batch.images)
+        classification = _cross_entropy(logits, batch.labels)
+        importance = maps.mean()
+        loss = classification + self._alpha * importance
+        return loss, {"classification": classification.detach(), "importance": importance.detach()}
+
+    def validate(self, split: Split, session: Session) -> dict[str, float]:
+        """The loss, its terms, accuracy, and the share of pixels kept (eqs. 9 and 10)."""
+        self.network.eval()
+        sums = []
+        with torch.inference_mode():
+            for batch in split.batches(session.batch_size):
+                images, labels = batch.images.to(session.device), batch.labels.to(session.device)
+                with session.autocast():
+                    logits, maps = self.network(images)
+                right = class_scores(logits).argmax(1) == labels
+                figures = (_cross_entropy(logits, labels), right.float().mean(), maps.mean(), kept_pixels(maps).mean())
+                sums.append(len(batch) * torch.stack(figures))
+        loss, accuracy, importance, kept = (torch.stack(sums).sum(0) / len(split)).tolist()
+        return {
+            "criterion": loss + self._alpha * importance,
+            "accuracy": accuracy,
+            "classification": loss,
+            "importance": importance,
+            "kept": kept,
+        }
+
+
+def kept_pixels(maps: torch.Tensor) -> torch.Tensor:
+    """The share of pixels with M >= 0.1 (eqs. 9 and 10): (N, *spatial) -> (N,)."""
+    return (maps >= THRESHOLD).flatten(1).float().mean(1)
+
+
+def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Equation 7; a given classifier with one neuron counts as two classes with logits -z/2 and z/2."""
+    scores = class_scores(logits.float()) / (2 if logits.shape[1] == 1 else 1)
+    return F.cross_entropy(scores, labels)

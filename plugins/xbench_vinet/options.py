@@ -1,0 +1,129 @@
+"""VINet's options, and what each preset makes of those the user left open."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from xbench import Field, Schedule, UserError
+
+OWN_NETWORKS = ("segnet", "gridnet")  # without an encoder from segmentation-models-pytorch
+
+Importance = Literal[
+    "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "deeplabv3", "deeplabv3plus", "pan", "upernet",
+    "segformer", "dpt", "segnet", "gridnet",
+]  # fmt: skip
+
+
+class VINetOptions(Schedule):
+    """Options of `vinet`. None stands for "the preset's"; `resolve` puts it in."""
+
+    preset: Literal["auto", "tiny", "paper"] = Field(
+        "auto", description="tiny: a minute on a laptop; paper: the paper's networks; auto: paper on a GPU, else tiny"
+    )
+    classifier: str | None = Field(None, description="any timm classifier, untrained (paper: seresnet50)")
+    importance: Importance | None = Field(None, description="importance estimation network (paper: deeplabv3plus)")
+    encoder: str | None = Field(
+        None, description="its encoder, by its name in segmentation-models-pytorch; not for segnet and gridnet"
+    )
+    width: float | None = Field(None, gt=0, description="multiplies the channels of segnet, gridnet and decoders")
+    activation: Literal["softplus", "sigmoid"] = Field(
+        "softplus", description="softplus: normalised to a maximum of 1 (eq. 1); sigmoid: the paper's counter-example"
+    )
+    shift: float | None = Field(
+        None,
+        description="added before the activation; above 0, training starts with little destroyed (authors' code: 20)",
+    )
+    alpha: float = Field(0.25, ge=0, description="weight of the importance loss (eq. 6)")
+    multi_scale: bool = Field(True, description="destroy features inside the classifier too, not the image alone")
+    placement: Literal["stage_end", "after_downsampling"] = Field(
+        "stage_end", description="before the next down-sampling (authors' code), or after each (paper)"
+    )
+    max_reduction: int | Literal["none"] = Field(
+        4, description="deepest features destroyed, in image pixels per feature pixel (authors' code: 4); none: all"
+    )
+    mask_resize: Literal["bilinear", "area", "max"] = Field(
+        "bilinear", description="of the importance map to a stage's size; bilinear loses small structures above 4"
+    )
+    noise_draws: int = Field(
+        1, ge=1, description="noise patterns over which the trained classifier's logits are averaged"
+    )
+    subject: Literal["shared", "self"] = Field(
+        "shared", description="score the maps against the run's model, or against the classifier trained with them"
+    )
+    frozen_classifier: bool = Field(
+        False, description="explain the run's model: train the importance network alone, destroy the image alone"
+    )
+    epochs: int | None = Field(None, ge=0, description="most passes over the training split")  # type: ignore[assignment]
+    patience: int | None = Field(  # type: ignore[assignment]
+        None, ge=1, description="stop after so many epochs without a better validation loss"
+    )
+    train_batch: int | None = Field(None, ge=2, description="training batch size (paper: 8)")  # type: ignore[assignment]
+    learning_rate: float | None = Field(None, gt=0, description="of Adam (paper: 1e-4)")  # type: ignore[assignment]
+    decay: Literal["none", "cosine"] | None = Field(  # type: ignore[assignment]
+        None, description="of the learning rate, over `epochs`"
+    )
+    augment: Literal["none", "dihedral"] | None = Field(  # type: ignore[assignment]
+        None, description="dihedral: random flips and quarter turns"
+    )
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Measured on lidc-phantom: a minute on two cores.
+    "tiny": {
+        "classifier": "test_resnet",
+        "importance": "unet",
+        "encoder": "tu-test_resnet",
+        "width": 0.25,
+        "shift": 0.0,
+        "epochs": 30,
+        "patience": 30,
+        "train_batch": 32,
+        "learning_rate": 1e-3,
+        "decay": "cosine",
+        "augment": "dihedral",
+    },
+    # Section IV-B and Tables III and IV; when training stops is not said there.
+    "paper": {
+        "classifier": "seresnet50",
+        "importance": "deeplabv3plus",
+        "encoder": "resnet50",
+        "width": 1.0,
+        "shift": 0.0,
+        "epochs": 200,
+        "patience": 10,
+        "train_batch": 8,
+        "learning_rate": 1e-4,
+        "decay": "none",
+        "augment": "none",
+    },
+}
+
+# DPT takes vision transformers only.
+_DPT_ENCODERS = {"tiny": "tu-vit_tiny_patch16_224", "paper": "tu-vit_base_patch16_224"}
+
+
+def resolve(options: VINetOptions, device: str, spatial: tuple[int, ...]) -> VINetOptions:
+    """The options with nothing left open: the user's where given, else the preset's.
+
+    Args:
+        options: As the user gave them.
+        device: Decides what preset=auto is.
+        spatial: (H, W); quarter turns are left out of a preset where they would not fit.
+
+    Raises:
+        UserError: An encoder was asked for with a network that has none.
+    """
+    preset = options.preset
+    if preset == "auto":
+        preset = "paper" if device.startswith("cuda") else "tiny"
+    values = {key: value for key, value in PRESETS[preset].items() if getattr(options, key) is None}
+    importance = values.get("importance", options.importance)
+    if importance in OWN_NETWORKS:
+        if options.encoder is not None:
+            raise UserError(f"vinet: {importance} takes no encoder (encoder={options.encoder!r})", "leave out encoder")
+        values["encoder"] = None
+    elif importance == "dpt" and options.encoder is None:
+        values["encoder"] = _DPT_ENCODERS[preset]
+    if spatial[-1] != spatial[-2] and "augment" in values:
+        values["augment"] = "none"
+    return options.model_copy(update={"preset": preset, **values})

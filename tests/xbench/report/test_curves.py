@@ -1,0 +1,118 @@
+"""Perturbation and training curves: what is drawn, on which colours, and that a picture is a function of its data."""
+
+import numpy as np
+import pytest
+from matplotlib import rcParams
+from matplotlib.axes import Axes
+
+from xbench.report import CurveSeries, perturbation_curves, training_curves
+
+X = np.linspace(0, 100, 41)
+
+
+def series(label, control=False):
+    return CurveSeries(label, control, X, {"MiF": np.exp(-X / 20), "LiF": 1 - X / 100})
+
+
+@pytest.fixture
+def axes(monkeypatch):
+    """Every pair of axes a figure makes, to look at what was drawn in it."""
+    made = []
+    original = Axes.__init__
+
+    def remember(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        made.append(self)
+
+    monkeypatch.setattr(Axes, "__init__", remember)
+    return made
+
+
+def titles(axes):
+    return [panel.get_title("left") for panel in axes if panel.get_title("left")]
+
+
+class TestPerturbationCurves:
+    def test_one_panel_each_controls_last(self, tmp_path, axes):
+        ordered = [series("random", True), series("vinet"), series("edges", True), series("gradient")]
+        paths = perturbation_curves(tmp_path / "f", "Fidelity", ordered, "pixels (%)", "accuracy")
+        assert paths == [tmp_path / "f.svg", tmp_path / "f.png"]
+        assert titles(axes) == ["vinet", "gradient", "random", "edges"]
+
+    def test_every_panel_holds_its_curves_and_the_reference(self, tmp_path, axes):
+        perturbation_curves(tmp_path / "f", "", [series("vinet"), series("random", True)], "x", "y")
+        user, control = axes[:2]
+        assert len(user.lines) == 4
+        assert len(control.lines) == 2
+        drawn = [line.get_ydata() for line in user.lines[-2:]]
+        assert all(np.array_equal(a, b) for a, b in zip(drawn, series("vinet").curves.values(), strict=True))
+        assert len({line.get_color() for line in user.lines[-2:]}) == 2
+        assert len({line.get_linestyle() for line in user.lines[-2:]}) == 2
+        assert {line.get_color() for line in control.lines} == {"#555555"}
+
+    @pytest.mark.parametrize("count", [1, 2, 7, 20, 26])
+    def test_any_number_of_explainers(self, tmp_path, axes, count):
+        perturbation_curves(tmp_path / "f", "Fidelity", [series(f"e{i}") for i in range(count)], "x", "y")
+        assert len(titles(axes)) == count
+
+    def test_other_metrics_bring_one_or_three_curves(self, tmp_path, axes):
+        one = CurveSeries("a", False, X, {"ROC": X / 100})
+        three = CurveSeries("b", False, X, dict.fromkeys(("p", "q", "r"), X / 100))
+        perturbation_curves(tmp_path / "f", "", [one, three], "x", "y")
+        assert [len(panel.lines) for panel in axes[:2]] == [1, 3]
+
+    def test_nothing_to_draw(self, tmp_path):
+        assert perturbation_curves(tmp_path / "f", "", [], "x", "y") == []
+        assert list(tmp_path.iterdir()) == []
+
+    def test_same_data_same_bytes_whatever_the_users_style(self, tmp_path, monkeypatch):
+        first = perturbation_curves(tmp_path / "a", "F", [series("vinet")], "x", "y")
+        monkeypatch.setitem(rcParams, "font.size", 30)
+        second = perturbation_curves(tmp_path / "b", "F", [series("vinet")], "x", "y")
+        assert rcParams["font.size"] == 30
+        for one, other in zip(first, second, strict=True):
+            assert one.read_bytes() == other.read_bytes()
+
+
+def history(epochs=5, best=3):
+    return [
+        {
+            "epoch": str(epoch),
+            "train_loss": str(1 / epoch),
+            "train_cross_entropy": str(1 / epoch),
+            "train_sparsity": str(epoch),
+            "validation_criterion": str(abs(epoch - best) + 0.25),
+            "validation_accuracy": str(1 - 0.1 * abs(epoch - best)),
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+
+
+class TestTrainingCurves:
+    def test_best_epoch_is_that_of_the_lowest_criterion(self, tmp_path, axes):
+        training_curves(tmp_path / "t", "convnet", history())
+        notes = {panel.get_title("left"): panel.get_title("right") for panel in axes if panel.get_title("left")}
+        assert notes == {
+            "loss": "best epoch 3: 0.250",
+            "accuracy": "best epoch 3: 1.000",
+            "sparsity": "best epoch 3",  # a term that only repeats the loss gets no panel
+        }
+
+    def test_chance_is_shown_beside_the_accuracy(self, tmp_path, axes):
+        training_curves(tmp_path / "t", "convnet", history(), chance=0.6)
+        accuracy = next(panel for panel in axes if panel.get_title("left") == "accuracy")
+        assert any(np.allclose(line.get_ydata(), 0.6) for line in accuracy.lines)
+        assert [text.get_text() for text in accuracy.texts] == ["always the commonest class"]
+
+    @pytest.mark.parametrize(
+        "rows",
+        [
+            history(epochs=1, best=1),
+            [{"epoch": 1, "train_loss": float("nan"), "validation_criterion": ""}],
+            [],
+        ],
+    )
+    def test_short_undefined_and_empty_histories(self, tmp_path, rows):
+        paths = training_curves(tmp_path / "t", "convnet", rows)
+        assert len(paths) == 2
+        assert all(path.stat().st_size > 1000 for path in paths)

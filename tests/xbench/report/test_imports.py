@@ -1,0 +1,51 @@
+"""Reports come from result files alone."""
+
+import subprocess
+import sys
+
+import pytest
+
+FORBIDDEN = {
+    "torch",
+    "matplotlib.pyplot",
+    "xbench_baselines",
+    "xbench_lidc",
+    "xbench_metrics",
+    "xbench_models",
+    "xbench_vinet",
+}
+
+DRAW = """
+import numpy as np, sys, tempfile
+from pathlib import Path
+from xbench.report import CurveSeries, perturbation_curves, training_curves, score_chart, gallery, score_tables
+x = np.linspace(0, 1, 5)
+perturbation_curves(Path(tempfile.mkdtemp()) / "f", "", [CurveSeries("a", False, x, {"MiF": x})], "x", "y")
+"""
+
+
+def loaded_after(code):
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "code", ["import xbench.report", "import xbench.results, xbench.statistics, xbench.observations", DRAW]
+)
+def test_neither_torch_nor_plugins_nor_pyplot(code):
+    assert not loaded_after(code) & FORBIDDEN
+
+
+def test_matplotlib_waits_for_the_first_figure():
+    assert "matplotlib" not in loaded_after("import xbench.report")
+
+
+def test_every_public_name_exists():
+    import xbench.report
+
+    for name in xbench.report.__all__:
+        assert getattr(xbench.report, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'absent'"):
+        _ = xbench.report.absent

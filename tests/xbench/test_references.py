@@ -1,0 +1,82 @@
+import pytest
+
+from xbench import UserError
+from xbench.references import choose
+from xbench.registry import Entry, Registry
+from xbench.specs import ExplainerSpec, ModelSpec
+
+_HERE = "xbench.contracts.model:ModelOptions"
+
+
+@pytest.fixture
+def registry():
+    specs = [
+        ModelSpec("timm", "s", factory="m:C", options=_HERE, argument="a timm classifier"),
+        ModelSpec("convnet", "s", factory="m:C", options=_HERE),
+        ExplainerSpec("vinet", "s", factory="m:C", options="xbench.contracts.model:Schedule"),
+        ExplainerSpec("blurred", "s", factory="m:C", options="xbench.contracts.model:Schedule", argument="explainer"),
+    ]
+    return Registry.collect([Entry(spec, "xbench", "1") for spec in specs])
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("model", "convnet"),
+        ("model", "convnet:epochs=3"),
+        ("model", "timm:resnet18"),
+        ("model", "timm:resnet18:epochs=3,patience=2"),
+        ("explainer", "blurred:vinet"),
+        ("explainer", "blurred:epochs=2:vinet:patience=4"),
+        ("explainer", "blurred:blurred:vinet"),
+    ],
+)
+def test_a_label_is_a_reference_to_the_same_choice(kind, text, registry):
+    choice = choose(kind, text, registry)
+    assert choice.label == text
+    again = choose(kind, choice.label, registry)
+    assert again == choice
+
+
+def test_defaults_spelt_out_give_the_same_choice(registry):
+    assert choose("model", "convnet:epochs=100", registry) == choose("model", "convnet", registry)
+
+
+def test_a_table_says_the_same_as_the_text(registry):
+    table = {"name": "timm", "argument": "resnet18", "epochs": 3}
+    assert choose("model", table, registry) == choose("model", "timm:resnet18:epochs=3", registry)
+
+
+def test_values_may_hold_colons_and_commas(registry, tmp_path):
+    path = tmp_path / "a,b:c.safetensors"
+    path.write_bytes(b"x")
+    choice = choose("model", f"convnet:weights={path},epochs=2", registry)
+    assert choice.options.weights == path
+    assert choice.options.epochs == 2
+
+
+def test_the_content_of_a_file_option_enters_the_identity(registry, tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"one")
+    before = choose("model", f"convnet:weights={path}", registry).identity()
+    path.write_bytes(b"two")
+    assert choose("model", f"convnet:weights={path}", registry).identity() != before
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        ("model", "convent", "did you mean convnet"),
+        ("model", "convnet:epoch=3", "did you mean epochs"),
+        ("model", "convnet:epochs=many", "epochs='many'"),
+        ("model", "convnet:epochs=-1", "greater than or equal to 0"),
+        ("model", "convnet:resnet18", "takes no argument"),
+        ("model", "timm", "needs an argument"),
+        ("explainer", "blurred", "needs an argument"),
+        ("explainer", "blurred:nothing", "no explainer named 'nothing'"),
+        ("explainer", "vinet:epochs=3,fast", "epochs='3,fast'"),
+    ],
+)
+def test_wrong_references_name_the_key_the_value_and_the_fix(kind, text, words, registry):
+    with pytest.raises(UserError, match=words):
+        choose(kind, text, registry)

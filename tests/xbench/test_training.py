@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from xbench import Schedule, Session, Split, UserError
+from xbench.training import ClassifierObjective, dihedral, predict, train_network
+
+
+def _split(n=96, seed=0):
+    draws = np.random.default_rng(seed)
+    images = draws.random((n, 1, 8, 8), dtype=np.float32) * 0.5
+    labels = np.arange(n) % 3 == 0
+    images[labels, :, 2:5, 2:5] += 0.4
+    names = [f"{seed}-{index}" for index in range(n)]
+    return Split.from_arrays(images, labels.astype(int), names, names, masks=images[:, 0] > 0.4)
+
+
+def _network(outputs=2):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(288, outputs)
+        )
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_it_learns_with_one_logit_and_with_two(tmp_path, outputs):
+    network, train, validation = _network(outputs), _split(), _split(seed=1)
+    history = train_network(
+        ClassifierObjective(network, train), train, validation, Schedule(epochs=20), Session(tmp_path)
+    )
+    assert history[-1]["train_loss"] < history[0]["train_loss"] / 2
+    logits, labels = predict(network, validation, Session(tmp_path))
+    scores = torch.cat([-logits, logits], 1) if outputs == 1 else logits
+    assert (scores.argmax(1) == labels).float().mean() > 0.95
+    assert (tmp_path / "history.csv").read_text().count("\n") == len(history) + 1
+
+
+def test_the_weights_of_the_best_epoch_are_kept(tmp_path):
+    network, train, validation = _network(), _split(), _split(seed=1)
+    objective, session = ClassifierObjective(network, train), Session(tmp_path)
+    history = train_network(objective, train, validation, Schedule(epochs=12, learning_rate=0.05), session)
+    best = min(range(len(history)), key=lambda index: history[index]["validation_criterion"])
+    assert session.facts["best_epoch"] == best + 1
+    assert objective.validate(validation, session)["criterion"] == history[best]["validation_criterion"]
+
+
+def test_early_stopping_counts_epochs_without_a_better_criterion(tmp_path):
+    class Worse(ClassifierObjective):
+        epochs = 0
+
+        def validate(self, split, session):
+            self.epochs += 1
+            return {"criterion": float(self.epochs)}
+
+    network, train = _network(), _split()
+    history = train_network(Worse(network, train), train, train, Schedule(epochs=50, patience=3), Session(tmp_path))
+    assert len(history) == 4
+
+
+@pytest.mark.parametrize("stopped_after", [1, 4])
+def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(tmp_path, stopped_after):
+    train, validation = _split(), _split(seed=1)
+    schedule = Schedule(epochs=7, augment="dihedral", decay="cosine")
+
+    class Killed(ClassifierObjective):
+        def validate(self, split, session):
+            if self.count >= stopped_after:
+                raise KeyboardInterrupt
+            self.count += 1
+            return super().validate(split, session)
+
+        count = 0
+
+    folders = {name: tmp_path / name for name in ("whole", "killed")}
+    for folder in folders.values():
+        folder.mkdir()
+    whole = _network()
+    history = train_network(ClassifierObjective(whole, train), train, validation, schedule, Session(folders["whole"]))
+    with pytest.raises(KeyboardInterrupt):
+        train_network(Killed(_network(), train), train, validation, schedule, Session(folders["killed"]))
+    resumed = _network()
+    session = Session(folders["killed"])
+    assert train_network(ClassifierObjective(resumed, train), train, validation, schedule, session) == history
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+    assert not (folders["killed"] / "checkpoint.pt").exists()
+
+
+def test_a_diverging_training_is_an_error_with_a_way_out(tmp_path):
+    class Nan(ClassifierObjective):
+        def validate(self, split, session):
+            return {"criterion": float("nan")}
+
+    train = _split()
+    with pytest.raises(UserError, match=r"diverged.*learning_rate"):
+        train_network(Nan(_network(), train), train, train, Schedule(epochs=3), Session(tmp_path))
+
+
+def test_dihedral_turns_image_and_mask_alike_and_only_turns():
+    batch = _split().batch(np.arange(96))
+    turned = dihedral(batch, torch.Generator().manual_seed(0))
+    assert torch.equal(turned.images[:, 0] > 0.4, turned.masks)
+    assert torch.equal(turned.images.flatten(1).sort(1).values, batch.images.flatten(1).sort(1).values)
+    assert not torch.equal(turned.images, batch.images)
+    kinds = {
+        next(
+            index
+            for index in range(8)
+            if torch.equal(t, (b.rot90(index % 4, (-2, -1)).flip(-1) if index > 3 else b.rot90(index, (-2, -1))))
+        )
+        for t, b in zip(turned.images, batch.images, strict=True)
+    }
+    assert kinds == set(range(8))

@@ -1,0 +1,85 @@
+"""xbench: which explanation of this model can I trust, and how sure are we?
+
+The public names for plugin authors. Importing this package imports neither torch nor any plugin.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "ArtifactError": "errors",
+    "PluginError": "errors",
+    "UserError": "errors",
+    "XbenchError": "errors",
+    "Field": "options",
+    "Options": "options",
+    "Batch": "samples",
+    "Sample": "samples",
+    "Session": "session",
+    "Dataset": "contracts.dataset",
+    "DatasetInfo": "contracts.dataset",
+    "Split": "contracts.dataset",
+    "Model": "contracts.model",
+    "ModelOptions": "contracts.model",
+    "Schedule": "contracts.model",
+    "class_scores": "contracts.model",
+    "probabilities": "contracts.model",
+    "Explainer": "contracts.explainer",
+    "MapTransform": "contracts.explainer",
+    "Case": "contracts.metric",
+    "Curves": "contracts.metric",
+    "Metric": "contracts.metric",
+    "Observations": "contracts.metric",
+    "DatasetSpec": "specs",
+    "ExplainerSpec": "specs",
+    "MetricSpec": "specs",
+    "ModelSpec": "specs",
+    "hookimpl": "hookspecs",
+}
+
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604  (the keys are strings)
+
+if TYPE_CHECKING:
+    from xbench.contracts.dataset import Dataset as Dataset
+    from xbench.contracts.dataset import DatasetInfo as DatasetInfo
+    from xbench.contracts.dataset import Split as Split
+    from xbench.contracts.explainer import Explainer as Explainer
+    from xbench.contracts.explainer import MapTransform as MapTransform
+    from xbench.contracts.metric import Case as Case
+    from xbench.contracts.metric import Curves as Curves
+    from xbench.contracts.metric import Metric as Metric
+    from xbench.contracts.metric import Observations as Observations
+    from xbench.contracts.model import Model as Model
+    from xbench.contracts.model import ModelOptions as ModelOptions
+    from xbench.contracts.model import Schedule as Schedule
+    from xbench.contracts.model import class_scores as class_scores
+    from xbench.contracts.model import probabilities as probabilities
+    from xbench.errors import ArtifactError as ArtifactError
+    from xbench.errors import PluginError as PluginError
+    from xbench.errors import UserError as UserError
+    from xbench.errors import XbenchError as XbenchError
+    from xbench.hookspecs import hookimpl as hookimpl
+    from xbench.options import Field as Field
+    from xbench.options import Options as Options
+    from xbench.samples import Batch as Batch
+    from xbench.samples import Sample as Sample
+    from xbench.session import Session as Session
+    from xbench.specs import DatasetSpec as DatasetSpec
+    from xbench.specs import ExplainerSpec as ExplainerSpec
+    from xbench.specs import MetricSpec as MetricSpec
+    from xbench.specs import ModelSpec as ModelSpec
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use: `xbench --help` must not wait for pydantic or numpy."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'xbench' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"xbench.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

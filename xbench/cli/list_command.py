@@ -1,0 +1,38 @@
+"""`xbench list`."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("list", epilog="\b\nExamples:\n  xbench list\n  xbench list explainers")
+@click.argument("kind", required=False, type=click.Choice(["datasets", "models", "explainers", "metrics", "broken"]))
+def command(kind: str | None) -> None:
+    """List datasets, models, explainers and metrics, and plugins that could not be loaded."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from xbench.discovery import discover
+    from xbench.registry import KINDS
+    from xbench.specs import ExplainerSpec
+
+    registry = discover()
+    console = Console()
+    for shown in KINDS:
+        if kind not in (None, f"{shown}s"):
+            continue
+        table = Table(title=f"{shown}s", title_justify="left", box=None, header_style="dim", pad_edge=False)
+        for column in ("name", "what it is", "from"):
+            table.add_column(column, overflow="fold")
+        for entry in registry.of_kind(shown):
+            spec = entry.spec
+            name = f"{spec.name}:<{spec.argument}>" if spec.argument else spec.name
+            control = " (control)" if isinstance(spec, ExplainerSpec) and spec.control else ""
+            table.add_row(name, spec.summary + control, f"{entry.distribution} {entry.version}")
+        console.print(table, markup=False)
+        console.print()
+    if kind in (None, "broken"):
+        for fault in registry.broken:
+            console.print(f"not loaded: {fault.reason}", style="yellow", markup=False)
+        if kind == "broken" and not registry.broken:
+            console.print("every installed plugin was loaded")

@@ -1,0 +1,62 @@
+"""`xbench run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+_EPILOG = """\b
+A reference is a name, with an argument or options behind colons:
+  vinet    vinet:importance=unet,alpha=0.5    timm:resnet18    blurred:sigma=3:gradient
+
+\b
+Examples:
+  xbench run --explainer vinet --metric fidelity
+  xbench run --explainer vinet --explainer gradient --sign both --model convnet --model timm:resnet18
+  xbench run --explainer vinet:subject=self --dataset lidc-phantom:size=96
+  xbench run --explainer gradient --model convnet:weights=mine.safetensors --limit 40
+  xbench run --config study.toml --seed 1 --dry-run
+"""
+
+
+@click.command("run", epilog=_EPILOG, no_args_is_help=True)
+@click.option("--explainer", "-e", multiple=True, metavar="REF", help="Explainer to score; repeatable.")
+@click.option("--metric", "-m", multiple=True, metavar="REF", help="Metric; repeatable. [fidelity]")
+@click.option("--model", multiple=True, metavar="REF", help="Classifier to explain; repeatable. [convnet]")
+@click.option("--dataset", multiple=True, metavar="REF", help="Dataset; repeatable. [lidc-phantom]")
+@click.option("--controls/--no-controls", default=None, help="Whether the controls join the run. [yes]")
+@click.option(
+    "--sign", type=click.Choice(["original", "absolute", "both"]), help="Maps as they are, |map|, both. [original]"
+)
+@click.option("--target", metavar="RULE", help="Class to explain: predicted, true, or an index. [predicted]")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Split to score. [test]")
+@click.option("--limit", type=click.IntRange(min=1), help="Score at most so many samples, classes balanced.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of everything random. [0]")
+@click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps. [auto]")
+@click.option("--precision", type=click.Choice(["32", "bf16", "16"]), help="Of forward passes. [32]")
+@click.option("--batch-size", type=click.IntRange(min=1), help="For passes without gradients. [calibrated]")
+@click.option("--resamples", type=click.IntRange(min=100), help="Bootstrap resamples. [2000]")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder. [xbench-runs/<time>]")
+@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder. [$XBENCH_CACHE or the user's]")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file with the same words; the command line wins.")
+@click.option("--allow-pickle", is_flag=True, default=None, help="Read your own weights even if they are a pickle.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and what is cached; run nothing.")
+def command(config: Path | None, dry_run: bool, **options: Any) -> int:
+    """Score explainers with metrics and write a run folder.
+
+    All combinations of the explainers, metrics, models and datasets are scored; the controls join by themselves. What
+    is done once is cached, so a run that was interrupted continues, and the same line again only looks things up.
+    """
+    from xbench.config import read_config
+
+    spoken = {key: value for key, value in options.items() if value not in (None, ())}
+    settings = read_config(config, spoken)
+    if dry_run:
+        from xbench.workflow import show_plan
+
+        return show_plan(settings)
+    from xbench.workflow import carry_out
+
+    return carry_out(settings)

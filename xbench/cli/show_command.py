@@ -1,0 +1,42 @@
+"""`xbench show`."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("show", epilog="\b\nExamples:\n  xbench show explainer vinet\n  xbench show dataset lidc-phantom")
+@click.argument("kind", type=click.Choice(["dataset", "model", "explainer", "metric"]))
+@click.argument("name")
+def command(kind: str, name: str) -> None:
+    """Show one item: what it is, its options with defaults, its reference."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from xbench.discovery import discover
+    from xbench.options import describe_options
+
+    entry = discover().get(kind, name.partition(":")[0])
+    spec = entry.spec
+    console = Console()
+    console.print(f"{kind} {spec.name}: {spec.summary}", style="bold", markup=False, highlight=False)
+    for label, text in (
+        ("use", f"{spec.name}:<{spec.argument}>" if spec.argument else spec.name),
+        ("reference", spec.reference),
+        ("needs", ", ".join(spec.requires)),
+        ("from", f"{entry.distribution} {entry.version}, {spec.factory}"),
+    ):
+        if text:
+            console.print(f"{label:<10} {text}", markup=False, highlight=False)
+    rows = describe_options(spec.load_options())
+    if not rows:
+        console.print("no options")
+        return
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for column in ("option", "type", "default", "what it does"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(row["name"], row["type"], row["default"], row["description"])
+    console.print()
+    console.print(table, markup=False)
+    console.print(f"\nset them inline: {spec.name}:{rows[0]['name']}=...", markup=False, highlight=False)

@@ -1,0 +1,102 @@
+"""What the user asked for: command line over TOML file over defaults, in one frozen record."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import field_validator
+
+from xbench.errors import UserError
+from xbench.options import Field, Options, parse_options
+
+Reference = str | dict[str, Any]
+
+
+class RunConfig(Options):
+    """A run. The words are those of the command line; lists may hold references or tables with `name` and options."""
+
+    explainer: tuple[Reference, ...] = Field((), description="explainers to score")
+    metric: tuple[Reference, ...] = Field(("fidelity",), description="metrics to score them with")
+    model: tuple[Reference, ...] = Field(("convnet",), description="classifiers to explain")
+    dataset: tuple[Reference, ...] = Field(("lidc-phantom",), description="datasets")
+    controls: bool = Field(True, description="whether the controls join the run")
+    sign: Literal["original", "absolute", "both"] = Field(
+        "original", description="score maps as they are, |map|, or both"
+    )
+    target: str = Field("predicted", description="class to explain: predicted, true, or a class index")
+    split: Literal["train", "validation", "test"] = Field("test", description="split to score")
+    limit: int | None = Field(None, ge=1, description="score at most so many samples (for trying things out)")
+    seed: int = Field(0, ge=0, description="of everything random")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    precision: Literal["32", "bf16", "16"] = Field("32", description="of forward passes")
+    batch_size: int | None = Field(None, ge=1, description="for passes without gradients; default: calibrated")
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples behind each interval")
+    out: Path | None = Field(None, description="run folder; default: xbench-runs/<time>")
+    cache: Path | None = Field(None, description="cache folder; default: $XBENCH_CACHE or the user's cache folder")
+    allow_pickle: bool = Field(False, description="read the user's own weights even if they are a pickle")
+
+    @field_validator("explainer", "metric", "model", "dataset", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Mapping) else value
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return str(value)
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _target_as_text(cls, value: Any) -> Any:
+        return str(value)
+
+
+def read_config(path: Path | None, spoken: Mapping[str, Any]) -> RunConfig:
+    """Merge a TOML file and the command line.
+
+    Args:
+        path: The file, or None.
+        spoken: What the user said on the command line, and nothing else.
+
+    Raises:
+        UserError: The file can't be read; a key is unknown or wrong; no explainer was named.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"configuration {path} does not exist") from None
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise UserError(f"configuration {path} can't be read: {error}") from None
+    owner = f"configuration {path}" if path is not None else "xbench run"
+    config = parse_options(
+        RunConfig, {key.replace("-", "_"): value for key, value in values.items()} | dict(spoken), owner
+    )
+    if not config.explainer:
+        raise UserError("no explainer was named", "xbench run --explainer vinet; xbench list shows them all")
+    for word in ("metric", "model", "dataset"):
+        if not getattr(config, word):
+            raise UserError(f"no {word} was named", f"xbench run --{word} ...; xbench list shows them all")
+    return config
+
+
+def resolve_device(wanted: str) -> str:
+    """The device to use: "auto" takes CUDA where there is one.
+
+    Raises:
+        UserError: It does not exist here.
+    """
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {wanted!r} can't be used: {str(error).splitlines()[0]}", "try --device cpu") from None
+    return wanted

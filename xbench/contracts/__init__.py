@@ -1,0 +1,1 @@
+"""The four things a plugin can be."""

@@ -1,0 +1,81 @@
+"""What a model is: a torch module over [0, 1] images that gives logits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from xbench.options import Field, Options
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from xbench.contracts.dataset import DatasetInfo, Split
+    from xbench.session import Session
+
+
+class Schedule(Options):
+    """How a network is trained; each plugin may set other defaults."""
+
+    epochs: int = Field(100, ge=0, description="most passes over the training split")
+    patience: int = Field(10, ge=1, description="stop after so many epochs without a better validation criterion")
+    train_batch: int = Field(32, ge=2, description="training batch size")
+    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
+    decay: Literal["none", "cosine"] = Field("none", description="of the learning rate, over `epochs`")
+    augment: Literal["none", "dihedral"] = Field("none", description="dihedral: random flips and quarter turns")
+
+
+class ModelOptions(Schedule):
+    """Options that every model has; `build` sees them, the harness honours `weights`."""
+
+    weights: Path | None = Field(None, description="your own trained weights (safetensors); nothing is trained then")
+
+
+class Model(ABC):
+    """A model plugin. Authors give `build`; `fit` defaults to xbench's supervised loop.
+
+    Args:
+        options: Validated options.
+        argument: What follows the name in a reference ("resnet18" in `timm:resnet18`), or an empty string.
+    """
+
+    options: ModelOptions
+
+    def __init__(self, options: ModelOptions, argument: str = "") -> None:
+        self.options = options
+        self.argument = argument
+
+    @abstractmethod
+    def build(self, info: DatasetInfo) -> nn.Module:
+        """A freshly initialised module: float32 (N, C, *spatial) in [0, 1] -> logits (N, K), or (N, 1) for a sigmoid.
+
+        Normalisation belongs inside. Initialise from torch's global generator, which the harness has seeded.
+        """
+
+    def fit(self, module: nn.Module, train: Split, validation: Split, session: Session) -> None:
+        """Train `module` in place. The default: class-weighted cross entropy, Adam, early stopping."""
+        from xbench.training import ClassifierObjective, train_network
+
+        train_network(ClassifierObjective(module, train), train, validation, self.options, session)
+
+
+def class_scores(logits: torch.Tensor) -> torch.Tensor:
+    """The score S_c of each class, whatever the head (Brocki et al.: S_1 = z, S_0 = -z for one output neuron).
+
+    Args:
+        logits: (N, K), or (N, 1).
+
+    Returns:
+        (N, K), or (N, 2).
+    """
+    import torch
+
+    return torch.cat([-logits, logits], dim=1) if logits.shape[1] == 1 else logits
+
+
+def probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """Class probabilities (N, K): softmax, or sigmoid for one neuron (two-class logits -z/2, z/2)."""
+    scores = class_scores(logits)
+    return (scores / 2 if logits.shape[1] == 1 else scores).softmax(dim=1)

@@ -1,0 +1,38 @@
+"""One family of errors; each carries the exit code of the command line and, where there is one, the fix."""
+
+from __future__ import annotations
+
+
+class XbenchError(Exception):
+    """Something xbench can explain in one line.
+
+    Args:
+        message: What is wrong, naming the thing and the value.
+        hint: What to do about it, or an empty string.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UserError(XbenchError):
+    """The user asked for something that does not exist, does not fit, or cannot be read. Exit code 2."""
+
+    exit_code = 2
+
+
+class PluginError(XbenchError):
+    """A plugin broke its contract or raised. Exit code 3."""
+
+    exit_code = 3
+
+
+class ArtifactError(XbenchError):
+    """A cached artifact is damaged or cannot be written. Exit code 1."""

@@ -1,0 +1,167 @@
+"""Batch norms folded into the layers before them: fewer passes over memory, the same logits in eval mode."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_LAYERS = (*_CONVOLUTIONS, *_TRANSPOSED, *_BATCH_NORMS, nn.Linear)
+
+
+def fold_batch_norms(module: nn.Module) -> int:
+    """Fold, in place, every batch norm whose only input is a convolution or dense layer that nothing else reads.
+
+    The graph of the forward pass (torch.fx) is only read: it says which layer feeds which. Folding replaces a layer by
+    the folded one and the batch norm by what is left of it, so the module's own forward code goes on running, and parts
+    that can't be traced (data-dependent control flow) just stay as they are. Activations that alone read the fresh
+    output of a layer are set to work in place, which spares another pass over memory.
+
+    Left alone: a batch norm that comes before its convolution with an activation between (DenseNet, pre-activation
+    ResNets), shared layers, layers with hooks or parametrisations, and subclasses of torch's layers.
+
+    Args:
+        module: A private copy, in eval mode.
+
+    Returns:
+        How many batch norms were folded; 0 if the module can't be traced.
+    """
+    if not any(isinstance(layer, _BATCH_NORMS) for layer in module.modules()):
+        return 0
+    tracer = _PatientTracer()
+    try:
+        # Tracing runs the forward code on proxies, which a module may store: never in the copy that is to be used.
+        graph = tracer.trace(copy.deepcopy(module))
+    except Exception:
+        return 0
+    calls = _Calls(module, graph)
+    pairs = list(_foldable_pairs(calls))
+    in_place = list(_activations_on_fresh_tensors(calls))
+    for layer_path, norm_path in pairs:
+        _fold(module, layer_path, norm_path)
+    for activation in in_place:
+        activation.inplace = True
+    return len(pairs)
+
+
+class _PatientTracer(fx.Tracer):
+    """Symbolic tracing that keeps a submodule whole where it can't be traced, instead of giving up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._whole: set[nn.Module] = set()
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether `m` is recorded as one call: torch's layers, subclasses of them, and what could not be traced."""
+        return isinstance(m, _LAYERS) or m in self._whole or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Trace into `m`; if that fails, forget what was traced of it and record one call."""
+        nodes, depth = len(self.graph.nodes), len(self.module_stack)
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            if m in self._whole:
+                raise
+            for node in list(self.graph.nodes)[: nodes - 1 : -1]:
+                self.graph.erase_node(node)
+            while len(self.module_stack) > depth:
+                self.module_stack.popitem()
+            self._whole.add(m)
+            return super().call_module(m, forward, args, kwargs)
+
+
+class _Calls:
+    """Which module each node of a graph calls, and which modules the graph tells everything about."""
+
+    def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
+        self._module = module
+        self.nodes = [node for node in graph.nodes if node.op == "call_module"]
+        self._times = Counter(str(node.target) for node in self.nodes)
+        self._names = Counter(id(layer) for _, layer in module.named_modules(remove_duplicate=False))
+
+    def layer(self, node: Any) -> nn.Module | None:
+        """The module that a node calls, if it is called once, under one name, with one tensor, and without hooks."""
+        if not isinstance(node, fx.Node) or node.op != "call_module" or self._times[str(node.target)] != 1:
+            return None
+        layer = self._module.get_submodule(str(node.target))
+        plain = len(node.args) == 1 and not node.kwargs and self._names[id(layer)] == 1
+        return layer if plain and not _has_hooks(layer) else None
+
+    def sole_input(self, node: fx.Node) -> fx.Node | None:
+        """The node that feeds `node`, if it feeds nothing else."""
+        source = node.args[0] if node.args else None
+        return source if isinstance(source, fx.Node) and len(source.users) == 1 else None
+
+
+def _has_hooks(layer: nn.Module) -> bool:
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or hasattr(layer, "parametrizations"))
+
+
+def _foldable_pairs(calls: _Calls) -> Iterator[tuple[str, str]]:
+    for node in calls.nodes:
+        norm, source = calls.layer(node), calls.sole_input(node)
+        layer = calls.layer(source)
+        if source is not None and layer is not None and norm is not None and _fits(layer, norm):
+            yield str(source.target), str(node.target)
+
+
+def _fits(layer: nn.Module, norm: nn.Module) -> bool:
+    """Whether `norm` has fixed statistics over the output channels of a plain `layer` of torch.
+
+    A subclass of a layer may use its weights otherwise (weight standardisation), so only torch's own are folded.
+    """
+    if not isinstance(norm, _BATCH_NORMS) or norm.training or norm.running_mean is None or norm.running_var is None:
+        return False
+    if type(norm) not in _BATCH_NORMS and not _has_activation(norm):
+        return False
+    if type(layer) in _TRANSPOSED:
+        return bool(layer.out_channels == norm.num_features and layer.groups == 1)
+    if type(layer) in _CONVOLUTIONS:
+        return bool(layer.out_channels == norm.num_features)
+    return type(layer) is nn.Linear and isinstance(norm, nn.BatchNorm1d) and layer.out_features == norm.num_features
+
+
+def _has_activation(norm: nn.Module) -> bool:
+    """Whether it is timm's BatchNormAct2d or its like: act(drop(batch_norm(x)))."""
+    return all(isinstance(getattr(norm, part, None), nn.Module) for part in ("drop", "act"))
+
+
+def _activations_on_fresh_tensors(calls: _Calls) -> Iterator[Any]:
+    """Activations whose input is the output of a layer, read by nothing else: it may be overwritten."""
+    for node in calls.nodes:
+        activation: Any = calls.layer(node)
+        if isinstance(activation, _BATCH_NORMS) and _has_activation(activation):
+            activation = activation.act  # reads the batch norm's output, or that of the layer it is folded into
+        elif not isinstance(calls.layer(calls.sole_input(node)), _LAYERS):
+            continue
+        if getattr(activation, "inplace", None) is False:
+            yield activation
+
+
+def _fold(module: nn.Module, layer_path: str, norm_path: str) -> None:
+    layer: Any = module.get_submodule(layer_path)
+    norm: Any = module.get_submodule(norm_path)
+    # In double precision, so that the folded weights are the exact ones, rounded once.
+    exact_layer, exact_norm = copy.deepcopy(layer).double(), copy.deepcopy(norm).double()
+    if isinstance(layer, nn.Linear):
+        folded: nn.Module = fuse_linear_bn_eval(exact_layer, exact_norm)
+    else:
+        folded = fuse_conv_bn_eval(exact_layer, exact_norm, transpose=isinstance(layer, _TRANSPOSED))
+    rest = nn.Sequential(norm.drop, norm.act) if _has_activation(norm) else nn.Identity()
+    _replace(module, layer_path, folded.to(layer.weight.dtype).eval())
+    _replace(module, norm_path, rest.eval())
+
+
+def _replace(module: nn.Module, path: str, replacement: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(module.get_submodule(parent), name, replacement)

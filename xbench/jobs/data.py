@@ -1,0 +1,95 @@
+"""Datasets: prepared once, opened by split."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from xbench.artifacts import Store
+from xbench.contracts.dataset import Dataset, DatasetInfo, Split
+from xbench.errors import UserError
+from xbench.jobs.base import Job, Settings
+from xbench.references import Choice
+from xbench.seeding import derive
+from xbench.session import Session
+
+_MEAN_SAMPLES = 2048
+
+
+class DataJob(Job):
+    """A dataset, rendered or indexed; independent of the run's seed and device."""
+
+    kind = "data"
+
+    def __init__(self, store: Store, settings: Settings, choice: Choice) -> None:
+        super().__init__(store, settings)
+        self.choice = choice
+
+    @property
+    def label(self) -> str:
+        return self.choice.label
+
+    @property
+    def upstream(self) -> tuple[Job, ...]:
+        return ()
+
+    def identity(self) -> dict[str, Any]:
+        return self.choice.identity()
+
+    def build(self, session: Session) -> None:
+        self.dataset.prepare(session.folder, session)
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The plugin object."""
+        dataset: Dataset = self.choice.create()
+        return dataset
+
+    @property
+    def info(self) -> DatasetInfo:
+        """Classes and geometry; needs no preparation."""
+        return self.dataset.info
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019  (a job lives as long as its run)
+    def split(self, name: str) -> Split:
+        """One split, checked, with the run's sample seeds."""
+        opened = self.dataset.open(name, self.folder)
+        return opened.select(np.arange(len(opened)), self.settings.seed)
+
+    @functools.cached_property
+    def scored(self) -> Split:
+        """The samples that are scored: the split of the settings, or `limit` of them, every class in turn.
+
+        Raises:
+            UserError: A class is missing, or the limit leaves one out.
+        """
+        whole = self.split(self.settings.split)
+        limit = self.settings.limit
+        if limit is None or limit >= len(whole):
+            return whole
+        if limit < len(self.info.classes):
+            raise UserError(f"--limit {limit} leaves a class without a sample", f"at least {len(self.info.classes)}")
+        return whole.select(_balanced(whole, limit), self.settings.seed)
+
+    @functools.cached_property
+    def train_mean(self) -> np.ndarray:
+        """Mean intensity of (at most 2,048 evenly spaced) training images per channel: float32 (C,)."""
+        train = self.split("train")
+        where = np.unique(np.linspace(0, len(train) - 1, min(len(train), _MEAN_SAMPLES)).astype(int))
+        sums = [
+            train.batch(where[start : start + 64]).images.double().flatten(2).mean(2).sum(0).numpy()
+            for start in range(0, len(where), 64)
+        ]
+        return np.asarray(np.sum(sums, axis=0) / len(where), dtype=np.float32)
+
+
+def _balanced(split: Split, limit: int) -> np.ndarray:
+    """Indices of `limit` samples: a fixed shuffle within each class, classes in turn, returned in the split's order."""
+    keys = np.array([derive(0, "limit", name) for name in split.ids])
+    turn = np.empty(len(split), dtype=np.int64)
+    for label in np.unique(split.labels):
+        members = np.flatnonzero(split.labels == label)
+        turn[members[np.argsort(keys[members])]] = np.arange(len(members))
+    return np.sort(np.lexsort((split.labels, turn))[:limit])

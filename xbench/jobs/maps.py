@@ -1,0 +1,215 @@
+"""Explainers: their trained state, and their maps of the scored samples."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xbench.artifacts import Store
+from xbench.contracts.explainer import Explainer, MapTransform, check_target
+from xbench.contracts.model import class_scores
+from xbench.errors import PluginError, XbenchError
+from xbench.jobs.base import Job, Settings
+from xbench.jobs.data import DataJob
+from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob
+from xbench.references import Choice
+from xbench.session import Session
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from xbench.samples import Batch
+
+
+class ExplainerJob(Job):
+    """The state of a trained explainer."""
+
+    kind = "explainer"
+
+    def __init__(self, store: Store, settings: Settings, choice: Choice, model: ModelJob, explainer: Explainer) -> None:
+        super().__init__(store, settings)
+        self.choice = choice
+        self.model = model
+        self.data = model.data
+        self.explainer = explainer
+
+    @property
+    def label(self) -> str:
+        return self.choice.label
+
+    @property
+    def upstream(self) -> tuple[Job, ...]:
+        return (self.data, self.model)
+
+    def identity(self) -> dict[str, Any]:
+        identity = self.choice.identity()
+        # Which classifier its maps are scored against does not change how it is trained.
+        identity["options"] = {key: value for key, value in identity["options"].items() if key != "subject"}
+        return identity | self.machine() | {"seed": self.settings.seed}
+
+    def build(self, session: Session) -> None:
+        from xbench.contracts.explainer import undisturbed
+        from xbench.seeding import isolated
+
+        train, validation = self.data.split("train"), self.data.split("validation")
+        try:
+            with undisturbed(self.model.module), isolated(session.seed, "fit"):
+                self.explainer.fit(self.model.module, train, validation, self.data.info, session)
+        except (XbenchError, OSError):
+            raise
+        except Exception as error:
+            owner = self.choice.entry.owner
+            raise PluginError(f"{owner} raised in fit: {type(error).__name__}: {error}") from error
+
+    @functools.cached_property
+    def restored(self) -> Explainer:
+        """The explainer with its trained state, on the device."""
+        self.explainer.restore(self.folder, self.model.module, self.data.info, self.settings.device)
+        return self.explainer
+
+
+class OwnClassifier:
+    """A self-explaining explainer's own classifier, as a `Subject`."""
+
+    def __init__(self, job: ExplainerJob) -> None:
+        self.job = job
+
+    @property
+    def label(self) -> str:
+        """The name shown in tables."""
+        return f"own classifier of {self.job.label}"
+
+    @functools.cached_property
+    def module(self) -> nn.Module:
+        """Images in [0, 1] to logits, in eval mode on the device."""
+        return self.job.restored.classifier().to(self.job.settings.device).eval()
+
+
+class MapsJob(Job):
+    """One explainer's maps of the scored samples: maps.npy float32 (N, *spatial), targets.npy int64 (N,).
+
+    Args:
+        store: The cache.
+        settings: Of the run.
+        choice: The explainer.
+        explainer: The plugin object.
+        state: Its trained state, or None.
+        calibration: Of the classifier the maps are scored against, for the batch size.
+        predictions: Of that classifier, for the targets.
+        model: The shared model, which `attribute` is given.
+        inner: For an explainer of another explainer: the maps it is made from.
+    """
+
+    kind = "maps"
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        choice: Choice,
+        explainer: Explainer,
+        state: ExplainerJob | None,
+        predictions: PredictionsJob,
+        model: ModelJob,
+        inner: MapsJob | None,
+    ) -> None:
+        super().__init__(store, settings)
+        self.choice, self.explainer, self.state = choice, explainer, state
+        self.predictions, self.model, self.inner = predictions, model, inner
+        self.data: DataJob = model.data
+
+    @property
+    def label(self) -> str:
+        return f"{self.choice.label} for {self.predictions.label}"
+
+    @property
+    def calibration(self) -> CalibrationJob:
+        """Of the classifier the maps are scored against."""
+        return self.predictions.calibration
+
+    @property
+    def upstream(self) -> tuple[Job, ...]:
+        if self.inner is not None:
+            return (self.inner,)
+        return (self.model, self.predictions, *((self.state,) if self.state else ()))
+
+    def identity(self) -> dict[str, Any]:
+        return self.choice.identity() | self.machine() | {"target": self.settings.target, "seed": self.settings.seed}
+
+    def build(self, session: Session) -> None:
+        scored, targets = self.data.scored, self._choose_targets()
+        np.save(session.folder / "targets.npy", targets)
+        size = self.calibration.batch_size
+        shape = (len(scored), *self.data.info.spatial)
+        partial = session.folder / "maps.npy"
+        out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+        start = 0
+        for maps in session.track(self._batches(size, targets), "explaining", -(-len(scored) // size)):
+            out[start : start + len(maps)] = maps.cpu().numpy()
+            start += len(maps)
+        out.flush()
+        session.facts["tied_maps"] = int(sum(float(np.ptp(out[index])) == 0 for index in range(len(out))))
+
+    def _choose_targets(self) -> np.ndarray:
+        import torch
+
+        scores = class_scores(torch.from_numpy(self.predictions.logits))
+        rule = check_target(self.settings.target, scores.shape[1])
+        if rule == "predicted":
+            return np.asarray(scores.argmax(1).numpy(), dtype=np.int64)
+        if rule == "true":
+            return self.data.scored.labels.copy()
+        return np.full(len(self.data.scored), rule, dtype=np.int64)
+
+    def _batches(self, size: int, targets: np.ndarray) -> Iterator[torch.Tensor]:
+        import torch
+
+        explainer = self.state.restored if self.state else self.explainer
+        model = self.model.module
+        for start, batch in zip(range(0, len(targets), size), self.data.scored.batches(size), strict=True):
+            there = batch.to(self.settings.device)
+            wanted = torch.from_numpy(targets[start : start + size]).to(self.settings.device)
+            if self.inner is not None:
+                yield self._transformed(there, start)
+            else:
+                yield explainer.explain(model, there, wanted, self.choice.entry.owner, self.settings.seed)
+
+    def _transformed(self, batch: Batch, start: int) -> torch.Tensor:
+        import torch
+
+        assert isinstance(self.explainer, MapTransform)
+        assert self.inner is not None
+        finished = torch.from_numpy(np.array(self.inner.maps[start : start + len(batch)])).to(self.settings.device)
+        return self.explainer.checked_transform(finished, batch, self.choice.entry.owner)
+
+    @property
+    def maps(self) -> np.ndarray:
+        """float32 (N, *spatial), memory-mapped."""
+        maps: np.ndarray = np.load(self.folder / "maps.npy", mmap_mode="r")
+        return maps
+
+    @functools.cached_property
+    def targets(self) -> np.ndarray:
+        """int64 (N,)."""
+        targets: np.ndarray = np.load(self.folder / "targets.npy")
+        return targets
+
+
+class AbsoluteMaps:
+    """The absolute values of memory-mapped maps, computed where they are sliced."""
+
+    def __init__(self, maps: np.ndarray) -> None:
+        self._maps = maps
+        self.shape = maps.shape
+        self.dtype = maps.dtype
+        self.ndim = maps.ndim
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return np.asarray(np.abs(self._maps[index]))

@@ -1,0 +1,254 @@
+"""Models: trained or loaded; the calibrated scoring copy; predictions of the scored samples."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from xbench.artifacts import Store
+from xbench.contracts.model import Model
+from xbench.errors import PluginError, UserError, XbenchError
+from xbench.jobs.base import Job, Settings
+from xbench.jobs.data import DataJob
+from xbench.provenance import file_digest
+from xbench.references import Choice
+from xbench.seeding import isolated
+from xbench.session import Session
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from xbench.scoring import Scorer
+
+WEIGHTS = "weights.safetensors"
+_PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+
+
+class Subject(Protocol):
+    """A classifier that maps are scored against: the shared model, or a self-explaining explainer's own."""
+
+    @property
+    def label(self) -> str:
+        """The name shown in tables."""
+        ...
+
+    @property
+    def job(self) -> Job:
+        """The artifact that holds it."""
+        ...
+
+    @property
+    def module(self) -> nn.Module:
+        """Images in [0, 1] to logits, in eval mode on the device."""
+        ...
+
+
+class ModelJob(Job):
+    """A shared model's weights."""
+
+    kind = "model"
+
+    def __init__(self, store: Store, settings: Settings, choice: Choice, data: DataJob) -> None:
+        super().__init__(store, settings)
+        self.choice = choice
+        self.data = data
+
+    @property
+    def label(self) -> str:
+        return self.choice.label
+
+    @property
+    def job(self) -> Job:
+        """Itself: a `Subject`."""
+        return self
+
+    @property
+    def upstream(self) -> tuple[Job, ...]:
+        return (self.data,)
+
+    @functools.cached_property
+    def model(self) -> Model:
+        """The plugin object."""
+        model: Model = self.choice.create()
+        return model
+
+    @property
+    def own_weights(self) -> Path | None:
+        """The user's weights, if any."""
+        return getattr(self.choice.options, "weights", None)
+
+    def identity(self) -> dict[str, Any]:
+        identity = self.choice.identity()
+        if self.own_weights is not None:
+            check_weights(self.own_weights, self.settings.allow_pickle)
+            return identity | {"weights": file_digest(self.own_weights)}
+        return identity | self.machine() | {"seed": self.settings.seed}
+
+    def fresh(self) -> nn.Module:
+        """The module as initialised by the run's seed.
+
+        Raises:
+            PluginError: The plugin raised.
+        """
+        try:
+            with isolated(self.settings.seed, "initialise"):
+                return self.model.build(self.data.info)
+        except XbenchError:
+            raise
+        except Exception as error:
+            raise PluginError(f"{self.choice.entry.owner} can't be built: {type(error).__name__}: {error}") from error
+
+    def build(self, session: Session) -> None:
+        from safetensors.torch import save_file
+
+        module = self.fresh()
+        if self.own_weights is not None:
+            load_weights(module, self.own_weights, self.settings.allow_pickle)
+        else:
+            self.model.fit(module, self.data.split("train"), self.data.split("validation"), session)
+        state = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
+        save_file(state, session.folder / WEIGHTS)
+
+    @functools.cached_property
+    def module(self) -> nn.Module:
+        """The trained module, in eval mode on the device."""
+        module = self.fresh()
+        load_weights(module, self.folder / WEIGHTS)
+        return module.to(self.settings.device).eval()
+
+
+def check_weights(path: Path, allow_pickle: bool) -> None:
+    """Refuse a missing file, and a pickle that the user did not allow.
+
+    Raises:
+        UserError: Naming the file and the way out.
+    """
+    if not path.is_file():
+        raise UserError(f"weights {path} do not exist", "weights=<path of a .safetensors file>")
+    if path.suffix != ".safetensors" and not allow_pickle:
+        raise UserError(
+            f"weights {path} are not safetensors; a pickle can run any code when it is read",
+            "convert them with safetensors.torch.save_file, or say --allow-pickle if you trust the file",
+        )
+
+
+def load_weights(module: nn.Module, path: Path, allow_pickle: bool = False) -> None:
+    """Load a state dict into `module`, strictly.
+
+    Raises:
+        UserError: The file can't be read, or does not fit the module; the first differences are named.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    check_weights(path, allow_pickle)
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=False)  # the user said --allow-pickle
+            state = state.get("state_dict", state)
+    except Exception as error:
+        raise UserError(f"weights {path} can't be read: {error}") from error
+    own = module.state_dict()
+    wrong = [f"missing {key}" for key in own.keys() - state.keys()]
+    wrong += [f"unexpected {key}" for key in state.keys() - own.keys()]
+    wrong += [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+        for key in own.keys() & state.keys()
+        if state[key].shape != own[key].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UserError(f"weights {path} do not fit the model: {'; '.join(sorted(wrong)[:3])}{more}")
+    module.load_state_dict(state)
+
+
+class CalibrationJob(Job):
+    """How the fastest equivalent copy of a classifier is made, and its batch size.
+
+    Kept, so that a resumed run computes the same.
+    """
+
+    kind = "calibration"
+
+    def __init__(self, store: Store, settings: Settings, subject: Subject, data: DataJob) -> None:
+        super().__init__(store, settings)
+        self.subject = subject
+        self.data = data
+
+    @property
+    def label(self) -> str:
+        return self.subject.label
+
+    @property
+    def upstream(self) -> tuple[Job, ...]:
+        return (self.subject.job, self.data)
+
+    def identity(self) -> dict[str, Any]:
+        return self.machine() | {"batch_size": self.settings.batch_size}
+
+    def build(self, session: Session) -> None:
+        from xbench.scoring import calibrate
+
+        validation = self.data.split("validation")
+        probe = validation.batch(np.arange(min(len(validation), 64))).images
+        with session.progress.task("calibrating the scoring batch"):
+            recipe = calibrate(
+                self.subject.module, probe, self.settings.device, self.settings.precision, self.settings.batch_size
+            )
+        (session.folder / "recipe.json").write_text(json.dumps(asdict(recipe)))
+        session.facts |= asdict(recipe)
+
+    @functools.cached_property
+    def scorer(self) -> Scorer:
+        """The scoring copy, on the device."""
+        from xbench.scoring import Recipe, Scorer
+
+        recipe = Recipe(**json.loads((self.folder / "recipe.json").read_text()))
+        return Scorer(self.subject.module, recipe, self.settings.device)
+
+    @property
+    def batch_size(self) -> int:
+        """The calibrated batch size."""
+        return int(self.facts["batch_size"])
+
+
+class PredictionsJob(Job):
+    """Logits of the scored samples."""
+
+    kind = "predictions"
+
+    def __init__(self, store: Store, settings: Settings, calibration: CalibrationJob) -> None:
+        super().__init__(store, settings)
+        self.calibration = calibration
+        self.data = calibration.data
+
+    @property
+    def label(self) -> str:
+        return f"{self.calibration.label} on {self.data.label}"
+
+    @property
+    def upstream(self) -> tuple[Job, ...]:
+        return (self.calibration,)
+
+    def identity(self) -> dict[str, Any]:
+        return {"split": self.settings.split, "limit": self.settings.limit}
+
+    def build(self, session: Session) -> None:
+        scored, scorer = self.data.scored, self.calibration.scorer
+        size = self.calibration.batch_size
+        batches = session.track(scored.batches(size), "predicting", -(-len(scored) // size))
+        logits = [scorer(batch.images.to(self.settings.device)).cpu().numpy() for batch in batches]
+        np.save(session.folder / "logits.npy", np.concatenate(logits))
+
+    @functools.cached_property
+    def logits(self) -> np.ndarray:
+        """float32 (N, K)."""
+        logits: np.ndarray = np.load(self.folder / "logits.npy")
+        return logits

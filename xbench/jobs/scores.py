@@ -1,0 +1,141 @@
+"""Metrics: what they prepare once per classifier, and their per-sample observations of one explainer's maps."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xbench.artifacts import Store
+from xbench.contracts.metric import Case, Metric
+from xbench.errors import PluginError, XbenchError
+from xbench.jobs.base import Job, Settings
+from xbench.jobs.maps import AbsoluteMaps, MapsJob
+from xbench.jobs.model import PredictionsJob
+from xbench.references import Choice
+from xbench.session import Session
+
+OBSERVATIONS = "observations.npz"
+
+
+def _case(predictions: PredictionsJob, session: Session, **more: Any) -> Case:
+    calibration, data = predictions.calibration, predictions.data
+    session.batch_size = calibration.batch_size
+    return Case(
+        info=data.info,
+        split=data.scored,
+        train_mean=data.train_mean,
+        score=calibration.scorer,
+        logits=predictions.logits,
+        session=session,
+        **more,
+    )
+
+
+def _save(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    partial = folder / (OBSERVATIONS + ".partial")
+    with partial.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    partial.replace(folder / OBSERVATIONS)
+
+
+def _load(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / OBSERVATIONS, allow_pickle=False) as arrays:
+        return {key: arrays[key] for key in arrays.files}
+
+
+class PreparationJob(Job):
+    """What a metric computes once per dataset and classifier, whatever the explainer."""
+
+    kind = "preparation"
+
+    def __init__(
+        self, store: Store, settings: Settings, choice: Choice, metric: Metric, predictions: PredictionsJob
+    ) -> None:
+        super().__init__(store, settings)
+        self.choice, self.metric, self.predictions = choice, metric, predictions
+
+    @property
+    def label(self) -> str:
+        return f"{self.choice.label} of {self.predictions.label}"
+
+    @property
+    def upstream(self) -> tuple[Job, ...]:
+        return (self.predictions,)
+
+    def identity(self) -> dict[str, Any]:
+        return self.choice.identity() | {"seed": self.settings.seed}
+
+    def build(self, session: Session) -> None:
+        nothing = np.empty(0, dtype=np.int64)
+        try:
+            prepared = self.metric.prepare(_case(self.predictions, session, targets=nothing))
+        except (XbenchError, OSError):
+            raise
+        except Exception as error:
+            owner = self.choice.entry.owner
+            raise PluginError(f"{owner} raised in prepare: {type(error).__name__}: {error}") from error
+        _save(session.folder, prepared)
+
+    @functools.cached_property
+    def prepared(self) -> dict[str, np.ndarray]:
+        """Name to array."""
+        return _load(self.folder)
+
+
+class ObservationsJob(Job):
+    """A metric's per-sample observations of one explainer's maps in one sign."""
+
+    kind = "observations"
+
+    def __init__(
+        self, store: Store, settings: Settings, preparation: PreparationJob, maps: MapsJob, absolute: bool
+    ) -> None:
+        super().__init__(store, settings)
+        self.preparation, self.maps, self.absolute = preparation, maps, absolute
+        self.metric, self.choice = preparation.metric, preparation.choice
+
+    @property
+    def label(self) -> str:
+        sign = ", absolute" if self.absolute else ""
+        return f"{self.choice.label} of {self.maps.choice.label}{sign}"
+
+    @property
+    def upstream(self) -> tuple[Job, ...]:
+        return (self.preparation, self.maps)
+
+    def identity(self) -> dict[str, Any]:
+        return self.choice.identity() | {"absolute": self.absolute, "seed": self.settings.seed}
+
+    def build(self, session: Session) -> None:
+        maps = self.maps.maps
+        case = _case(
+            self.maps.predictions,
+            session,
+            targets=self.maps.targets,
+            maps=AbsoluteMaps(maps) if self.absolute else maps,
+            prepared=self.preparation.prepared,
+        )
+        _save(session.folder, self.metric.observations(case, self.choice.entry.owner))
+
+    @functools.cached_property
+    def observations(self) -> dict[str, np.ndarray]:
+        """The metric's arrays, and the columns every metric's summary may use: label, target."""
+        scored = self.maps.data.scored
+        return _load(self.folder) | {"label": scored.labels, "target": self.maps.targets}
+
+    def card(self) -> dict[str, Any]:
+        """What the number means: rows of different cards are never ranked together."""
+        settings = self.settings
+        return {
+            "metric": self.choice.name,
+            "argument": self.choice.argument,
+            "options": self.choice.options.model_dump(mode="json"),
+            "sign": "absolute" if self.absolute else "original",
+            "target": settings.target,
+            "split": settings.split,
+            "limit": settings.limit,
+            **self.metric.card(),
+        }

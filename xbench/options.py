@@ -1,0 +1,77 @@
+"""Declared options: typed, described, printed by `xbench show`; unknown keys are refused with a suggestion."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from xbench.errors import UserError
+
+__all__ = ["Field", "Options", "OptionsType", "parse_options", "suggestion"]
+
+
+class Options(BaseModel):
+    """Base of every plugin's options.
+
+    Declare each option as an annotated field with a default and a description:
+
+        class OcclusionOptions(Options):
+            window: int = Field(8, ge=1, description="side of the occluded square, in pixels")
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+OptionsType = TypeVar("OptionsType", bound=Options)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """A hint for an unknown name: the nearest known ones, else the whole list."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if near:
+        return "did you mean " + " or ".join(near) + "?"
+    return "known: " + (", ".join(known) if known else "none")
+
+
+def parse_options(options: type[OptionsType], values: Mapping[str, Any], owner: str) -> OptionsType:
+    """Validate `values` for `owner`.
+
+    Args:
+        options: The declared options.
+        values: Key to value; strings are converted to the declared type.
+        owner: Whose options these are, for messages ("explainer vinet").
+
+    Raises:
+        UserError: Naming the key, the value and what is allowed.
+    """
+    try:
+        return options(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UserError(f"{owner} has no option {key!r}", suggestion(key, options.model_fields)) from None
+        raise UserError(f"{owner}: option {key}={first['input']!r} is wrong", first["msg"]) from None
+
+
+def describe_options(options: type[Options]) -> list[dict[str, str]]:
+    """One row an option: name, type, default, description."""
+    return [
+        {
+            "name": name,
+            "type": _type_name(field.annotation),
+            "default": str(field.default),
+            "description": field.description or "",
+        }
+        for name, field in options.model_fields.items()
+    ]
+
+
+def _type_name(annotation: Any) -> str:
+    if isinstance(annotation, type):
+        return annotation.__name__
+    return str(annotation).replace("typing.", "").replace("NoneType", "none")

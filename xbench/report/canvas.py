@@ -1,0 +1,88 @@
+"""What all figures share: colours, a local style, and how a figure becomes files. No pyplot, no global state."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette: told apart with every kind of colour vision
+BLUE = "#0072B2"
+VERMILLION = "#D55E00"
+GREEN = "#009E73"
+PURPLE = "#CC79A7"
+ORANGE = "#E69F00"
+SKY = "#56B4E9"
+PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+
+INK = "#222222"
+MUTED = "#8A8A8A"
+FAINT = "#D9D9D9"
+
+DPI = 144
+"""Pixels per inch of PNG files, and of what is not vectors in SVG files."""
+
+_STYLE: Any = {
+    "axes.edgecolor": MUTED,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 8,
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.5,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "svg.hashsalt": "xbench",
+    "text.color": INK,
+    "xtick.color": INK,
+    "xtick.labelsize": 7,
+    "xtick.major.size": 2.5,
+    "xtick.major.width": 0.6,
+    "ytick.color": INK,
+    "ytick.labelsize": 7,
+    "ytick.major.size": 2.5,
+    "ytick.major.width": 0.6,
+}
+
+
+@contextmanager
+def drawing(width: float, height: float, title: str = "") -> Iterator[Figure]:
+    """An empty figure of so many inches, in xbench's style while the context is open."""
+    with mpl.rc_context():
+        mpl.rcdefaults()  # the user's matplotlibrc must not reach our files; rc_context gives it back
+        mpl.rcParams.update(_STYLE)
+        figure = Figure(figsize=(width, height))
+        FigureCanvasAgg(figure)
+        if title:
+            figure.text(0.1 / width, 1 - 0.08 / height, title, ha="left", va="top", fontsize=10, fontweight="bold")
+        yield figure
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write `<stem>.svg` and `<stem>.png`: the same figure gives the same bytes."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    svg, png = (stem.with_name(f"{stem.name}.{kind}") for kind in ("svg", "png"))
+    figure.savefig(svg, format="svg", dpi=DPI, metadata={"Date": None})
+    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
+    return [svg, png]
+
+
+def wrapped(name: str, width: int) -> str:
+    """A long name over several lines, broken at colons, hyphens and underscores first."""
+    spaced = name.replace(":", ": ").replace("_", "_ ")
+    lines = textwrap.wrap(spaced, width, break_long_words=True, break_on_hyphens=True)
+    return "\n".join(line.replace(": ", ":").replace("_ ", "_") for line in lines)

@@ -1,0 +1,300 @@
+"""Jobs -> scores; the only place that loops over cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xbench.artifacts import Store
+from xbench.errors import PluginError, UserError, XbenchError
+from xbench.jobs.base import Job
+from xbench.jobs.model import PredictionsJob
+from xbench.plan import Cell, Plan
+from xbench.provenance import digest
+from xbench.results import ScoreRow
+from xbench.session import Progress
+from xbench.statistics import classification_metrics, interval, rank_sets, resamples
+
+Failures = dict[str, XbenchError]
+
+
+@dataclass(frozen=True)
+class ScoredCell:
+    """A cell and what became of it.
+
+    Attributes:
+        cell: What was to be scored.
+        row: Its score row, ranks included.
+        error: Why it failed, or None.
+    """
+
+    cell: Cell
+    row: ScoreRow
+    error: XbenchError | None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that is over, to be written down.
+
+    Attributes:
+        plan: What was planned.
+        scored: All cells with their rows.
+        models: The classifiers, as `describe_models` gives them.
+        warnings: What the user must know.
+        command: The words typed.
+        began: `time.perf_counter()` when it began.
+    """
+
+    plan: Plan
+    scored: Sequence[ScoredCell]
+    models: Sequence[Mapping[str, Any]]
+    warnings: Sequence[str]
+    command: Sequence[str]
+    began: float
+
+
+def make_artifacts(plan: Plan, store: Store, progress: Progress) -> Failures:
+    """Make or find every artifact of the plan, upstream first.
+
+    What fails is remembered with its reason, and so is everything made from it; the rest goes on.
+
+    Returns:
+        Fingerprint -> error.
+
+    Raises:
+        XbenchError: No cell at all can be scored; the first error, as it is.
+    """
+    failures: Failures = {}
+    jobs = plan.jobs
+    with progress.task("artifacts", len(jobs)) as bar:
+        for job in jobs:
+            bar.note(f"{job.kind} {job.label}")
+            error = next((failures[above.fingerprint] for above in job.upstream if above.fingerprint in failures), None)
+            if error is None:
+                error = _make(job, store)
+            if error is not None:
+                failures[job.fingerprint] = error
+            bar.advance()
+    ends = {cell.observations.fingerprint for cell in plan.cells}
+    if failures and ends <= failures.keys():
+        raise next(iter(failures.values()))
+    return failures
+
+
+def _make(job: Job, store: Store) -> XbenchError | None:
+    try:
+        store.ensure(job)
+    except XbenchError as error:
+        return error
+    except Exception as error:  # whatever a plugin raises must not end the run of the others
+        choice = getattr(job, "choice", None)
+        owner = choice.entry.owner if choice is not None else f"{job.kind} of {job.label}"
+        failure = PluginError(f"{owner} raised {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        return failure
+    return None
+
+
+def score_cells(plan: Plan, failures: Failures, count: int, progress: Progress) -> list[ScoredCell]:
+    """Values, intervals and ranks of every cell, failed ones included, in the plan's order.
+
+    Cells of the same dataset, classifier and metric card are resampled alike, compared in pairs and ranked together.
+
+    Args:
+        plan: What was run.
+        failures: What failed, by fingerprint.
+        count: Bootstrap resamples.
+        progress: Where to show the work.
+    """
+    replicates: dict[int, np.ndarray] = {}
+    rows: dict[int, ScoreRow] = {}
+    drawn: dict[str, list[np.ndarray]] = {}
+    with progress.task("resampling", len(plan.cells)) as bar:
+        for index, cell in enumerate(plan.cells):
+            error = failures.get(cell.observations.fingerprint)
+            rows[index] = _bare_row(cell, plan, str(error) if error else "")
+            if error is None:
+                fingerprint = cell.maps.predictions.fingerprint
+                if fingerprint not in drawn:
+                    drawn[fingerprint] = resamples(cell.maps.data.scored.groups, count, plan.settings.seed)
+                rows[index], replicates[index] = _valued(rows[index], cell, drawn[fingerprint])
+            bar.advance()
+    for members in _ranked_together(plan.cells, rows, replicates):
+        _add_ranks(members, rows, replicates)
+    return [
+        ScoredCell(cell, rows[index], failures.get(cell.observations.fingerprint))
+        for index, cell in enumerate(plan.cells)
+    ]
+
+
+def _bare_row(cell: Cell, plan: Plan, reason: str) -> ScoreRow:
+    maps, settings = cell.maps, plan.settings
+    predictions = maps.predictions
+    return ScoreRow(
+        dataset=maps.data.label,
+        split=settings.split,
+        n=0,
+        groups=0,
+        model=predictions.calibration.label,
+        explainer=cell.explainer.label,
+        subject=cell.subject,
+        control=cell.control,
+        sign=cell.sign,
+        target=settings.target,
+        metric=cell.observations.choice.label,
+        value=math.nan,
+        ci_low=math.nan,
+        ci_high=math.nan,
+        higher_is_better=cell.observations.metric.higher_is_better,
+        rank=0,
+        rank_high=0,
+        rank_set=(),
+        seconds_fit=0.0,
+        seconds_maps=0.0,
+        seconds_metric=0.0,
+        batch_size=settings.batch_size or 0,
+        seed=settings.seed,
+        card=card_digest(cell),
+        fingerprint=cell.observations.fingerprint,
+        maps_fingerprint=maps.fingerprint,
+        model_fingerprint=predictions.calibration.subject.job.fingerprint,
+        dataset_fingerprint=maps.data.fingerprint,
+        device=settings.device,
+        precision=settings.precision,
+        status="failed" if reason else "ok",
+        reason=reason,
+    )
+
+
+def card_of(cell: Cell) -> dict[str, Any]:
+    """The metric card of a cell; its sign is the column it stands in, also where an unsigned map serves both."""
+    return cell.observations.card() | {"sign": cell.sign}
+
+
+def card_digest(cell: Cell) -> str:
+    """Hash of the metric card."""
+    return digest(card_of(cell))[:16]
+
+
+def _valued(row: ScoreRow, cell: Cell, drawn: Sequence[np.ndarray]) -> tuple[ScoreRow, np.ndarray]:
+    observations, maps = cell.observations.observations, cell.maps
+    metric = cell.observations.metric
+    replicates = np.array(
+        [metric.summarise({key: values[where] for key, values in observations.items()}) for where in drawn]
+    )
+    low, high = interval(replicates)
+    scored = maps.data.scored
+    innermost = maps
+    while innermost.inner is not None:
+        innermost = innermost.inner
+    valued = dataclasses.replace(
+        row,
+        n=len(scored),
+        groups=len(set(scored.groups)),
+        value=float(metric.summarise(observations)),
+        ci_low=low,
+        ci_high=high,
+        seconds_fit=innermost.state.manifest.seconds if innermost.state else 0.0,
+        seconds_maps=maps.manifest.seconds,
+        seconds_metric=cell.observations.manifest.seconds,
+        batch_size=maps.calibration.batch_size,
+    )
+    return valued, replicates
+
+
+def _ranked_together(
+    cells: Sequence[Cell], rows: Mapping[int, ScoreRow], replicates: Mapping[int, np.ndarray]
+) -> list[list[int]]:
+    groups: dict[tuple[str, str], list[int]] = {}
+    for index, cell in enumerate(cells):
+        if index in replicates:
+            groups.setdefault((cell.maps.predictions.fingerprint, rows[index].card), []).append(index)
+    return list(groups.values())
+
+
+def _add_ranks(members: list[int], rows: dict[int, ScoreRow], replicates: Mapping[int, np.ndarray]) -> None:
+    first = rows[members[0]]
+    ranks = rank_sets(
+        np.array([rows[index].value for index in members]),
+        np.stack([replicates[index] for index in members]),
+        first.higher_is_better,
+        patients=first.groups,
+    )
+    for index, rank in zip(members, ranks, strict=True):
+        tied = tuple(rows[members[other]].explainer for other in sorted(rank.tied) if members[other] != index)
+        rows[index] = dataclasses.replace(rows[index], rank=rank.low, rank_high=rank.high, rank_set=tied)
+
+
+def describe_models(plan: Plan, failures: Failures, count: int) -> list[dict[str, Any]]:
+    """The classifiers of a run: test figures with intervals, how they were trained, and what is suspicious."""
+    found: dict[str, PredictionsJob] = {}
+    for cell in plan.cells:
+        job = cell.maps.predictions
+        if job.fingerprint not in failures:
+            found.setdefault(job.fingerprint, job)
+    return [_describe_model(job, plan, count) for job in found.values()]
+
+
+def _describe_model(job: PredictionsJob, plan: Plan, count: int) -> dict[str, Any]:
+    import torch
+
+    from xbench.contracts.model import probabilities
+
+    scored = job.data.scored
+    chances = probabilities(torch.from_numpy(job.logits)).numpy()
+    figures = classification_metrics(scored.labels, chances, scored.groups, plan.settings.seed, count)
+    subject = job.calibration.subject
+    return {
+        "name": subject.label,
+        "dataset": job.data.label,
+        "synthetic": job.data.info.synthetic,
+        "n": len(scored),
+        "groups": len(set(scored.groups)),
+        "split": plan.settings.split,
+        "metrics": {name: list(value) for name, value in figures.items()},
+        "training": dict(subject.job.facts),
+        "seconds_fit": subject.job.manifest.seconds,
+        "scoring": dict(job.calibration.facts),
+        "fingerprint": subject.job.fingerprint,
+        "learned": _learned(figures),
+    }
+
+
+def _learned(figures: Mapping[str, tuple[float, float, float]]) -> bool:
+    """Whether the held-out AUC is above chance by its whole interval."""
+    return bool(figures["auc"][1] > 0.5)
+
+
+def warnings_of(plan: Plan, models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the user must know about this run before believing a number of it."""
+    found = []
+    for model in models:
+        auc, low, high = model["metrics"]["auc"]
+        if not model["learned"]:
+            found.append(
+                f"{model['name']} on {model['dataset']} has learned nothing that holds: held-out AUC {auc:.2f} "
+                f"[{low:.2f}, {high:.2f}]; explanations of it mean nothing"
+            )
+    for cell in {cell.maps.fingerprint: cell for cell in plan.cells if not cell.control}.values():
+        tied = cell.maps.facts.get("tied_maps", 0) if cell.maps.store.has(cell.maps) else 0
+        if tied:
+            found.append(f"{cell.explainer.label}: {tied} of {len(cell.maps.data.scored)} maps are constant")
+    if plan.settings.limit is not None:
+        found.append(f"--limit {plan.settings.limit}: for trying things out, not for reporting")
+    return found + [f"skipped: {text}" for text in plan.skipped]
+
+
+def worst_exit_code(scored: Sequence[ScoredCell], plan: Plan) -> int:
+    """0, or the exit code of what failed: 3 for a plugin's fault, 2 for the user's, 1 for ours."""
+    codes = [cell.error.exit_code for cell in scored if cell.error is not None]
+    codes += [PluginError.exit_code for _ in plan.broken]
+    for error in (PluginError, UserError, XbenchError):
+        if error.exit_code in codes:
+            return error.exit_code
+    return 0

@@ -1,0 +1,233 @@
+"""Scores -> a run folder: header, scores, observations, figures, gallery; written beside and renamed into place."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import os
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xbench.config import RunConfig
+from xbench.jobs.base import Job
+from xbench.jobs.maps import ExplainerJob, MapsJob
+from xbench.observations import ObservationCell, observations_path, write_observations
+from xbench.provenance import environment
+from xbench.report import (
+    CurveSeries,
+    GalleryItem,
+    Overlay,
+    gallery,
+    perturbation_curves,
+    score_chart,
+    training_curves,
+)
+from xbench.results import RunHeader, ScoreRow, write_header, write_scores
+from xbench.run import Finished, ScoredCell, card_digest, card_of
+from xbench.session import Progress
+from xbench.training import HISTORY
+
+_PER_CLASS = 4
+
+
+def write_run(out: Path, config: RunConfig, run: Finished, progress: Progress) -> tuple[RunHeader, list[ScoreRow]]:
+    """Write everything a run leaves into `out`, which appears whole or not at all.
+
+    Returns:
+        The header and the rows.
+    """
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        rows = [item.row for item in run.scored]
+        write_scores(rows, partial / "scores.csv")
+        _write_observations(run.scored, partial)
+        with progress.task("drawing figures") as bar:
+            _draw(run.scored, partial, bar.note)
+        header = replace(_header(config, run), wall_seconds=time.perf_counter() - run.began)
+        write_header(header, partial / "run.json")
+        if out.exists():
+            out.rmdir()  # known to be empty
+        partial.replace(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return header, rows
+
+
+def _header(config: RunConfig, run: Finished) -> RunHeader:
+    datasets = {item.cell.maps.data.label: item.cell.maps.data for item in run.scored}
+    explainers = {item.cell.explainer.label: item.cell for item in run.scored if item.error is None}
+    return RunHeader(
+        created=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        command=list(run.command),
+        config=config.model_dump(mode="json"),
+        environment=environment(run.plan.settings.device),
+        models=[dict(model) for model in run.models],
+        explainers=[
+            {
+                "name": label,
+                "control": cell.control,
+                "options": cell.explainer.options.model_dump(mode="json"),
+                "facts": _state_facts(cell.maps),
+                "map_facts": dict(cell.maps.facts),
+            }
+            for label, cell in explainers.items()
+        ],
+        cards={card_digest(item.cell): card_of(item.cell) for item in run.scored},
+        datasets=[
+            {"name": label, **asdict(data.info), **data.facts, "fingerprint": data.fingerprint}
+            for label, data in datasets.items()
+        ],
+        warnings=list(run.warnings),
+    )
+
+
+def _state_facts(maps: MapsJob) -> dict[str, Any]:
+    return dict(maps.state.facts) if maps.state else {}
+
+
+def _write_observations(scored: Sequence[ScoredCell], folder: Path) -> None:
+    for metric, members in _grouped(scored, lambda item: item.row.metric).items():
+        path = observations_path(folder, metric)
+        path.parent.mkdir(exist_ok=True)
+        write_observations((_observation_cell(item) for item in members if item.error is None), path)
+
+
+def _observation_cell(item: ScoredCell) -> ObservationCell:
+    job, row = item.cell.observations, item.row
+    data = job.maps.data.scored
+    return ObservationCell(
+        dataset=row.dataset,
+        model=row.model,
+        explainer=row.explainer,
+        subject=row.subject,
+        sign=row.sign,
+        ids=data.ids,
+        groups=data.groups,
+        labels=data.labels,
+        targets=job.maps.targets,
+        observations={key: value for key, value in job.observations.items() if key not in ("label", "target")},
+    )
+
+
+def _grouped(items: Iterable[Any], key: Any) -> dict[Any, list[Any]]:
+    groups: dict[Any, list[Any]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def _draw(scored: Sequence[ScoredCell], folder: Path, note: Any) -> None:
+    good = [item for item in scored if item.error is None]
+    note("scores")
+    for key, members in _grouped(good, _place).items():
+        _draw_scores(members, folder / "scores" / _file_name(*key))
+        _draw_curves(members, folder / "curves" / _file_name(*key))
+    note("training")
+    _draw_training(good, folder / "training")
+    note("gallery")
+    for key, members in _grouped(good, lambda item: (item.row.dataset, item.row.model)).items():
+        _draw_gallery(members, folder / "gallery" / _file_name(*key))
+
+
+def _place(item: ScoredCell) -> tuple[str, ...]:
+    row = item.row
+    return (row.dataset, row.model, row.metric, row.sign)
+
+
+def _file_name(*words: str) -> str:
+    """A file name that every file system takes."""
+    kept = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in "--".join(words))
+    return kept.strip("-.")
+
+
+def _title(row: ScoreRow) -> str:
+    sign = "" if row.sign == "original" else ", absolute values"
+    return f"{row.metric} on {row.dataset}, {row.model}{sign}"
+
+
+def _draw_scores(members: Sequence[ScoredCell], stem: Path) -> None:
+    stem.parent.mkdir(exist_ok=True)
+    score_chart(stem, _title(members[0].row), [item.row for item in members])
+
+
+def _draw_curves(members: Sequence[ScoredCell], stem: Path) -> None:
+    series, axes = [], ("", "")
+    for item in members:
+        job = item.cell.observations
+        curves = job.metric.curves(job.observations)
+        if curves is not None:
+            axes = (curves.x_label, curves.y_label)
+            series.append(CurveSeries(item.row.explainer, item.row.control, curves.x, curves.y))
+    if series:
+        stem.parent.mkdir(exist_ok=True)
+        perturbation_curves(stem, _title(members[0].row), series, *axes)
+
+
+def _draw_training(good: Sequence[ScoredCell], folder: Path) -> None:
+    trained: dict[str, Job] = {}
+    for item in good:
+        maps = item.cell.maps
+        found = [maps.predictions.calibration.subject.job, maps.model]
+        found += [maps.state] if isinstance(maps.state, ExplainerJob) else []
+        trained |= {job.fingerprint: job for job in found if (job.folder / HISTORY).exists()}
+    for job in trained.values():
+        folder.mkdir(exist_ok=True)
+        with (job.folder / HISTORY).open(newline="") as file:
+            history = list(csv.DictReader(file))
+        if history:
+            stem = folder / _file_name(job.kind, job.label, job.fingerprint[:6])
+            training_curves(stem, f"Training of {job.kind} {job.label}", history)
+
+
+def _draw_gallery(members: Sequence[ScoredCell], stem: Path) -> None:
+    first = members[0].cell
+    chosen, chances = _gallery_samples(first)
+    data = first.maps.data
+    batch, classes = data.scored.batch(chosen), data.info.classes
+    # A map that is the same everywhere on every image has nothing to show.
+    shown = {item.row.explainer: item.cell for item in members if item.cell.maps.facts.get("tied_maps") != item.row.n}
+    maps = {label: cell.maps.maps for label, cell in shown.items()}
+    items = [
+        GalleryItem(
+            id=batch.ids[place],
+            image=batch.images[place].numpy(),
+            mask=batch.masks[place].numpy() if batch.has_mask[place] else None,
+            label=classes[int(batch.labels[place])],
+            predicted=classes[int(chances[index].argmax())],
+            probability=float(chances[index].max()),
+            overlays=[
+                Overlay(label, np.array(maps[label][index]), cell.maps.explainer.signed, cell.control)
+                for label, cell in shown.items()
+            ],
+        )
+        for place, index in enumerate(chosen)
+    ]
+    stem.parent.mkdir(exist_ok=True)
+    gallery(stem, items, f"{data.label}, {first.maps.predictions.calibration.label}")
+
+
+def _gallery_samples(cell: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Of each class a few samples, from the surest to the most wrong; and all class probabilities (N, K)."""
+    import torch
+
+    from xbench.contracts.model import probabilities
+
+    chances = probabilities(torch.from_numpy(cell.maps.predictions.logits)).numpy()
+    labels = cell.maps.data.scored.labels
+    chosen: list[int] = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        ordered = members[np.argsort(-chances[members, label], kind="stable")]
+        where = np.unique(np.linspace(0, len(ordered) - 1, _PER_CLASS).round().astype(int))
+        chosen += ordered[where].tolist()
+    return np.array(chosen[: 2 * _PER_CLASS]), chances

@@ -1,0 +1,293 @@
+"""Forward passes without gradients on the fastest equivalent copy of a module, in the batch that suits the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from xbench.errors import PluginError, UserError
+from xbench.folding import fold_batch_norms
+from xbench.seeding import isolated
+
+_DTYPES = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
+_PROBE = 8  # images on which the copy is held against the original
+_SIZES_CPU = (4, 8, 16, 32, 64, 128, 256)  # what fits the caches is small; a GPU wants to be filled
+_SIZES_GPU = (16, 32, 64, 128, 256, 512, 1024)
+_MARGIN = 1.03  # a smaller batch that is at most so much slower is preferred, and so is channels-last
+_HOPELESS = 1.25  # a batch so much slower than the best is not timed again
+_ROUNDS = 4
+_BUDGET = 3.0  # seconds in which batches are timed
+
+# A copy is accepted if no logit differs from the original's, in float32, by more than
+#     1e-6 + 1e-5 x the largest logit of the probe.
+# The original's own rounding, measured against float64, is 3e-7 to 6e-6 of its largest logit (22 timm architectures),
+# and a copy need not be better; a wrongly folded layer is off by 1e-3 or more.
+_ABSOLUTE, _RELATIVE = 1e-6, 1e-5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a module is scored; what `calibrate` decided. `Recipe(**dataclasses.asdict(recipe))` gives it back.
+
+    Attributes:
+        batch_size: Images in one forward pass.
+        folded: Batch norms are folded into the layers before them.
+        channels_last: Weights and images lie in memory channel by channel.
+        precision: "32", "bf16" or "16": the autocast of the forward pass.
+        max_difference: Largest absolute difference of a logit, as it will be scored, from the original's in float32.
+        milliseconds: Per image, at `batch_size`.
+    """
+
+    batch_size: int
+    folded: bool
+    channels_last: bool
+    precision: str
+    max_difference: float
+    milliseconds: float
+
+
+class Scorer:
+    """Logits of a module, without gradients. The module itself is neither run nor changed: a copy of it is.
+
+    Forward hooks are copied with the module, because they may be part of what it computes.
+
+    Args:
+        module: float32 (N, C, *spatial) -> (N, K).
+        recipe: From `calibrate`, for this module on this kind of device.
+        device: Where the copy runs: "cpu", "cuda", "cuda:1".
+    """
+
+    def __init__(self, module: nn.Module, recipe: Recipe, device: str) -> None:
+        self.batch_size = recipe.batch_size
+        self._copy = _Copy(module, recipe.folded, device)
+        self._copy.lay_out(recipe.channels_last)
+        self._precision = recipe.precision
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of images on the device: float32 (n, C, *spatial) -> float32 (n, K).
+
+        Any n: it is cut into batches, halved for good when the device runs out of memory.
+        """
+        if len(images) == 0:
+            return self(images.new_zeros((1, *images.shape[1:])))[:0]
+        logits = []
+        start = 0
+        while start < len(images):
+            batch = images[start : start + self.batch_size]
+            try:
+                logits.append(self._copy.logits(batch, self._precision))
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                self._halve(len(batch))
+            else:
+                start += len(batch)
+        return logits[0] if len(logits) == 1 else torch.cat(logits)
+
+    def _halve(self, size: int) -> None:
+        self.batch_size = (size + 1) // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def calibrate(
+    module: nn.Module, images: torch.Tensor, device: str, precision: str, batch_size: int | None = None
+) -> Recipe:
+    """Find the fastest copy of a module that gives the same logits, and the batch size it is fastest with.
+
+    Folded copies come first, then the module as it is; each with its weights channels-last where images are 2-D, and
+    contiguous. A copy that fails, or gives other logits, is passed over.
+
+    Args:
+        module: float32 (N, C, *spatial) -> (N, K). Left as it is.
+        images: float32 (n, C, *spatial), a few images of the dataset, on the CPU.
+        device: Where to score.
+        precision: "32", "bf16" or "16".
+        batch_size: Kept if given; only the copy is chosen then.
+
+    Raises:
+        UserError: An unknown precision.
+        PluginError: The module itself can't be copied or run on the images.
+    """
+    if precision not in _DTYPES:
+        raise UserError(f"precision {precision!r} is not known", "one of " + ", ".join(_DTYPES))
+    probe = images[:_PROBE].to(device)
+    with isolated(0, "calibration"):  # a module that draws noise draws the same for every copy
+        plain = _Copy(module, False, device)
+        try:
+            reference = plain.exact_logits(probe)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"the model can't be run on images {tuple(probe.shape)}: {type(error).__name__}: {error}"
+            ) from error
+        chosen, channels_last = _fastest_copy(module, plain, probe, reference, precision)
+        if batch_size is None:
+            batch_size, seconds = _fastest_batch(chosen, images, precision)
+        else:
+            seconds = _seconds(chosen, _tiled(images, batch_size, chosen.device), precision, passes=2)
+        difference = _largest_difference(chosen.logits(probe, precision), reference)
+    return Recipe(batch_size, chosen.folded, channels_last, precision, difference, 1000 * seconds / batch_size)
+
+
+class _Copy:
+    """A frozen copy of a module in eval mode, on a device, in one of the layouts that give the same logits."""
+
+    def __init__(self, module: nn.Module, folded: bool, device: str) -> None:
+        try:
+            self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        except Exception as error:
+            raise PluginError(f"the model can't be copied: {type(error).__name__}: {error}") from error
+        self.folded = folded and fold_batch_norms(self.module) > 0
+        self.module.to(device)
+        self.device = torch.device(device)
+        self._format = torch.contiguous_format
+
+    def lay_out(self, channels_last: bool) -> None:
+        """Set the memory format of weights and of the images to come."""
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+        self.module.to(memory_format=self._format)
+
+    @torch.inference_mode()
+    def logits(self, images: torch.Tensor, precision: str) -> torch.Tensor:
+        """float32 (N, K) of (N, C, *spatial)."""
+        dtype = _DTYPES[precision]
+        with torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+            logits: torch.Tensor = self.module(images.contiguous(memory_format=self._format))
+        return logits.float()
+
+    def exact_logits(self, images: torch.Tensor) -> torch.Tensor:
+        """The logits in true float32, without the shortened mantissa (TF32) that GPUs may use."""
+        with _true_float32(self.device):
+            return self.logits(images, "32")
+
+
+@contextlib.contextmanager
+def _true_float32(device: torch.device) -> Iterator[None]:
+    if device.type != "cuda":
+        yield
+        return
+    matmul = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul
+
+
+def _fastest_copy(
+    module: nn.Module, plain: _Copy, probe: torch.Tensor, reference: torch.Tensor, precision: str
+) -> tuple[_Copy, bool]:
+    """The folded copy where it gives the original's logits, else the plain one; in its fastest layout."""
+    layouts = (True, False) if probe.ndim == 4 else (False,)
+    folded = _Copy(module, True, str(probe.device))
+    for candidate in (folded, plain) if folded.folded else (plain,):
+        timed = {
+            channels_last: seconds
+            for channels_last in layouts
+            if (seconds := _seconds_if_equal(candidate, channels_last, probe, reference, precision)) is not None
+        }
+        if timed:
+            channels_last = min(timed, key=lambda layout: timed[layout] * (1 if layout else _MARGIN))
+            candidate.lay_out(channels_last)
+            return candidate, channels_last
+    plain.lay_out(False)  # not even itself again: it draws noise from somewhere, or changes as it runs
+    return plain, False
+
+
+def _seconds_if_equal(
+    candidate: _Copy, channels_last: bool, probe: torch.Tensor, reference: torch.Tensor, precision: str
+) -> float | None:
+    """The time of a batch, or None if the candidate fails or does not give the reference's logits."""
+    try:
+        candidate.lay_out(channels_last)
+        with isolated(0, "calibration"):
+            if not _equal(candidate.exact_logits(probe), reference):
+                return None
+        return _seconds(candidate, probe, precision, passes=3)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:
+        return None
+
+
+def _equal(logits: torch.Tensor, reference: torch.Tensor) -> bool:
+    if logits.shape != reference.shape:
+        return False
+    return _largest_difference(logits, reference) <= _ABSOLUTE + _RELATIVE * float(reference.abs().max())
+
+
+def _largest_difference(logits: torch.Tensor, reference: torch.Tensor) -> float:
+    return float((logits - reference).abs().max())
+
+
+def _fastest_batch(candidate: _Copy, images: torch.Tensor, precision: str) -> tuple[int, float]:
+    """The batch size of least time per image and the seconds of one batch: each size's best of several passes."""
+    deadline = time.perf_counter() + _BUDGET
+    best: dict[int, float] = {}
+
+    def affordable(size: int) -> bool:
+        return not best or time.perf_counter() + size * _least(best) < deadline
+
+    for size in _SIZES_CPU if candidate.device.type == "cpu" else _SIZES_GPU:
+        if not affordable(2 * size) or (_hopeless(best, size // 2) and _hopeless(best, size // 4)):
+            break
+        try:
+            best[size] = _seconds(candidate, _tiled(images, size, candidate.device), precision, passes=2)
+        except torch.OutOfMemoryError:
+            if not best:
+                raise
+            break
+    for size in [size for _ in range(_ROUNDS) for size in best]:
+        if affordable(size) and not _hopeless(best, size):
+            best[size] = min(best[size], _seconds(candidate, _tiled(images, size, candidate.device), precision))
+    least = _least(best)
+    chosen = min(size for size, seconds in best.items() if seconds / size <= _MARGIN * least)
+    return chosen, best[chosen]
+
+
+def _least(best: dict[int, float]) -> float:
+    return min(seconds / size for size, seconds in best.items())
+
+
+def _hopeless(best: dict[int, float], size: int) -> bool:
+    return size in best and best[size] / size > _HOPELESS * _least(best)
+
+
+def _tiled(images: torch.Tensor, size: int, device: torch.device) -> torch.Tensor:
+    return images[torch.arange(size) % len(images)].to(device)
+
+
+def _seconds(candidate: _Copy, images: torch.Tensor, precision: str, passes: int = 1) -> float:
+    """The shortest of some forward passes, each to its end on the device."""
+    timed = _seconds_on_cuda if candidate.device.type == "cuda" else _seconds_on_clock
+    return min(timed(candidate, images, precision) for _ in range(passes))
+
+
+def _seconds_on_clock(candidate: _Copy, images: torch.Tensor, precision: str) -> float:
+    started = time.perf_counter()
+    candidate.logits(images, precision).cpu()  # which waits for a device other than the CPU
+    return time.perf_counter() - started
+
+
+def _seconds_on_cuda(candidate: _Copy, images: torch.Tensor, precision: str) -> float:
+    cuda: Any = torch.cuda
+    start, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
+    with cuda.device(candidate.device):
+        start.record()
+        candidate.logits(images, precision)
+        end.record()
+        end.synchronize()
+    return float(start.elapsed_time(end)) / 1000
+
+
+__all__ = ["Recipe", "Scorer", "calibrate"]

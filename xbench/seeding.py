@@ -1,0 +1,83 @@
+"""Randomness that depends on names, not on order: the same draw alone, in a batch, resumed, or on another device."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+_GOLDEN = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
+_MIX1 = -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9
+_MIX2 = -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
+
+
+def derive(seed: int, *parts: object) -> int:
+    """A 63-bit seed from a seed and any names (SHA-256, so neighbours are unrelated)."""
+    text = "\x1f".join([str(seed), *map(str, parts)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def rng(seed: int, *parts: object) -> np.random.Generator:
+    """A numpy generator for `parts`."""
+    return np.random.default_rng(derive(seed, *parts))
+
+
+def generator(seed: int, *parts: object) -> torch.Generator:
+    """A torch CPU generator for `parts`."""
+    import torch
+
+    return torch.Generator().manual_seed(derive(seed, *parts))
+
+
+def sample_seeds(seed: int, ids: Sequence[str]) -> np.ndarray:
+    """One seed per sample id: int64 (N,)."""
+    return np.array([derive(seed, "sample", name) for name in ids], dtype=np.int64)
+
+
+def uniform_field(seeds: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Uniform noise in [0, 1), a field per seed, identical on every device and in every batch.
+
+    A counter-based generator (the finaliser of splitmix64, Steele et al. 2014, of seed + counter), because a stateful
+    one needs a Python loop over the samples and gives other numbers on another device.
+
+    Args:
+        seeds: int64 (N,).
+        shape: Shape of one field.
+
+    Returns:
+        float32 (N, *shape), multiples of 2^-24.
+    """
+    import torch
+
+    size = int(np.prod(shape))
+    counter = torch.arange(1, size + 1, dtype=torch.int64, device=seeds.device)
+    state = seeds.view(-1, 1) + counter * _GOLDEN
+    state = (state ^ _shift(state, 30)) * _MIX1
+    state = (state ^ _shift(state, 27)) * _MIX2
+    state = state ^ _shift(state, 31)
+    return (_shift(state, 40).to(torch.float32) * 2.0**-24).view(len(seeds), *shape)
+
+
+def _shift(value: torch.Tensor, bits: int) -> torch.Tensor:
+    """Logical right shift of int64 (torch's is arithmetic)."""
+    return (value >> bits) & ((1 << (64 - bits)) - 1)
+
+
+@contextmanager
+def isolated(seed: int, *parts: object) -> Iterator[None]:
+    """Seed torch's global generators for the block and give them back as they were.
+
+    Only torch: numpy's and Python's global generators belong to the user's process, and xbench never draws from them.
+    """
+    import torch
+
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derive(seed, *parts))
+        yield

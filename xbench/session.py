@@ -1,0 +1,111 @@
+"""What a plugin is handed when it has work to do: where to write, on what device, with which seed, how to report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import torch
+
+T = TypeVar("T")
+
+
+class Bar(Protocol):
+    """One running piece of work on the display."""
+
+    def advance(self, amount: float = 1) -> None:
+        """So much more is done."""
+        ...
+
+    def note(self, text: str) -> None:
+        """A few words beside the bar: the current loss, say."""
+        ...
+
+
+class Progress(Protocol):
+    """Where progress is shown; the command line gives a live display, tests a silent one."""
+
+    def task(self, label: str, total: float | None = None) -> AbstractContextManager[Bar]:
+        """A piece of work of `total` steps, shown while the context is open."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Something the user must see, kept above the bars."""
+        ...
+
+
+class SilentProgress:
+    """Progress that nobody watches; warnings are kept in `warnings`."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    @contextmanager
+    def task(self, label: str, total: float | None = None) -> Iterator[Bar]:  # noqa: ARG002
+        """A bar that goes nowhere."""
+        yield _NoBar()
+
+    def warn(self, text: str) -> None:
+        """Keep the warning."""
+        self.warnings.append(text)
+
+
+class _NoBar:
+    def advance(self, amount: float = 1) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
+@dataclass
+class Session:
+    """The surroundings of one piece of work.
+
+    Attributes:
+        folder: Where results and checkpoints go. It survives a kill: whoever resumes finds what was written.
+        device: "cpu", "cuda", "cuda:1", "mps".
+        precision: "32", "bf16" or "16": the autocast of forward passes.
+        seed: Of this piece of work; derive everything random from it (`xbench.seeding`).
+        batch_size: For passes without gradients, calibrated or as the user said.
+        progress: Where to report.
+        facts: What the work wants remembered beside its files (JSON values): losses, accuracies, counts.
+    """
+
+    folder: Path
+    device: str = "cpu"
+    precision: str = "32"
+    seed: int = 0
+    batch_size: int = 32
+    progress: Progress = field(default_factory=SilentProgress)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def track(self, items: Iterable[T], label: str, total: float | None = None) -> Iterator[T]:
+        """Iterate with a progress bar."""
+        with self.progress.task(label, total) as bar:
+            for item in items:
+                yield item
+                bar.advance()
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The autocast context of `precision`; a null context at 32."""
+        import contextlib
+
+        import torch
+
+        if self.precision == "32":
+            return contextlib.nullcontext()
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
+        return torch.autocast(torch.device(self.device).type, dtype=dtype)
+
+    def generator(self, *parts: object) -> torch.Generator:
+        """A CPU generator for `parts` of this work."""
+        from xbench.seeding import generator
+
+        return generator(self.seed, *parts)

@@ -1,0 +1,303 @@
+"""How sure we are: resamples by patient, intervals, paired tests, ranks, and the figures of a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import norm
+
+from xbench.seeding import rng
+
+RESAMPLES = 2000
+CLASSIFICATION = (
+    "accuracy",
+    "balanced_accuracy",
+    "f1",
+    "sensitivity",
+    "specificity",
+    "ppv",
+    "npv",
+    "informedness",
+    "markedness",
+    "mcc",
+    "auc",
+)
+_CHUNK = 1 << 21  # weights held at once by the classifier's bootstrap: 16 MiB of float64
+
+
+class Rank(NamedTuple):
+    """Where an explainer may stand.
+
+    Attributes:
+        low: The best rank that the data allow, from 1.
+        high: The worst.
+        tied: Indices of the explainers it can't be told from, itself included.
+    """
+
+    low: int
+    high: int
+    tied: frozenset[int]
+
+
+def resamples(groups: Sequence[str], count: int = RESAMPLES, seed: int = 0) -> list[np.ndarray]:
+    """Cluster bootstrap: patients drawn with replacement, each with all its samples (Davison & Hinkley 1997, 3.8).
+
+    Args:
+        groups: The patient of each of N samples.
+        count: How many resamples.
+        seed: The same seed and groups give the same resamples, so differences of explainers are paired.
+
+    Returns:
+        `count` int64 arrays of sample indices; their lengths differ where patients have different numbers of samples.
+
+    Raises:
+        ValueError: There is no sample.
+    """
+    if len(groups) == 0:
+        raise ValueError("no samples to resample")
+    _, patient = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    members = np.argsort(patient, kind="stable").astype(np.int64)
+    sizes = np.bincount(patient)
+    starts = np.cumsum(sizes) - sizes
+    drawn = rng(seed, "resamples").integers(len(sizes), size=(count, len(sizes)))
+    return [members[_ranges(starts[row], sizes[row])] for row in drawn]
+
+
+def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The integers of [start, start + size) of each pair, one after the other."""
+    ends = np.cumsum(sizes)
+    return np.repeat(starts - ends + sizes, sizes) + np.arange(ends[-1])
+
+
+def interval(replicates: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of bootstrap replicates (B,), without undefined (NaN) ones; (NaN, NaN) if none is left."""
+    defined = np.asarray(replicates, dtype=np.float64)
+    defined = defined[~np.isnan(defined)]
+    if not len(defined):
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def paired_p(replicates_a: np.ndarray, replicates_b: np.ndarray) -> float:
+    """Two-sided bootstrap p of "a and b are equal", from replicates (B,) on the same resamples.
+
+    Twice the smaller share of differences on either side of zero, ties counted on both, with one added to count and
+    total so that p is never 0 (Davison & Hinkley 1997, eq. 4.11): at least 2 / (B + 1). Pairs with a NaN are left out;
+    NaN if none is left.
+    """
+    return float(_sign_p(np.asarray(replicates_a, dtype=np.float64) - np.asarray(replicates_b, dtype=np.float64)))
+
+
+def _sign_p(differences: np.ndarray) -> np.ndarray:
+    """`paired_p` over the last axis of differences (..., B)."""
+    defined = (~np.isnan(differences)).sum(-1)
+    below, above = (differences <= 0).sum(-1), (differences >= 0).sum(-1)
+    p = np.minimum(1.0, 2 * (np.minimum(below, above) + 1) / (defined + 1))
+    return np.where(defined > 0, p, np.nan)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm's step-down adjusted p-values (Holm 1979). NaN stays NaN and is not counted as a test."""
+    p = np.asarray(p, dtype=np.float64)
+    adjusted = np.full(p.shape, np.nan)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * factors)) if len(order) else []
+    return adjusted
+
+
+def rank_sets(
+    values: np.ndarray,
+    replicates: np.ndarray,
+    higher_is_better: bool,
+    level: float = 0.05,
+    patients: int | None = None,
+) -> list[Rank]:
+    """The ranks each explainer may have, all true at once with probability 1 - level (Mogstad et al. 2024, section 3).
+
+    All pairs are tested on the same resamples and corrected after Holm. An explainer's best rank is one more than the
+    number that beat it; its worst leaves as many behind as it beats.
+
+    A count of replicates can't give a p below 2 / (B + 1), and after Holm that is too coarse for many explainers (20 of
+    them would need 7600 resamples before any two could be told apart). So where no replicate crosses zero, p is the
+    normal tail of the difference over its bootstrap standard error, if that is smaller.
+
+    Args:
+        values: (E,) of the explainers; undefined (NaN) ones come last, untested.
+        replicates: (E, B), the values on B common resamples.
+        higher_is_better: Direction.
+        level: Family-wise error.
+        patients: How many independent patients were resampled. No test of G patients that all agree gives a p below
+            2^(1-G), so none is claimed; a bootstrap of three patients would.
+
+    Returns:
+        A `Rank` per explainer, in order.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    scored = np.flatnonzero(~np.isnan(values))
+    first, second = (scored[index] for index in np.triu_indices(len(scored), k=1))
+    p = holm(_pair_p(values, np.asarray(replicates, dtype=np.float64), first, second, patients))
+    apart = np.zeros((len(values), len(values)), dtype=bool)
+    gain = values[first] - values[second]
+    told = (p < level) & (gain != 0)  # NaN: never told apart
+    ahead = np.where((gain > 0) == higher_is_better, first, second)[told]
+    behind = np.where((gain > 0) == higher_is_better, second, first)[told]
+    apart[ahead, behind] = True
+    return _ranks(apart, ~np.isnan(values))
+
+
+def _pair_p(
+    values: np.ndarray, replicates: np.ndarray, first: np.ndarray, second: np.ndarray, patients: int | None
+) -> np.ndarray:
+    p = np.empty(len(first))
+    for explainer in np.unique(first):  # a row of pairs at a time keeps memory at E x B
+        of = first == explainer
+        differences = replicates[explainer] - replicates[second[of]]
+        p[of] = _refined_p(differences, values[explainer] - values[second[of]])
+    return p if patients is None else np.maximum(p, 2.0 ** (1 - patients))
+
+
+def _refined_p(differences: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    """`_sign_p` of (P, B), and the normal tail where the count of replicates has come to its end."""
+    p = _sign_p(differences)
+    defined = ~np.isnan(differences)
+    number = defined.sum(-1)
+    kept = np.where(defined, differences, 0.0)
+    mean = kept.sum(-1) / np.maximum(number, 1)
+    spread = np.sqrt(np.where(defined, (differences - mean[:, None]) ** 2, 0.0).sum(-1) / np.maximum(number - 1, 1))
+    same_sign = np.where(defined, differences * np.sign(gains)[:, None] > 0, True).all(-1) & (number > 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tail = 2 * norm.sf(np.abs(gains) / spread)
+    return np.where(same_sign, np.fmin(p, tail), p)
+
+
+def _ranks(apart: np.ndarray, scored: np.ndarray) -> list[Rank]:
+    """`apart[a, b]`: a beats b. Unscored explainers share the ranks behind all others."""
+    total, number = len(scored), int(scored.sum())
+    ranks = []
+    for index in range(total):
+        if scored[index]:
+            tied = scored & ~apart[index] & ~apart[:, index]
+            low, high = 1 + int(apart[:, index].sum()), number - int(apart[index].sum())
+        else:
+            tied, low, high = ~scored, number + 1, total
+        ranks.append(Rank(low, high, frozenset(np.flatnonzero(tied).tolist())))
+    return ranks
+
+
+def classification_metrics(
+    labels: np.ndarray, probabilities: np.ndarray, groups: Sequence[str], seed: int = 0, count: int = RESAMPLES
+) -> dict[str, tuple[float, float, float]]:
+    """The usual figures of a classifier with 95 % percentile intervals, resampled by patient.
+
+    Two classes: class 1 is the positive one. More: macro averages of one class against the rest, except accuracy and
+    MCC, which have their own multi-class form (Gorodkin 2004). The predicted class is the most probable one, the first
+    of several. 0/0 is NaN, not 0, and a macro average with a NaN is NaN; resamples on which a figure is undefined are
+    left out of its interval.
+
+    Args:
+        labels: int (N,), in [0, K).
+        probabilities: (N, K), K >= 2.
+        groups: The patient of each sample.
+        seed: Of the resamples.
+        count: How many resamples.
+
+    Returns:
+        Name (of `CLASSIFICATION`) -> (value, low, high).
+
+    Raises:
+        ValueError: Shapes do not fit, a label is out of range, or a probability is not finite.
+    """
+    labels, probabilities = _checked(labels, probabilities, groups)
+    values = _weighted_metrics(labels, probabilities, np.ones((1, len(labels))))
+    chunks = [_weighted_metrics(labels, probabilities, weights) for weights in _weights(groups, count, seed)]
+    replicates = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in CLASSIFICATION}
+    return {name: (float(values[name][0]), *interval(replicates[name])) for name in CLASSIFICATION}
+
+
+def _checked(labels: np.ndarray, probabilities: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    labels = np.asarray(labels, dtype=np.int64)
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    if (
+        probabilities.ndim != 2
+        or probabilities.shape[1] < 2
+        or not len(labels) == len(probabilities) == len(groups) > 0
+    ):
+        raise ValueError(
+            f"labels {labels.shape}, probabilities {probabilities.shape} and {len(groups)} groups do not fit: "
+            "(N,), (N, K >= 2) and N expected"
+        )
+    if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
+        raise ValueError(f"labels {labels.min()} to {labels.max()} are not classes 0 to {probabilities.shape[1] - 1}")
+    if not np.isfinite(probabilities).all():
+        raise ValueError("a probability is NaN or infinite")
+    return labels, probabilities
+
+
+def _weights(groups: Sequence[str], count: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each resample holds each sample: (chunk, N) at a time."""
+    size = max(1, _CHUNK // len(groups))
+    drawn = resamples(groups, count, seed)
+    for start in range(0, count, size):
+        yield np.stack([np.bincount(rows, minlength=len(groups)) for rows in drawn[start : start + size]]).astype(
+            np.float64
+        )
+
+
+def _weighted_metrics(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Every metric of `CLASSIFICATION` for each row of weights (B, N): (B,)."""
+    classes = probabilities.shape[1]
+    cell = labels * classes + probabilities.argmax(1)
+    confusion = (weights @ np.eye(classes**2)[cell]).reshape(-1, classes, classes)  # [resample, true, predicted]
+    area = np.stack(
+        [_weighted_auc(labels == index, probabilities[:, index], weights) for index in _judged(classes)], axis=-1
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _from_confusion(confusion) | {"auc": area.mean(-1)}
+
+
+def _judged(classes: int) -> list[int]:
+    """The classes whose one-against-the-rest figures are averaged: of two, only the positive one."""
+    return [1] if classes == 2 else list(range(classes))
+
+
+def _from_confusion(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    """Confusion (B, true, predicted) -> (B,) each."""
+    judged = _judged(confusion.shape[1])
+    total = confusion.sum((1, 2))
+    correct, true, predicted = np.einsum("bkk->bk", confusion), confusion.sum(2), confusion.sum(1)
+    recall = correct / true
+    tp, fn, fp = correct[:, judged], (true - correct)[:, judged], (predicted - correct)[:, judged]
+    tn = total[:, None] - tp - fn - fp
+    sensitivity, specificity, ppv, npv = tp / (tp + fn), tn / (tn + fp), tp / (tp + fp), tn / (tn + fn)
+    covariance = correct.sum(1) * total - (true * predicted).sum(1)
+    spread = np.sqrt(total**2 - (true**2).sum(1)) * np.sqrt(total**2 - (predicted**2).sum(1))
+    return {
+        "accuracy": correct.sum(1) / total,
+        "balanced_accuracy": recall.mean(1),
+        "f1": (2 * tp / (2 * tp + fp + fn)).mean(1),
+        "sensitivity": sensitivity.mean(1),
+        "specificity": specificity.mean(1),
+        "ppv": ppv.mean(1),
+        "npv": npv.mean(1),
+        "informedness": (sensitivity + specificity - 1).mean(1),
+        "markedness": (ppv + npv - 1).mean(1),
+        "mcc": covariance / spread,
+    }
+
+
+def _weighted_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """P(score of a positive > of a negative) + half of P(equal), for each row of weights (B, N)."""
+    order = np.argsort(scores, kind="stable")
+    ordered = scores[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] > ordered[:-1]]))
+    with_positive = np.add.reduceat(weights[:, order] * positive[order], starts, axis=1)
+    with_negative = np.add.reduceat(weights[:, order] * ~positive[order], starts, axis=1)
+    below = np.cumsum(with_negative, axis=1) - with_negative / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        area: np.ndarray = (with_positive * below).sum(1) / (with_positive.sum(1) * with_negative.sum(1))
+    return area

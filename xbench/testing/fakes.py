@@ -1,0 +1,204 @@
+"""A tiny dataset and tiny models that are real plugins: for tests of plugins, and of xbench itself.
+
+This module is itself a plugin (`fake` and `tiny`), so a test can register it:
+
+    manager.register(xbench.testing.fakes, name="fakes")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from xbench.contracts.dataset import Dataset, DatasetInfo, Split
+from xbench.contracts.metric import Case
+from xbench.contracts.model import Model, ModelOptions, class_scores
+from xbench.hookspecs import hookimpl
+from xbench.options import Field, Options
+from xbench.seeding import rng
+from xbench.session import Session
+from xbench.specs import DatasetSpec, ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_PER_PATIENT = 2
+
+
+class FakeOptions(Options):
+    """Options of `fake`."""
+
+    size: int = Field(32, ge=8, description="height, in pixels")
+    width: int | None = Field(None, ge=8, description="width, in pixels; none = as high")
+    channels: int = Field(1, ge=1, description="channels, all with their own noise")
+    classes: int = Field(2, ge=2, le=3, description="disk, ring, and from three on a cross")
+    train: int = Field(24, ge=2, description="images to train on, two a patient")
+    validation: int = Field(12, ge=2, description="images to validate on")
+    test: int = Field(12, ge=2, description="images to score")
+    masks: bool = Field(True, description="whether the shape is outlined")
+    removal: bool = Field(False, description="whether the dataset declares removal values for its classes")
+    seed: int = Field(0, description="of the drawing")
+
+
+class FakeDataset(Dataset):
+    """Noise, a bright bar that means nothing, and a blob whose shape is the class; the mask is the blob."""
+
+    options: FakeOptions
+
+    def __init__(self, options: FakeOptions | None = None) -> None:
+        super().__init__(options or FakeOptions())
+
+    @property
+    def info(self) -> DatasetInfo:
+        """Of the options."""
+        options = self.options
+        return DatasetInfo(
+            name="fake",
+            classes=("disk", "ring", "cross")[: options.classes],
+            channels=options.channels,
+            spatial=(options.size, options.width or options.size),
+            spacing=(1.0, 1.0),
+            has_masks=options.masks,
+            removal=(0.0, 1.0, 0.5)[: options.classes] if options.removal else None,
+            synthetic=True,
+            licence="CC0-1.0",
+            citation="drawn by xbench.testing",
+        )
+
+    def prepare(self, folder: Path, session: Session) -> None:  # noqa: ARG002
+        """Draw all splits."""
+        for split in ("train", "validation", "test"):
+            drawn = [self._draw(split, index) for index in range(getattr(self.options, split))]
+            np.save(folder / f"{split}-images.npy", np.stack([image for image, _ in drawn]))
+            np.save(folder / f"{split}-masks.npy", np.stack([mask for _, mask in drawn]))
+
+    def load(self, split: str, folder: Path) -> Split:
+        """Memory-mapped; a patient's images are of one class."""
+        indices = np.arange(getattr(self.options, split))
+        patients = indices // _PER_PATIENT
+        return Split.from_arrays(
+            np.load(folder / f"{split}-images.npy", mmap_mode="r"),
+            patients % self.options.classes,
+            ids=[f"{split}-{index}" for index in indices],
+            groups=[f"{split}-patient-{patient}" for patient in patients],
+            masks=np.load(folder / f"{split}-masks.npy", mmap_mode="r") if self.options.masks else None,
+        )
+
+    def _draw(self, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image float32 (C, H, W) in [0, 1] and mask bool (H, W)."""
+        draw = rng(self.options.seed, "fake", split, index)
+        height, width = self.info.spatial
+        image = draw.uniform(0.1, 0.35, (self.options.channels, height, width))
+        across, along = np.ogrid[:height, :width]
+        bar = (across - draw.integers(height)) ** 2 <= 1
+        image[:, bar & (abs(along - draw.integers(width)) <= width // 4)] = 0.9
+        radius = draw.uniform(0.16, 0.24) * min(height, width)
+        rows = across - draw.uniform(radius, height - 1 - radius)
+        columns = along - draw.uniform(radius, width - 1 - radius)
+        mask = _blob(rows, columns, radius, index // _PER_PATIENT % self.options.classes)
+        image[:, mask] = draw.uniform(0.6, 0.8)
+        return image.astype(np.float32), mask
+
+
+def _blob(rows: np.ndarray, columns: np.ndarray, radius: float, label: int) -> np.ndarray:
+    """Where the blob is: bool (H, W), from the offsets to its centre."""
+    distance = np.hypot(rows, columns)
+    blob: np.ndarray = distance <= radius
+    if label == 1:
+        blob &= distance >= 0.6 * radius
+    elif label == 2:
+        blob &= np.minimum(abs(rows), abs(columns)) <= 0.25 * radius
+    return blob
+
+
+class TinyOptions(ModelOptions):
+    """Options of `tiny`."""
+
+    epochs: int = Field(30, ge=0, description="most passes over the training split")
+    learning_rate: float = Field(1e-2, gt=0, description="of Adam")
+    train_batch: int = Field(8, ge=2, description="training batch size")
+    network: Literal["conv", "linear"] = Field("conv", description="three convolutions, or none")
+    relu: Literal["module", "functional", "inplace", "reused"] = Field("module", description="how ReLU is written")
+    batch_norm: bool = Field(False, description="whether batch norms follow the convolutions")
+    one_logit: bool = Field(False, description="one output neuron for two classes")
+    width: int = Field(8, ge=1, description="channels of the first convolution")
+
+
+class TinyModel(Model):
+    """A network of a few thousand weights, or a linear one."""
+
+    options: TinyOptions
+
+    def __init__(self, options: TinyOptions | None = None, argument: str = "") -> None:
+        super().__init__(options or TinyOptions(), argument)
+
+    def build(self, info: DatasetInfo) -> nn.Module:
+        """As the options say."""
+        from xbench.testing.networks import ConvNetwork, LinearNetwork
+
+        outputs = 1 if self.options.one_logit else len(info.classes)
+        if self.options.network == "linear":
+            return LinearNetwork(info.channels, info.spatial, outputs)
+        return ConvNetwork(info.channels, outputs, self.options.width, self.options.relu, self.options.batch_norm)
+
+
+def fake_case(
+    info: DatasetInfo, split: Split, module: nn.Module, maps: np.ndarray, session: Session, **replaced: Any
+) -> Case:
+    """What the harness hands to a metric, without the harness.
+
+    Args:
+        info: The dataset.
+        split: The N samples scored.
+        module: The model; put in eval mode.
+        maps: float32 (N, *spatial).
+        session: Its `batch_size` is the metric's.
+        replaced: Other fields of the case than those that follow from the rest (targets: as predicted; train_mean: of
+            `split` itself; prepared: empty).
+    """
+    import torch
+
+    module = module.to(session.device).eval()
+
+    def score(images: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            logits: torch.Tensor = module(images)
+        return logits
+
+    batches = list(split.batches(session.batch_size))
+    logits = torch.cat([score(batch.images.to(session.device)) for batch in batches]).float().cpu()
+    means = torch.stack([batch.images.flatten(2).mean(2).sum(0) for batch in batches]).sum(0) / len(split)
+    fields: dict[str, Any] = {
+        "train_mean": means.numpy(),
+        "score": score,
+        "logits": logits.numpy(),
+        "targets": class_scores(logits).argmax(1).numpy(),
+        "maps": maps,
+    }
+    return Case(info=info, split=split, session=session, **(fields | replaced))
+
+
+@hookimpl
+def xbench_datasets() -> Iterable[DatasetSpec]:
+    """`fake`."""
+    yield DatasetSpec(
+        "fake",
+        "disks, rings and crosses in noise",
+        factory="xbench.testing.fakes:FakeDataset",
+        options="xbench.testing.fakes:FakeOptions",
+    )
+
+
+@hookimpl
+def xbench_models() -> Iterable[ModelSpec]:
+    """`tiny`."""
+    yield ModelSpec(
+        "tiny",
+        "a network of a few thousand weights",
+        factory="xbench.testing.fakes:TinyModel",
+        options="xbench.testing.fakes:TinyOptions",
+    )

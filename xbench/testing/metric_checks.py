@@ -1,0 +1,150 @@
+"""What every metric must hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xbench.contracts.metric import Case, Metric
+from xbench.errors import PluginError
+from xbench.seeding import rng
+from xbench.session import Session
+from xbench.testing.fakes import fake_case
+from xbench.testing.scenarios import Scenario, default_scenarios, fresh
+
+_TOLERANCE = 1e-5
+_NUMBERS = "biuf"  # numpy kinds: bool, int, unsigned, float
+_RESERVED = {"id", "group", "label", "target", "dataset", "model", "explainer", "subject", "sign"}
+
+
+def metric_checks(scenarios: Sequence[Scenario] | None = None) -> Iterator[tuple[str, Callable[[Any], None]]]:
+    """The checks of a metric: (name, check), where check takes an instance or a factory without arguments.
+
+    Args:
+        scenarios: Datasets and models to score random maps on; `default_scenarios()` where none are given.
+    """
+    scenarios = default_scenarios() if scenarios is None else scenarios
+    for scenario in scenarios:
+        yield f"observations_{scenario.name}", functools.partial(_observations, scenario)
+    for one in (_deterministic, _independent_of_batch_size, _summarises_subsets, _summary_ignores_order):
+        yield one.__name__.removeprefix("_"), functools.partial(one, scenarios[0])
+    yield "curves", functools.partial(_curves, scenarios[0])
+    yield "card", _card
+
+
+def _observed(metric: Metric, scenario: Scenario, batch_size: int = 8) -> tuple[Case, dict[str, np.ndarray]]:
+    """A case of random maps, and what the harness would hand to `summarise`."""
+    split = scenario.split("test")
+    maps = rng(0, "maps").standard_normal((len(split), *scenario.info.spatial)).astype(np.float32)
+    maps.flags.writeable = False  # as the harness's memory maps are
+    with tempfile.TemporaryDirectory(prefix="xbench-checks-") as folder:
+        session = Session(Path(folder), batch_size=batch_size)
+        case = fake_case(scenario.info, split, scenario.module(), maps, session)
+        prepared = metric.prepare(dataclasses.replace(case, maps=np.empty((0,), dtype=np.float32)))
+        for key, value in prepared.items():
+            assert isinstance(value, np.ndarray), (
+                f"prepare() gave {type(value).__name__} for {key!r}: give numpy arrays"
+            )
+        case = dataclasses.replace(case, prepared=prepared)
+        try:
+            seen = metric.observations(case, "under test")
+        except PluginError as error:
+            raise AssertionError(str(error)) from error
+    return case, {**seen, "label": split.labels, "target": case.targets}
+
+
+def _observations(scenario: Scenario, subject: Any) -> None:
+    metric = fresh(subject, Metric)
+    case, seen = _observed(metric, scenario)
+    names = seen.keys() - {"label", "target"}
+    assert names, "observe() gave nothing: give at least one array of one row per sample"
+    own = metric.observe(case).keys() & _RESERVED
+    assert not own, f"observe() gave {', '.join(sorted(own))}: the harness adds these, choose other names"
+    for name in names:
+        assert seen[name].dtype.kind in _NUMBERS, f"observation {name!r} is {seen[name].dtype}: give bool, int or float"
+    _value(metric, seen, "all samples")
+
+
+def _deterministic(scenario: Scenario, subject: Any) -> None:
+    first, second = (_observed(fresh(subject, Metric), scenario)[1] for _ in range(2))
+    _assert_same(first, second, "changes from call to call: draw from batch.seeds or session.generator()")
+
+
+def _independent_of_batch_size(scenario: Scenario, subject: Any) -> None:
+    first, second = (_observed(fresh(subject, Metric), scenario, size)[1] for size in (3, 16))
+    _assert_same(first, second, "changes with the batch size: observe each sample by itself")
+
+
+def _summarises_subsets(scenario: Scenario, subject: Any) -> None:
+    metric = fresh(subject, Metric)
+    _, seen = _observed(metric, scenario)
+    labels = seen["label"]
+    draw = rng(0, "subsets")
+    subsets = {"one sample": np.array([0]), "one class only": np.flatnonzero(labels == labels[0])}
+    subsets |= {f"resample {index}": draw.integers(len(labels), size=len(labels)) for index in range(20)}
+    for name, rows in subsets.items():
+        _value(metric, {key: values[rows] for key, values in seen.items()}, name)
+
+
+def _summary_ignores_order(scenario: Scenario, subject: Any) -> None:
+    metric = fresh(subject, Metric)
+    _, seen = _observed(metric, scenario)
+    turned = {key: values[::-1] for key, values in seen.items()}
+    values = _value(metric, seen, "all samples"), _value(metric, turned, "all samples, last first")
+    assert np.isclose(*values, rtol=1e-9, atol=1e-12, equal_nan=True), (
+        f"summarise() gives {values[0]}, and {values[1]} for the same samples in another order: it must not see it"
+    )
+
+
+def _curves(scenario: Scenario, subject: Any) -> None:
+    metric = fresh(subject, Metric)
+    _, seen = _observed(metric, scenario)
+    curves = metric.curves(seen)
+    if curves is None:
+        return
+    for name, heights in curves.y.items():
+        assert np.shape(heights) == np.shape(curves.x), (
+            f"curve {name!r} has shape {np.shape(heights)}: give one height per x, {np.shape(curves.x)}"
+        )
+    assert all((curves.x_label, curves.y_label)), "curves() gave no axis label: name the quantity and its unit"
+
+
+def _card(subject: Any) -> None:
+    card = fresh(subject, Metric).card()
+    try:
+        json.dumps(card, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise AssertionError(
+            f"card() can't be written as JSON ({error}): use strings, numbers, lists and dicts"
+        ) from None
+    assert card, "card() is empty: say what the number means (score, target, ties, aggregation)"
+
+
+def _value(metric: Metric, seen: dict[str, np.ndarray], name: str) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            value = metric.summarise(seen)
+        except Exception as error:
+            raise AssertionError(
+                f"summarise() raised {type(error).__name__}: {error} on {name}: give NaN where the metric is undefined"
+            ) from error
+    assert isinstance(value, float), f"summarise() gave a {type(value).__name__} on {name}: give a float"
+    assert not math.isinf(value), f"summarise() gave infinity on {name}: give NaN where the metric is undefined"
+    return value
+
+
+def _assert_same(first: dict[str, np.ndarray], second: dict[str, np.ndarray], message: str) -> None:
+    for name, values in first.items():
+        numbers = values.dtype.kind in _NUMBERS
+        close = functools.partial(np.allclose, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
+        assert (close if numbers else np.array_equal)(values, second[name]), f"observation {name!r} {message}"

@@ -1,0 +1,107 @@
+"""One run from words to a folder: discovery, plan, artifacts, scores, run folder, table."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from xbench.artifacts import Store, default_root
+from xbench.config import RunConfig
+from xbench.discovery import discover
+from xbench.display import LiveProgress
+from xbench.errors import UserError
+from xbench.plan import Plan, make_plan
+from xbench.registry import Registry
+
+
+def show_plan(config: RunConfig) -> int:
+    """Print the cells and artifacts of a run, and which are cached; make nothing."""
+    console = Console()
+    plan = make_plan(config, _installed(LiveProgress()), Store(config.cache or default_root()))
+    console.print(f"{len(plan.cells)} cells", style="bold")
+    for cell in plan.cells:
+        subject = " (its own classifier)" if cell.subject == "self" else ""
+        scored = f"{cell.observations.choice.label} of {cell.explainer.label}{subject}, {cell.sign}"
+        console.print(f"  {scored}, for {cell.maps.predictions.label}", markup=False, highlight=False)
+    for text in plan.skipped:
+        console.print(f"  skipped: {text}", style="yellow", markup=False, highlight=False)
+    jobs = plan.jobs
+    cached = sum(job.store.has(job) for job in jobs)
+    console.print(f"\n{len(jobs)} artifacts, {cached} cached", style="bold")
+    for job in jobs:
+        state = "cached " if job.store.has(job) else "to make"
+        console.print(f"  {state}  {job.kind:<13} {job.fingerprint[:12]}  {job.label}", markup=False, highlight=False)
+    return 0
+
+
+def carry_out(config: RunConfig) -> int:
+    """Run, write the run folder, print the table.
+
+    Returns:
+        The exit code: 0, or that of the worst failed cell.
+
+    Raises:
+        XbenchError: Nothing could be scored.
+    """
+    from xbench.report import score_tables
+    from xbench.run import Finished, describe_models, make_artifacts, score_cells, warnings_of, worst_exit_code
+    from xbench.runfolder import write_run
+
+    start = time.perf_counter()
+    out = _free_folder(config.out)
+    progress = LiveProgress()
+    registry = _installed(progress)
+    store = Store(config.cache or default_root(), progress)
+    with progress.shown():
+        plan = make_plan(config, registry, store)
+        _say_plan(plan, progress)
+        failures = make_artifacts(plan, store, progress)
+        scored = score_cells(plan, failures, config.resamples, progress)
+        models = describe_models(plan, failures, config.resamples)
+        for text in warnings_of(plan, models):
+            progress.warn(text)
+        command = ["xbench", *sys.argv[1:]]
+        finished = Finished(plan, scored, models, progress.warnings, command, start)
+        header, rows = write_run(out, config, finished, progress)
+    console = Console()
+    console.print(score_tables(rows, header))
+    console.print(f"run folder: {out}", markup=False, highlight=False)
+    return worst_exit_code(scored, plan)
+
+
+def _installed(progress: LiveProgress) -> Registry:
+    registry = discover()
+    for fault in registry.broken:
+        progress.warn(f"not loaded: {fault.reason}")
+    return registry
+
+
+def _say_plan(plan: Plan, progress: LiveProgress) -> None:
+    jobs = plan.jobs
+    cached = sum(job.store.has(job) for job in jobs)
+    progress.say(f"{len(plan.cells)} cells, {len(jobs)} artifacts ({cached} cached)")
+    for name, reason in plan.broken:
+        progress.warn(f"{name} can't be run: {reason}")
+
+
+def _free_folder(wanted: Path | None) -> Path:
+    """The run folder, not yet made.
+
+    Raises:
+        UserError: It exists and holds something.
+    """
+    if wanted is None:
+        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        out = Path("xbench-runs") / stamp
+        number = 1
+        while out.exists():
+            number += 1
+            out = out.with_name(f"{stamp}-{number}")
+        return out
+    if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
+        raise UserError(f"run folder {wanted} exists and is not empty", "name another with --out")
+    return wanted
