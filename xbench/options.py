@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -72,6 +72,11 @@ def describe_options(options: type[Options]) -> list[dict[str, str]]:
 
 
 def _type_name(annotation: Any) -> str:
-    if isinstance(annotation, type):
-        return annotation.__name__
-    return str(annotation).replace("typing.", "").replace("NoneType", "none")
+    """As a user would write it: "int", "softplus | sigmoid", "float or none"."""
+    arguments = [argument for argument in get_args(annotation) if argument is not type(None)]
+    if get_origin(annotation) is Literal:
+        return " | ".join(str(argument) for argument in arguments)
+    if arguments:
+        names = " or ".join(_type_name(argument) for argument in arguments)
+        return f"{names} or none" if type(None) in get_args(annotation) else names
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)

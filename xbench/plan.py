@@ -155,6 +155,7 @@ class _Planner:
             made = self._maps(maps, wanted, job)
             if made is None:
                 continue
+            of_absolute = maps.of(wanted.choice, absolute=True)
             for choice, metric in made_metrics:
                 reason = _misfit(metric, choice, made.explainer, data)
                 if reason:
@@ -163,7 +164,7 @@ class _Planner:
                 key = (choice.label, id(made.predictions))
                 if key not in prepared:
                     prepared[key] = PreparationJob(self.store, self.settings, choice, metric, made.predictions)
-                self._add_cells(wanted, made, prepared[key])
+                self._add_cells(wanted, {"original": made, "absolute": of_absolute}, prepared[key])
 
     def _maps(self, maps: _MapsOf, wanted: _Wanted, model: ModelJob) -> MapsJob | None:
         where = f"{wanted.choice.label} on {model.label} on {model.data.label}"
@@ -181,13 +182,14 @@ class _Planner:
     def _refuse(self, wanted: _Wanted, text: str) -> None:
         (self.refusals if wanted.by_user else self.skipped).append(text)
 
-    def _add_cells(self, wanted: _Wanted, maps: MapsJob, preparation: PreparationJob) -> None:
-        signs = ("original", "absolute") if self.sign == "both" else (self.sign,)
-        subject = "self" if _scores_itself(maps.choice) else "shared"
-        for sign in signs:
-            # An unsigned map is its own absolute: the same observations stand in both rankings.
-            absolute = sign == "absolute" and maps.explainer.signed
-            observations = ObservationsJob(self.store, self.settings, preparation, maps, absolute)
+    def _add_cells(self, wanted: _Wanted, maps: dict[str, MapsJob], preparation: PreparationJob) -> None:
+        subject = "self" if _scores_itself(wanted.choice) else "shared"
+        for sign in ("original", "absolute") if self.sign == "both" else (self.sign,):
+            made = maps[sign]
+            # An unsigned map is its own absolute: the same observations stand in both rankings. What is made from
+            # another explainer's maps took those absolute before.
+            absolute = sign == "absolute" and made.inner is None and made.explainer.signed
+            observations = ObservationsJob(self.store, self.settings, preparation, made, absolute)
             self.cells.append(Cell(wanted.choice, _spec(wanted.choice).control, subject, sign, observations))
 
     def finish(self) -> Plan:
@@ -206,30 +208,34 @@ class _MapsOf:
 
     def __init__(self, store: Store, settings: Settings, model: ModelJob, shared: PredictionsJob) -> None:
         self._store, self._settings, self._model, self._shared = store, settings, model, shared
-        self._made: dict[str, MapsJob] = {}
+        self._made: dict[tuple[str, bool], MapsJob] = {}
 
-    def of(self, choice: Choice) -> MapsJob:
-        if choice.label not in self._made:
-            self._made[choice.label] = self._make(choice)
-        return self._made[choice.label]
+    def of(self, choice: Choice, absolute: bool = False) -> MapsJob:
+        """The maps; `absolute` matters only for those made from signed maps of another explainer."""
+        if absolute and (choice.inner is None or not self.of(choice).innermost.explainer.signed):
+            return self.of(choice)
+        key = (choice.label, absolute)
+        if key not in self._made:
+            self._made[key] = self._make(choice, absolute)
+        return self._made[key]
 
-    def _make(self, choice: Choice) -> MapsJob:
+    def _make(self, choice: Choice, absolute: bool) -> MapsJob:
         explainer: Explainer = choice.create()
-        inner = self.of(choice.inner) if choice.inner is not None else None
+        inner = self.of(choice.inner, absolute) if choice.inner is not None else None
         state = ExplainerJob(self._store, self._settings, choice, self._model, explainer) if explainer.trained else None
         predictions = inner.predictions if inner is not None else self._shared
         if state is not None and _scores_itself(choice):
             subject: Subject = OwnClassifier(state)
             calibration = CalibrationJob(self._store, self._settings, subject, self._model.data)
             predictions = PredictionsJob(self._store, self._settings, calibration)
-        return MapsJob(self._store, self._settings, choice, explainer, state, predictions, self._model, inner)
+        shared = (state, predictions, self._model, inner, absolute)
+        return MapsJob(self._store, self._settings, choice, explainer, *shared)
 
 
 def _scores_itself(choice: Choice) -> bool:
-    innermost = choice
-    while innermost.inner is not None:
-        innermost = innermost.inner
-    return getattr(innermost.options, "subject", "shared") == "self"
+    if choice.inner is not None:
+        return _scores_itself(choice.inner)
+    return getattr(choice.options, "subject", "shared") == "self"
 
 
 def _unsupported(maps: MapsJob, model: ModelJob) -> str:
@@ -251,7 +257,7 @@ def _misfit(metric: Metric, choice: Choice, explainer: Explainer, data: DataJob)
         return f"metric {choice.name} needs expert masks, and {data.label} has none"
     if "transfer" in metric.needs and not explainer.transfers:
         return f"metric {choice.name} needs an explainer that makes counterfactual images"
-    return ""
+    return metric.supports(data.info) or ""
 
 
 def _ordered(ends: Iterable[Job]) -> list[Job]:

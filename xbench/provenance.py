@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 # The parts of the core that compute; a change of the display or the statistics does not make another artifact.
-_COMPUTING = ("contracts", "jobs", "folding.py", "samples.py", "scoring.py", "seeding.py", "session.py", "training.py")
+_COMPUTING = (
+    "contracts",
+    "jobs",
+    "folding.py",
+    "mapped.py",
+    "samples.py",
+    "scoring.py",
+    "seeding.py",
+    "session.py",
+    "training.py",
+)
 _LIBRARIES = (
     "torch",
     "numpy",

@@ -190,9 +190,7 @@ def _valued(row: ScoreRow, cell: Cell, drawn: Sequence[np.ndarray]) -> tuple[Sco
     )
     low, high = interval(replicates)
     scored = maps.data.scored
-    innermost = maps
-    while innermost.inner is not None:
-        innermost = innermost.inner
+    innermost = maps.innermost
     valued = dataclasses.replace(
         row,
         n=len(scored),
@@ -282,7 +280,7 @@ def warnings_of(plan: Plan, models: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"[{low:.2f}, {high:.2f}]; explanations of it mean nothing"
             )
     for cell in {cell.maps.fingerprint: cell for cell in plan.cells if not cell.control}.values():
-        tied = cell.maps.facts.get("tied_maps", 0) if cell.maps.store.has(cell.maps) else 0
+        tied = cell.maps.facts.get("constant_maps", 0) if cell.maps.store.has(cell.maps) else 0
         if tied:
             found.append(f"{cell.explainer.label}: {tied} of {len(cell.maps.data.scored)} maps are constant")
     if plan.settings.limit is not None:

@@ -195,8 +195,10 @@ def _draw_gallery(members: Sequence[ScoredCell], stem: Path) -> None:
     data = first.maps.data
     batch, classes = data.scored.batch(chosen), data.info.classes
     # A map that is the same everywhere on every image has nothing to show.
-    shown = {item.row.explainer: item.cell for item in members if item.cell.maps.facts.get("tied_maps") != item.row.n}
-    maps = {label: cell.maps.maps for label, cell in shown.items()}
+    shown = {
+        item.row.explainer: item.cell for item in members if item.cell.maps.facts.get("constant_maps") != item.row.n
+    }
+    maps = {label: cell.maps.maps() for label, cell in shown.items()}
     items = [
         GalleryItem(
             id=batch.ids[place],
@@ -206,7 +208,7 @@ def _draw_gallery(members: Sequence[ScoredCell], stem: Path) -> None:
             predicted=classes[int(chances[index].argmax())],
             probability=float(chances[index].max()),
             overlays=[
-                Overlay(label, np.array(maps[label][index]), cell.maps.explainer.signed, cell.control)
+                Overlay(label, maps[label][index], cell.maps.explainer.signed, cell.control)
                 for label, cell in shown.items()
             ],
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ _SIZES_CPU = (4, 8, 16, 32, 64, 128, 256)  # what fits the caches is small; a GP
 _SIZES_GPU = (16, 32, 64, 128, 256, 512, 1024)
 _MARGIN = 1.03  # a smaller batch that is at most so much slower is preferred, and so is channels-last
 _HOPELESS = 1.25  # a batch so much slower than the best is not timed again
-_ROUNDS = 4
-_BUDGET = 3.0  # seconds in which batches are timed
+_ROUNDS = 3  # in which what is compared is timed in turn, so that a busy moment of the machine hits all alike
+_PASSES, _MOMENT = (2, 10), 0.03  # a timing is the shortest of 2 to 10 passes, of no more than so many seconds beyond 2
+_BUDGET = 2.0  # seconds for timing layouts, and again for timing batches, as far as a first round leaves any
 
 # A copy is accepted if no logit differs from the original's, in float32, by more than
 #     1e-6 + 1e-5 x the largest logit of the probe.
@@ -123,18 +125,19 @@ def calibrate(
         plain = _Copy(module, False, device)
         try:
             reference = plain.exact_logits(probe)
+            plain.logits(probe[:1], precision)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            raise PluginError(
-                f"the model can't be run on images {tuple(probe.shape)}: {type(error).__name__}: {error}"
-            ) from error
+            what = f"images {tuple(probe.shape)} at precision {precision}"
+            raise PluginError(f"the model can't be run on {what}: {type(error).__name__}: {error}") from error
         chosen, channels_last = _fastest_copy(module, plain, probe, reference, precision)
         if batch_size is None:
             batch_size, seconds = _fastest_batch(chosen, images, precision)
         else:
-            seconds = _seconds(chosen, _tiled(images, batch_size, chosen.device), precision, passes=2)
-        difference = _largest_difference(chosen.logits(probe, precision), reference)
+            seconds = _seconds(chosen, _tiled(images, batch_size, chosen.device), precision)
+        with isolated(0, "calibration"):
+            difference = _largest_difference(chosen.logits(probe, precision), reference)
     return Recipe(batch_size, chosen.folded, channels_last, precision, difference, 1000 * seconds / batch_size)
 
 
@@ -175,13 +178,19 @@ def _true_float32(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    matmul = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    switches = [(matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
+    if hasattr(matmul, "fp32_precision"):  # torch 2.9 and later, which refuses a mixture of its old and new switches
+        switches = [(matmul, "fp32_precision", "ieee"), (cudnn.conv, "fp32_precision", "ieee")]
+    before = [getattr(owner, name) for owner, name, _ in switches]
     try:
-        with torch.backends.cudnn.flags(allow_tf32=False):
-            yield
+        for owner, name, value in switches:
+            setattr(owner, name, value)
+        yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
+        for (owner, name, _), value in zip(switches, before, strict=True):
+            setattr(owner, name, value)
 
 
 def _fastest_copy(
@@ -191,39 +200,33 @@ def _fastest_copy(
     layouts = (True, False) if probe.ndim == 4 else (False,)
     folded = _Copy(module, True, str(probe.device))
     for candidate in (folded, plain) if folded.folded else (plain,):
-        timed = {
-            channels_last: seconds
-            for channels_last in layouts
-            if (seconds := _seconds_if_equal(candidate, channels_last, probe, reference, precision)) is not None
-        }
-        if timed:
-            channels_last = min(timed, key=lambda layout: timed[layout] * (1 if layout else _MARGIN))
+        equal = [layout for layout in layouts if _is_equal(candidate, layout, probe, reference)]
+        best = dict.fromkeys(equal, math.inf)
+        deadline = time.perf_counter() + _BUDGET
+        for layout in equal * (_ROUNDS if len(equal) > 1 else 0):
+            if math.isinf(best[layout]) or time.perf_counter() < deadline:
+                candidate.lay_out(layout)
+                best[layout] = min(best[layout], _seconds(candidate, probe, precision))
+        if equal:
+            channels_last = min(equal, key=lambda layout: best[layout] * (1 if layout else _MARGIN))
             candidate.lay_out(channels_last)
             return candidate, channels_last
     plain.lay_out(False)  # not even itself again: it draws noise from somewhere, or changes as it runs
     return plain, False
 
 
-def _seconds_if_equal(
-    candidate: _Copy, channels_last: bool, probe: torch.Tensor, reference: torch.Tensor, precision: str
-) -> float | None:
-    """The time of a batch, or None if the candidate fails or does not give the reference's logits."""
+def _is_equal(candidate: _Copy, channels_last: bool, probe: torch.Tensor, reference: torch.Tensor) -> bool:
+    """Whether the candidate runs in this layout and gives the reference's logits."""
     try:
         candidate.lay_out(channels_last)
         with isolated(0, "calibration"):
-            if not _equal(candidate.exact_logits(probe), reference):
-                return None
-        return _seconds(candidate, probe, precision, passes=3)
+            logits = candidate.exact_logits(probe)
     except torch.OutOfMemoryError:
         raise
     except Exception:
-        return None
-
-
-def _equal(logits: torch.Tensor, reference: torch.Tensor) -> bool:
-    if logits.shape != reference.shape:
         return False
-    return _largest_difference(logits, reference) <= _ABSOLUTE + _RELATIVE * float(reference.abs().max())
+    tolerance = _ABSOLUTE + _RELATIVE * float(reference.abs().max())
+    return logits.shape == reference.shape and _largest_difference(logits, reference) <= tolerance
 
 
 def _largest_difference(logits: torch.Tensor, reference: torch.Tensor) -> float:
@@ -236,13 +239,13 @@ def _fastest_batch(candidate: _Copy, images: torch.Tensor, precision: str) -> tu
     best: dict[int, float] = {}
 
     def affordable(size: int) -> bool:
-        return not best or time.perf_counter() + size * _least(best) < deadline
+        return not best or time.perf_counter() + _PASSES[0] * size * _least(best) < deadline
 
     for size in _SIZES_CPU if candidate.device.type == "cpu" else _SIZES_GPU:
-        if not affordable(2 * size) or (_hopeless(best, size // 2) and _hopeless(best, size // 4)):
+        if not affordable(size) or (_hopeless(best, size // 2) and _hopeless(best, size // 4)):
             break
         try:
-            best[size] = _seconds(candidate, _tiled(images, size, candidate.device), precision, passes=2)
+            best[size] = _seconds(candidate, _tiled(images, size, candidate.device), precision)
         except torch.OutOfMemoryError:
             if not best:
                 raise
@@ -267,10 +270,14 @@ def _tiled(images: torch.Tensor, size: int, device: torch.device) -> torch.Tenso
     return images[torch.arange(size) % len(images)].to(device)
 
 
-def _seconds(candidate: _Copy, images: torch.Tensor, precision: str, passes: int = 1) -> float:
+def _seconds(candidate: _Copy, images: torch.Tensor, precision: str) -> float:
     """The shortest of some forward passes, each to its end on the device."""
     timed = _seconds_on_cuda if candidate.device.type == "cuda" else _seconds_on_clock
-    return min(timed(candidate, images, precision) for _ in range(passes))
+    least, most = _PASSES
+    seconds = [timed(candidate, images, precision) for _ in range(least)]
+    while len(seconds) < most and sum(seconds[least:]) < _MOMENT:
+        seconds.append(timed(candidate, images, precision))
+    return min(seconds)
 
 
 def _seconds_on_clock(candidate: _Copy, images: torch.Tensor, precision: str) -> float:

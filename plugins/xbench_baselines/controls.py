@@ -91,13 +91,7 @@ class Mask(Explainer):
 
 
 class Inverted(MapTransform):
-    """-map: a metric that likes it as much as the map itself does not measure what it says.
-
-    Declared unsigned although its values are not positive: the absolute of -A is the absolute of A, which would show
-    the explainer itself under the name of its inversion.
-    """
-
-    signed = False
+    """-map: a metric that likes it as much as the map itself does not measure what it says."""
 
     def transform(self, maps: torch.Tensor) -> torch.Tensor:
         """(N, *spatial)."""

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from xbench import Case, Curves, Metric, Observations, class_scores
+from xbench import Batch, Case, Curves, DatasetInfo, Metric, Observations, class_scores
+from xbench.mapped import stacked
 from xbench_metrics.options import FidelityOptions
 from xbench_metrics.ranking import rank
-from xbench_metrics.removal import Removal
+from xbench_metrics.removal import Removal, resolve
 
 
 class Fidelity(Metric):
@@ -32,14 +33,12 @@ class Fidelity(Metric):
         """The last point of all curves: "removed_logits", float32 (N, K), of the images with every pixel replaced."""
         self._warn_at_chance(case)
         removal = Removal(self.options.removal, case, self.options.blur_sigma)
-        logits = []
         size = case.session.batch_size
         total = math.ceil(len(case.split) / size)
-        for batch in case.session.track(case.split.batches(size), "fidelity: last point", total):
-            moved = batch.to(case.session.device)
-            removed = removal.fill(moved).expand_as(moved.images.flatten(2)).contiguous()
-            logits.append(case.score(removed.view(moved.images.shape)).float().cpu().numpy())
-        return {"removed_logits": np.concatenate(logits)}
+        batches = case.session.track(case.split.batches(size), "fidelity: last point", total)
+        moved = (batch.to(case.session.device) for batch in batches)
+        logits = (case.score(_wholly_removed(batch, removal)) for batch in moved)
+        return {"removed_logits": stacked(logits, len(case.split))}
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
         """Both curves of every sample.
@@ -75,12 +74,18 @@ class Fidelity(Metric):
             y_label="balanced accuracy",
         )
 
-    def card(self) -> dict[str, Any]:
+    def supports(self, info: DatasetInfo) -> str | None:
+        """Refuses `opposite` removal where the dataset declares no values for it."""
+        if self.options.removal == "opposite" and info.removal is None:
+            return f"dataset {info.name} declares no removal values; use removal=mean, zero, blur or noise"
+        return None
+
+    def card(self, info: DatasetInfo) -> dict[str, Any]:
         """What F means."""
         return {
             "score": "balanced accuracy over the classes present, against the true label",
             "target": "none: accuracy is against the true label, whatever class the map explains",
-            "removal": self.options.removal,
+            "removal": resolve(self.options.removal, info),
             "removal_space": "[0, 1] intensities, before the model's own normalisation",
             "channels": "replaced together",
             "ties": "at random, seeded by sample",
@@ -116,6 +121,11 @@ class Fidelity(Metric):
             )
 
 
+def _wholly_removed(batch: Batch, removal: Removal) -> torch.Tensor:
+    """Images (N, C, *spatial) of nothing but the fill."""
+    return removal.fill(batch).expand_as(batch.images.flatten(2)).contiguous().view(batch.images.shape)
+
+
 class _Remover:
     """Images with pixels replaced, one full forward pass after the other; a unit is (image, mode, step), step fastest.
 
@@ -128,7 +138,7 @@ class _Remover:
         self._size, self._spatial = size, case.info.spatial
         pixels, inner = math.prod(self._spatial), steps - 1
         # round(f P), halves up, in integers: the same on every platform.
-        removed = [(2 * step * pixels) // (2 * steps) for step in range(1, steps)]
+        removed = [(2 * step * pixels + steps) // (2 * steps) for step in range(1, steps)]
         self._whole = torch.float32 if pixels <= 2**24 else torch.float64  # what holds every rank exactly
         units = torch.arange(chunk * 2 * inner, device=device)
         self._sample = torch.split(units // (2 * inner), size)

@@ -21,7 +21,7 @@ Noise = Callable[[torch.Tensor, str], torch.Tensor]
 """(features (N, C, *spatial), site) -> uniform noise in [0, 1) that broadcasts to the features."""
 
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
-_POOLS = {
+_POOLS: dict[str, dict[int, Callable[..., torch.Tensor]]] = {
     "area": {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d},
     "max": {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d},
 }
@@ -122,7 +122,7 @@ class Destruction:
 
     def __call__(self, features: torch.Tensor, site: str) -> torch.Tensor:
         """`features` (N, C, *spatial) destroyed; a single pixel has no range to draw noise from and is left alone."""
-        if features[0, 0].numel() == 1:
+        if features.shape[2:].numel() == 1:
             return features
         mask = resize_mask(self._mask, features.shape[2:], self._resize)
         return destroy(features, mask, self._noise(features, site))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -125,4 +125,4 @@ def _facts(options: VINetOptions, network: VINetNetwork, history: list[dict[str,
             "validation_importance_loss": best["validation_importance"],
             "validation_kept_pixels": best["validation_kept"],
         }
-    return cast("dict[str, Any]", facts)
+    return facts

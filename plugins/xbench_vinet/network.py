@@ -157,6 +157,4 @@ def _build_classifier(name: str, info: DatasetInfo) -> nn.Module:
     if reason is not None:
         raise UserError(f"vinet: {reason}", "set classifier")
     # No weights: VINet is trained from scratch (section IV-B), and nothing is downloaded.
-    return cast(
-        "nn.Module", timm.create_model(name, pretrained=False, in_chans=info.channels, num_classes=len(info.classes))
-    )
+    return timm.create_model(name, pretrained=False, in_chans=info.channels, num_classes=len(info.classes))

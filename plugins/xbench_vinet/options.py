@@ -111,8 +111,12 @@ def resolve(options: VINetOptions, device: str, spatial: tuple[int, ...]) -> VIN
         spatial: (H, W); quarter turns are left out of a preset where they would not fit.
 
     Raises:
-        UserError: An encoder was asked for with a network that has none.
+        UserError: An encoder was asked for with a network that has none, or no stage can be as shallow as asked for.
     """
+    if options.max_reduction != "none" and options.max_reduction < 1:
+        raise UserError(
+            f"vinet: option max_reduction={options.max_reduction} is wrong", "a whole number from 1, or none"
+        )
     preset = options.preset
     if preset == "auto":
         preset = "paper" if device.startswith("cuda") else "tiny"

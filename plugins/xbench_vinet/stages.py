@@ -153,7 +153,7 @@ def _transitions(trace: _Trace) -> Iterator[Stage]:
     Inside a residual stage the strided convolution and the shortcut beside it both shrink the image; destroying one of
     two branches would leave the other intact, so of nested modules with the same transition the outermost is taken.
     """
-    steps = {}
+    steps: dict[str, _Step] = {}
     for call in trace.calls:
         step = _step(call, trace.image)
         if step is not None:

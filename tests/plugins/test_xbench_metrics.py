@@ -178,8 +178,8 @@ def test_agrees_with_plain_loops(tmp_path, channels, outputs, removal, ties):
     batch = case.split.batch(range(n))
     fill = Removal(removal, case, 2.0).fill(batch).expand(n, channels, 72).numpy()
     keys = tie_keys(batch.seeds, 72).numpy()
-    expected = slow_fidelity(module, images, labels, case.maps, keys, fill, steps=8)
-    assert fidelity(case, removal=removal, blur_sigma=2.0, step=0.125) == pytest.approx(expected, abs=1e-12)
+    expected = slow_fidelity(module, images, labels, case.maps, keys, fill, steps=10)
+    assert fidelity(case, removal=removal, blur_sigma=2.0, step=0.1) == pytest.approx(expected, abs=1e-12)
 
 
 # --- invariances ------------------------------------------------------------------------------------------------------

@@ -20,7 +20,19 @@ from xbench_vinet.objective import VINetObjective, kept_pixels
 from xbench_vinet.options import VINetOptions
 from xbench_vinet.stages import Stage
 
-SMALL = {"importance": "gridnet", "width": 0.1, "classifier": "test_resnet", "train_batch": 8, "preset": "tiny"}
+# The tiny networks, fixed here so that a change of the preset does not change these tests. The shift lets the classifier
+# learn before features are destroyed.
+SMALL = {
+    "preset": "tiny",
+    "importance": "unet",
+    "encoder": "tu-test_resnet",
+    "width": 0.25,
+    "classifier": "test_resnet",
+    "shift": 5.0,
+    "train_batch": 8,
+    "learning_rate": 2e-3,
+    "augment": "dihedral",
+}
 SIZE = 32
 
 
@@ -61,7 +73,7 @@ def restored(folder, model=None, data=None, **options):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vinet")
-    return folder, fit(folder, epochs=6, learning_rate=3e-3)
+    return folder, fit(folder, shapes(64, "train"), epochs=6)
 
 
 def maps_of(explainer, images):
@@ -81,7 +93,6 @@ def test_training_lowers_the_loss_and_logs_both_terms(trained):
         history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
     assert len(history) == 6
     assert history[-1]["train_loss"] < 0.8 * history[0]["train_loss"]
-    assert history[-1]["train_importance"] < history[0]["train_importance"]
     for row in history:
         assert row["train_loss"] == pytest.approx(
             row["train_classification"] + 0.25 * row["train_importance"], rel=1e-5
@@ -113,6 +124,16 @@ def test_restored_explainers_agree_to_the_bit_and_with_training(trained):
     logits, labels = predict(first.classifier(), shapes(16, "validation"), Session(folder))
     accuracy = float((logits.argmax(1) == labels).float().mean())
     assert accuracy == pytest.approx(session.facts["validation_accuracy"])
+
+
+def test_its_classifier_can_be_explained_by_gradients_after_it_was_scored(trained):
+    classifier = restored(trained[0]).classifier()
+    images = shapes(2, "test").batch(range(2)).images
+    with torch.inference_mode():
+        classifier(images)
+    images.requires_grad_()
+    gradient = torch.autograd.grad(classifier(images)[:, 0].sum(), images)[0]
+    assert float(gradient.abs().max()) > 0
 
 
 def test_maps_and_logits_do_not_depend_on_the_batch_or_the_target(trained):
@@ -303,9 +324,7 @@ def test_a_state_of_another_network_is_refused(trained, tmp_path):
 @pytest.mark.slow
 def test_a_dearer_map_is_a_smaller_map(tmp_path):
     losses = [
-        fit(tmp_path / str(alpha), shapes(64, "train"), epochs=12, learning_rate=3e-3, alpha=alpha).facts[
-            "validation_importance_loss"
-        ]
+        fit(tmp_path / str(alpha), shapes(64, "train"), epochs=12, alpha=alpha).facts["validation_importance_loss"]
         for alpha in (0.0, 0.25, 2.0)
     ]
     assert losses[0] > losses[1] > losses[2]

@@ -121,7 +121,7 @@ def test_presets_fill_what_is_left_open():
     assert (paper.learning_rate, paper.train_batch, paper.alpha, paper.max_reduction) == (1e-4, 8, 0.25, 4)
     for preset in PRESETS:
         for key, value in resolve(VINetOptions(preset=preset, epochs=3, shift=20.0), "cpu", (64, 64)):
-            assert value is not None, key
+            assert value is not None, (preset, key)
     chosen = resolve(VINetOptions(epochs=3, shift=20.0), "cpu", (64, 64))
     assert (chosen.epochs, chosen.shift) == (3, 20.0)
     assert chosen.classifier == PRESETS["tiny"]["classifier"]
@@ -135,9 +135,17 @@ def test_networks_without_an_encoder_refuse_one():
         resolve(VINetOptions(importance="segnet", encoder="resnet18"), "cpu", (64, 64))
 
 
+def test_quarter_turns_need_square_images():
+    assert resolve(VINetOptions(preset="tiny"), "cpu", (64, 64)).augment == "dihedral"
+    assert resolve(VINetOptions(preset="tiny"), "cpu", (64, 96)).augment == "none"
+    assert resolve(VINetOptions(augment="dihedral"), "cpu", (64, 96)).augment == "dihedral"  # the user's word stands
+
+
 def test_options_come_from_text():
     parsed = parse_options(
         VINetOptions, {"max_reduction": "none", "epochs": "7", "multi_scale": "false"}, "explainer vinet"
     )
     assert (parsed.max_reduction, parsed.epochs, parsed.multi_scale) == ("none", 7, False)
     assert parse_options(VINetOptions, {"max_reduction": "8"}, "explainer vinet").max_reduction == 8
+    with pytest.raises(UserError, match="max_reduction=0 is wrong"):
+        resolve(VINetOptions(max_reduction=0), "cpu", (64, 64))

@@ -102,7 +102,12 @@ def test_a_score_does_not_depend_on_its_company(tiny, tmp_path):
     assert alone.returncode == many.returncode == 0
     (row,) = read_scores(tmp_path / "alone" / "scores.csv")
     same = next(item for item in read_scores(tmp_path / "many" / "scores.csv") if item.explainer == "gradient")
-    assert (row.value, row.ci_low, row.ci_high, row.fingerprint) == (same.value, same.ci_low, same.ci_high, same.fingerprint)
+    assert (row.value, row.ci_low, row.ci_high, row.fingerprint) == (
+        same.value,
+        same.ci_low,
+        same.ci_high,
+        same.fingerprint,
+    )
 
 
 @pytest.mark.slow
@@ -110,7 +115,9 @@ def test_another_batch_size_moves_no_score(tiny, tmp_path):
     for size in ("1", "7", "64"):
         done = tiny("--explainer", "gradient", "--batch-size", size, "--out", size)
         assert done.returncode == 0, done.stderr
-    values = [{row.explainer: row.value for row in read_scores(tmp_path / size / "scores.csv")} for size in ("1", "7", "64")]
+    values = [
+        {row.explainer: row.value for row in read_scores(tmp_path / size / "scores.csv")} for size in ("1", "7", "64")
+    ]
     for name, value in values[0].items():
         np.testing.assert_allclose([other[name] for other in values], value, atol=1e-4)
 
@@ -177,4 +184,6 @@ def test_a_classifier_that_learned_nothing_is_warned_about(tiny, tmp_path):
     done = tiny("--explainer", "gradient", "--model", "tiny:epochs=0", "--no-controls", "--out", "run")
     assert done.returncode == 0, done.stderr
     assert "learned nothing" in done.stderr
-    assert any("learned nothing" in text for text in json.loads((tmp_path / "run" / "run.json").read_text())["warnings"])
+    assert any(
+        "learned nothing" in text for text in json.loads((tmp_path / "run" / "run.json").read_text())["warnings"]
+    )

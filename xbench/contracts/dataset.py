@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from xbench.errors import PluginError, UserError
+from xbench.mapped import MappedArray
 from xbench.options import Options
 from xbench.samples import Batch, Sample
 from xbench.seeding import sample_seeds
@@ -178,7 +179,7 @@ class _ArraySplit(Split):
         has_mask: np.ndarray | None,
     ) -> None:
         super().__init__(labels, ids, groups)
-        self._images, self._masks = images, masks
+        self._images, self._masks = _flat(images), None if masks is None else _flat(masks)
         self._has_mask = np.full(len(images), masks is not None) if has_mask is None else has_mask
 
     def _gather(self, where: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -190,6 +191,11 @@ class _ArraySplit(Split):
         else:
             masks = torch.from_numpy(np.ascontiguousarray(self._masks[where]))
         return images, masks, torch.from_numpy(self._has_mask[where])
+
+
+def _flat(array: np.ndarray) -> np.ndarray | MappedArray:
+    """The array; behind a view that keeps no pages if it is memory-mapped."""
+    return MappedArray(array) if isinstance(array, np.memmap) else array
 
 
 class _Selection(Split):

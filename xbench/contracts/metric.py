@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xbench.errors import PluginError, XbenchError
+from xbench.mapped import MappedArray
 from xbench.options import Options
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Case:
             of the model that gives the same logits. Any n; the session's `batch_size` is the fast one.
         logits: float32 (N, K), of the untouched images.
         targets: int64 (N,), the class each map explains.
-        maps: float32 (N, *spatial), memory-mapped: slice it, do not copy it whole. Empty in `prepare`.
+        maps: float32 (N, *spatial), on disk: a slice of it is an array, the whole may not fit. Empty in `prepare`.
         prepared: What `prepare` gave.
         session: Device, precision, batch size, seed, progress.
     """
@@ -45,7 +46,7 @@ class Case:
     logits: np.ndarray
     targets: np.ndarray
     session: Session
-    maps: np.ndarray = field(default_factory=lambda: np.empty((0,), dtype=np.float32))
+    maps: np.ndarray | MappedArray = field(default_factory=lambda: np.empty((0,), dtype=np.float32))
     prepared: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -83,6 +84,10 @@ class Metric(ABC):
         self.options = options
         self.argument = argument
 
+    def supports(self, info: DatasetInfo) -> str | None:  # noqa: ARG002
+        """None, or the reason why this metric, with these options, can't score on a dataset. Asked before anything runs."""
+        return None
+
     def prepare(self, case: Case) -> dict[str, np.ndarray]:  # noqa: ARG002
         """What does not depend on the maps, computed once per dataset and model for all explainers and signs."""
         return {}
@@ -102,8 +107,8 @@ class Metric(ABC):
         """Curves worth a picture, or None."""
         return None
 
-    def card(self) -> dict[str, Any]:
-        """What the number means, beyond the options: score space, tie rule, aggregation. Hashed into every row."""
+    def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
+        """What the number means on a dataset, beyond the options: score space, tie rule, aggregation. Hashed into rows."""
         return {}
 
     def observations(self, case: Case, name: str) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from xbench.errors import PluginError, XbenchError
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.data import DataJob
 from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob
+from xbench.mapped import MappedArray
 from xbench.references import Choice
 from xbench.session import Session
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from xbench.samples import Batch
+
+MAPS = "maps.npy"
 
 
 class ExplainerJob(Job):
@@ -102,6 +105,8 @@ class MapsJob(Job):
         predictions: Of that classifier, for the targets.
         model: The shared model, which `attribute` is given.
         inner: For an explainer of another explainer: the maps it is made from.
+        absolute: Whether those are taken absolute first. In the absolute column `blurred:<e>` is the blurred |map| of e
+            and `inverted:<e>` its inversion: the sign belongs to the explainer, not to what is done to its maps.
     """
 
     kind = "maps"
@@ -116,15 +121,22 @@ class MapsJob(Job):
         predictions: PredictionsJob,
         model: ModelJob,
         inner: MapsJob | None,
+        absolute: bool = False,
     ) -> None:
         super().__init__(store, settings)
         self.choice, self.explainer, self.state = choice, explainer, state
         self.predictions, self.model, self.inner = predictions, model, inner
+        self.absolute = absolute
         self.data: DataJob = model.data
 
     @property
     def label(self) -> str:
         return f"{self.choice.label} for {self.predictions.label}"
+
+    @property
+    def innermost(self) -> MapsJob:
+        """Itself, or the maps at the bottom of an explainer of explainers."""
+        return self if self.inner is None else self.inner.innermost
 
     @property
     def calibration(self) -> CalibrationJob:
@@ -138,21 +150,23 @@ class MapsJob(Job):
         return (self.model, self.predictions, *((self.state,) if self.state else ()))
 
     def identity(self) -> dict[str, Any]:
-        return self.choice.identity() | self.machine() | {"target": self.settings.target, "seed": self.settings.seed}
+        chosen = {"target": self.settings.target, "seed": self.settings.seed, "absolute": self.absolute}
+        return self.choice.identity() | self.machine() | chosen
 
     def build(self, session: Session) -> None:
         scored, targets = self.data.scored, self._choose_targets()
         np.save(session.folder / "targets.npy", targets)
         size = self.calibration.batch_size
         shape = (len(scored), *self.data.info.spatial)
-        partial = session.folder / "maps.npy"
-        out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-        start = 0
-        for maps in session.track(self._batches(size, targets), "explaining", -(-len(scored) // size)):
-            out[start : start + len(maps)] = maps.cpu().numpy()
-            start += len(maps)
-        out.flush()
-        session.facts["tied_maps"] = int(sum(float(np.ptp(out[index])) == 0 for index in range(len(out))))
+        constant = 0
+        with (session.folder / MAPS).open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for maps in session.track(self._batches(size, targets), "explaining", -(-len(scored) // size)):
+                flat = maps.flatten(1)
+                constant += int((flat.amax(1) == flat.amin(1)).sum())
+                file.write(np.ascontiguousarray(maps.cpu().numpy(), dtype="<f4").tobytes())
+        session.facts["constant_maps"] = constant
 
     def _choose_targets(self) -> np.ndarray:
         import torch
@@ -183,33 +197,16 @@ class MapsJob(Job):
 
         assert isinstance(self.explainer, MapTransform)
         assert self.inner is not None
-        finished = torch.from_numpy(np.array(self.inner.maps[start : start + len(batch)])).to(self.settings.device)
+        inner = self.inner.maps(absolute=self.absolute and self.inner.inner is None)
+        finished = torch.from_numpy(inner[start : start + len(batch)]).to(self.settings.device)
         return self.explainer.checked_transform(finished, batch, self.choice.entry.owner)
 
-    @property
-    def maps(self) -> np.ndarray:
-        """float32 (N, *spatial), memory-mapped."""
-        maps: np.ndarray = np.load(self.folder / "maps.npy", mmap_mode="r")
-        return maps
+    def maps(self, absolute: bool = False) -> MappedArray:
+        """float32 (N, *spatial), or their absolute values, read slice by slice."""
+        return MappedArray(np.load(self.folder / MAPS, mmap_mode="r"), absolute)
 
     @functools.cached_property
     def targets(self) -> np.ndarray:
         """int64 (N,)."""
         targets: np.ndarray = np.load(self.folder / "targets.npy")
         return targets
-
-
-class AbsoluteMaps:
-    """The absolute values of memory-mapped maps, computed where they are sliced."""
-
-    def __init__(self, maps: np.ndarray) -> None:
-        self._maps = maps
-        self.shape = maps.shape
-        self.dtype = maps.dtype
-        self.ndim = maps.ndim
-
-    def __len__(self) -> int:
-        return len(self._maps)
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        return np.asarray(np.abs(self._maps[index]))

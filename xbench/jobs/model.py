@@ -15,6 +15,7 @@ from xbench.contracts.model import Model
 from xbench.errors import PluginError, UserError, XbenchError
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.data import DataJob
+from xbench.mapped import stacked
 from xbench.provenance import file_digest
 from xbench.references import Choice
 from xbench.seeding import isolated
@@ -244,8 +245,8 @@ class PredictionsJob(Job):
         scored, scorer = self.data.scored, self.calibration.scorer
         size = self.calibration.batch_size
         batches = session.track(scored.batches(size), "predicting", -(-len(scored) // size))
-        logits = [scorer(batch.images.to(self.settings.device)).cpu().numpy() for batch in batches]
-        np.save(session.folder / "logits.npy", np.concatenate(logits))
+        logits = stacked((scorer(batch.images.to(self.settings.device)) for batch in batches), len(scored))
+        np.save(session.folder / "logits.npy", logits)
 
     @functools.cached_property
     def logits(self) -> np.ndarray:

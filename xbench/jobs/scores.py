@@ -12,7 +12,7 @@ from xbench.artifacts import Store
 from xbench.contracts.metric import Case, Metric
 from xbench.errors import PluginError, XbenchError
 from xbench.jobs.base import Job, Settings
-from xbench.jobs.maps import AbsoluteMaps, MapsJob
+from xbench.jobs.maps import MapsJob
 from xbench.jobs.model import PredictionsJob
 from xbench.references import Choice
 from xbench.session import Session
@@ -110,12 +110,11 @@ class ObservationsJob(Job):
         return self.choice.identity() | {"absolute": self.absolute, "seed": self.settings.seed}
 
     def build(self, session: Session) -> None:
-        maps = self.maps.maps
         case = _case(
             self.maps.predictions,
             session,
             targets=self.maps.targets,
-            maps=AbsoluteMaps(maps) if self.absolute else maps,
+            maps=self.maps.maps(self.absolute),
             prepared=self.preparation.prepared,
         )
         _save(session.folder, self.metric.observations(case, self.choice.entry.owner))
@@ -137,5 +136,5 @@ class ObservationsJob(Job):
             "target": settings.target,
             "split": settings.split,
             "limit": settings.limit,
-            **self.metric.card(),
+            **self.metric.card(self.maps.data.info),
         }

@@ -38,7 +38,7 @@ def metric_checks(scenarios: Sequence[Scenario] | None = None) -> Iterator[tuple
     for one in (_deterministic, _independent_of_batch_size, _summarises_subsets, _summary_ignores_order):
         yield one.__name__.removeprefix("_"), functools.partial(one, scenarios[0])
     yield "curves", functools.partial(_curves, scenarios[0])
-    yield "card", _card
+    yield "card", lambda subject: _card(scenarios[0], subject)
 
 
 def _observed(metric: Metric, scenario: Scenario, batch_size: int = 8) -> tuple[Case, dict[str, np.ndarray]]:
@@ -118,8 +118,8 @@ def _curves(scenario: Scenario, subject: Any) -> None:
     assert all((curves.x_label, curves.y_label)), "curves() gave no axis label: name the quantity and its unit"
 
 
-def _card(subject: Any) -> None:
-    card = fresh(subject, Metric).card()
+def _card(scenario: Scenario, subject: Any) -> None:
+    card = fresh(subject, Metric).card(scenario.info)
     try:
         json.dumps(card, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -1,0 +1,62 @@
+"""Arrays larger than memory: read slice by slice, or filled batch by batch, so that memory stays flat."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+def stacked(batches: Iterable[torch.Tensor], total: int) -> np.ndarray:
+    """The batches (n, ...) one after the other: (total, ...), float32, on the CPU.
+
+    Filled in place: small tensors that live on between forward passes keep the heap from being reused, some kB an image.
+
+    Raises:
+        ValueError: There is no batch.
+    """
+    result: np.ndarray | None = None
+    start = 0
+    for batch in batches:
+        if result is None:
+            result = np.empty((total, *batch.shape[1:]), dtype=np.float32)
+        result[start : start + len(batch)] = batch.float().cpu().numpy()
+        start += len(batch)
+    if result is None:
+        raise ValueError("no batches to stack")
+    return result
+
+
+class MappedArray:
+    """A memory-mapped array whose slices are copies, and whose pages go back to the system once they are copied.
+
+    A plain memory map keeps every page it ever touched in the process's resident memory, until the system is short of it;
+    on a machine with a memory limit that is soon.
+
+    Args:
+        array: Memory-mapped, (N, ...).
+        absolute: Whether slices are absolute values.
+    """
+
+    def __init__(self, array: np.memmap[Any, np.dtype[Any]], absolute: bool = False) -> None:
+        self._array = array
+        self._absolute = absolute
+        self.shape: tuple[int, ...] = array.shape
+        self.dtype = array.dtype
+        self.ndim = array.ndim
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        part = self._array[index]
+        copied = np.abs(part) if self._absolute else np.array(part)
+        mapping = getattr(self._array, "_mmap", None)
+        if mapping is not None and hasattr(mapping, "madvise"):  # not on Windows
+            mapping.madvise(mmap.MADV_DONTNEED)
+        return np.asarray(copied)
