@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def stacked(batches: Iterable[torch.Tensor], total: int) -> np.ndarray:
     """The batches (n, ...) one after the other: (total, ...), float32, on the CPU.
 
-    Filled in place: small tensors that live on between forward passes keep the heap from being reused, some kB an image.
+    Filled in place: small tensors that live on between forward passes keep the heap from being reused, kB an image.
 
     Raises:
         ValueError: There is no batch.
@@ -35,8 +35,8 @@ def stacked(batches: Iterable[torch.Tensor], total: int) -> np.ndarray:
 class MappedArray:
     """A memory-mapped array whose slices are copies, and whose pages go back to the system once they are copied.
 
-    A plain memory map keeps every page it ever touched in the process's resident memory, until the system is short of it;
-    on a machine with a memory limit that is soon.
+    A plain memory map keeps every page it ever touched in the process's resident memory, until the system is short of
+    it; on a machine with a memory limit that is soon.
 
     Args:
         array: Memory-mapped, (N, ...).

@@ -12,7 +12,7 @@ from xbench.contracts.metric import Metric
 from xbench.errors import PluginError, UserError, XbenchError
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.data import DataJob
-from xbench.jobs.maps import ExplainerJob, MapsJob, OwnClassifier
+from xbench.jobs.maps import ExplainerJob, MadeOf, MapsJob, OwnClassifier
 from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob, Subject
 from xbench.jobs.scores import ObservationsJob, PreparationJob
 from xbench.references import Choice, choose
@@ -221,15 +221,14 @@ class _MapsOf:
 
     def _make(self, choice: Choice, absolute: bool) -> MapsJob:
         explainer: Explainer = choice.create()
-        inner = self.of(choice.inner, absolute) if choice.inner is not None else None
+        made_of = MadeOf(self.of(choice.inner, absolute), absolute) if choice.inner is not None else None
         state = ExplainerJob(self._store, self._settings, choice, self._model, explainer) if explainer.trained else None
-        predictions = inner.predictions if inner is not None else self._shared
+        predictions = made_of.maps.predictions if made_of else self._shared
         if state is not None and _scores_itself(choice):
             subject: Subject = OwnClassifier(state)
             calibration = CalibrationJob(self._store, self._settings, subject, self._model.data)
             predictions = PredictionsJob(self._store, self._settings, calibration)
-        shared = (state, predictions, self._model, inner, absolute)
-        return MapsJob(self._store, self._settings, choice, explainer, *shared)
+        return MapsJob(self._store, self._settings, choice, explainer, state, predictions, self._model, made_of)
 
 
 def _scores_itself(choice: Choice) -> bool:

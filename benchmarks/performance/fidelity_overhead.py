@@ -2,9 +2,9 @@
 
     python benchmarks/performance/fidelity_overhead.py [convnet|resnet50] [--images N] [--repeats R]
 
-The bare passes run the fastest copy of the network found by trying all of them (batch norm folded or not, channels-last or
-not) with every batch size, on images that are already there. Both sides are timed in turn, R times; the ratio is taken pair by
-pair, because a machine's speed drifts.
+The bare passes run the fastest copy of the network found by trying all of them (batch norm folded or not, channels-last
+or not) with every batch size, on images that are already there. Both sides are timed in turn, R times; the ratio is
+taken pair by pair, because a machine's speed drifts.
 """
 
 from __future__ import annotations
@@ -108,9 +108,8 @@ def main() -> None:
             metric.observe(case)
             metric_times.append(time.perf_counter() - start)
             ratios.append(metric_times[-1] / bare_times[-1])
-    print(
-        f"{options.model} at {side} x {side}, {passes} passes, calibrated batch {recipe.batch_size}, bare {bare.batch_size}"
-    )
+    print(f"{options.model} at {side} x {side}: {passes} passes")
+    print(f"batch size: calibrated {recipe.batch_size}, fastest bare {bare.batch_size}")
     print(f"fidelity {1e3 * statistics.median(metric_times) / passes:.3f} ms a pass")
     print(f"bare     {1e3 * statistics.median(bare_times) / passes:.3f} ms a pass")
     print("ratios   " + " ".join(f"{ratio:.3f}" for ratio in ratios))

@@ -324,7 +324,7 @@ class GoodMetric(Metric):
     def summarise(self, observations):
         return float(observations["inside"].mean())
 
-    def card(self):
+    def card(self, info):
         return {"aggregation": "mean over samples"}
 
 
@@ -396,12 +396,12 @@ class ShortCurve(GoodMetric):
 
 
 class NoCard(GoodMetric):
-    def card(self):
+    def card(self, info):
         return {}
 
 
 class CardOfArrays(GoodMetric):
-    def card(self):
+    def card(self, info):
         return {"steps": np.arange(3)}
 
 

@@ -85,7 +85,7 @@ class Metric(ABC):
         self.argument = argument
 
     def supports(self, info: DatasetInfo) -> str | None:  # noqa: ARG002
-        """None, or the reason why this metric, with these options, can't score on a dataset. Asked before anything runs."""
+        """None, or the reason why this metric can't score on a dataset. Asked before anything runs."""
         return None
 
     def prepare(self, case: Case) -> dict[str, np.ndarray]:  # noqa: ARG002
@@ -108,7 +108,7 @@ class Metric(ABC):
         return None
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
-        """What the number means on a dataset, beyond the options: score space, tie rule, aggregation. Hashed into rows."""
+        """What the number means on a dataset, beyond the options: score space, ties, aggregation. Hashed into rows."""
         return {}
 
     def observations(self, case: Case, name: str) -> dict[str, np.ndarray]:

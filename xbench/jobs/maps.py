@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,6 +93,20 @@ class OwnClassifier:
         return self.job.restored.classifier().to(self.job.settings.device).eval()
 
 
+@dataclass(frozen=True)
+class MadeOf:
+    """What the maps of an explainer of another explainer are made from.
+
+    Attributes:
+        maps: The other explainer's.
+        absolute: Whether those are taken absolute first. In the absolute column `blurred:<e>` is the blurred |map| of e
+            and `inverted:<e>` its inversion: the sign belongs to the explainer, not to what is done to its maps.
+    """
+
+    maps: MapsJob
+    absolute: bool
+
+
 class MapsJob(Job):
     """One explainer's maps of the scored samples: maps.npy float32 (N, *spatial), targets.npy int64 (N,).
 
@@ -104,9 +119,7 @@ class MapsJob(Job):
         calibration: Of the classifier the maps are scored against, for the batch size.
         predictions: Of that classifier, for the targets.
         model: The shared model, which `attribute` is given.
-        inner: For an explainer of another explainer: the maps it is made from.
-        absolute: Whether those are taken absolute first. In the absolute column `blurred:<e>` is the blurred |map| of e
-            and `inverted:<e>` its inversion: the sign belongs to the explainer, not to what is done to its maps.
+        made_of: For an explainer of another explainer: the maps it is made from.
     """
 
     kind = "maps"
@@ -120,13 +133,13 @@ class MapsJob(Job):
         state: ExplainerJob | None,
         predictions: PredictionsJob,
         model: ModelJob,
-        inner: MapsJob | None,
-        absolute: bool = False,
+        made_of: MadeOf | None = None,
     ) -> None:
         super().__init__(store, settings)
         self.choice, self.explainer, self.state = choice, explainer, state
-        self.predictions, self.model, self.inner = predictions, model, inner
-        self.absolute = absolute
+        self.predictions, self.model = predictions, model
+        self.inner = made_of.maps if made_of else None
+        self.absolute = made_of is not None and made_of.absolute
         self.data: DataJob = model.data
 
     @property

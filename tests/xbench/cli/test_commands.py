@@ -22,7 +22,10 @@ def test_help_imports_nothing_heavy():
 
 @pytest.mark.parametrize("words", [("list",), ("show", "explainer", "vinet"), ("run", "--help"), ("cache", "--help")])
 def test_looking_around_imports_no_torch(words):
-    code = f"import sys; from xbench.cli import main\ntry: main({list(words)})\nexcept SystemExit as end: assert not end.code\nassert 'torch' not in sys.modules"
+    code = (
+        f"import sys; from xbench.cli import main\ntry: main({list(words)})\n"
+        "except SystemExit as end: assert not end.code\nassert 'torch' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
