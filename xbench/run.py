@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 
 from xbench.artifacts import Store
-from xbench.errors import PluginError, UserError, XbenchError
+from xbench.errors import PluginError, XbenchError
 from xbench.jobs.base import Job
-from xbench.jobs.model import PredictionsJob
 from xbench.plan import Cell, Plan
 from xbench.provenance import digest
 from xbench.results import ScoreRow
 from xbench.session import Progress
-from xbench.statistics import classification_metrics, interval, rank_sets, resamples
+from xbench.statistics import interval, rank_sets, resamples
 
 Failures = dict[str, XbenchError]
 
@@ -36,27 +35,6 @@ class ScoredCell:
     cell: Cell
     row: ScoreRow
     error: XbenchError | None
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A run that is over, to be written down.
-
-    Attributes:
-        plan: What was planned.
-        scored: All cells with their rows.
-        models: The classifiers, as `describe_models` gives them.
-        warnings: What the user must know.
-        command: The words typed.
-        began: `time.perf_counter()` when it began.
-    """
-
-    plan: Plan
-    scored: Sequence[ScoredCell]
-    models: Sequence[Mapping[str, Any]]
-    warnings: Sequence[str]
-    command: Sequence[str]
-    began: float
 
 
 def make_artifacts(plan: Plan, store: Store, progress: Progress) -> Failures:
@@ -78,6 +56,7 @@ def make_artifacts(plan: Plan, store: Store, progress: Progress) -> Failures:
             error = next((failures[above.fingerprint] for above in job.upstream if above.fingerprint in failures), None)
             if error is None:
                 error = _make(job, store)
+                _report(job, store, error, progress)
             if error is not None:
                 failures[job.fingerprint] = error
             bar.advance()
@@ -99,6 +78,20 @@ def _make(job: Job, store: Store) -> XbenchError | None:
         failure.__cause__ = error
         return failure
     return None
+
+
+_WORTH_A_LINE = 2.0  # seconds
+
+
+def _report(job: Job, store: Store, error: XbenchError | None, progress: Progress) -> None:
+    """A line for what failed, for what took long, and for the class counts of a dataset."""
+    if error is not None:
+        progress.warn(f"failed: {job.kind} {job.label}: {error}")
+        return
+    if job.fingerprint in store.built and job.manifest.seconds >= _WORTH_A_LINE:
+        progress.say(f"made {job.kind} {job.label} in {job.manifest.seconds:.1f} s")
+    for split, counts in job.facts.get("class_counts", {}).items():
+        progress.say(f"  {job.label} {split}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
 
 
 def score_cells(plan: Plan, failures: Failures, count: int, progress: Progress) -> list[ScoredCell]:
@@ -227,72 +220,3 @@ def _add_ranks(members: list[int], rows: dict[int, ScoreRow], replicates: Mappin
     for index, rank in zip(members, ranks, strict=True):
         tied = tuple(rows[members[other]].explainer for other in sorted(rank.tied) if members[other] != index)
         rows[index] = dataclasses.replace(rows[index], rank=rank.low, rank_high=rank.high, rank_set=tied)
-
-
-def describe_models(plan: Plan, failures: Failures, count: int) -> list[dict[str, Any]]:
-    """The classifiers of a run: test figures with intervals, how they were trained, and what is suspicious."""
-    found: dict[str, PredictionsJob] = {}
-    for cell in plan.cells:
-        job = cell.maps.predictions
-        if job.fingerprint not in failures:
-            found.setdefault(job.fingerprint, job)
-    return [_describe_model(job, plan, count) for job in found.values()]
-
-
-def _describe_model(job: PredictionsJob, plan: Plan, count: int) -> dict[str, Any]:
-    import torch
-
-    from xbench.contracts.model import probabilities
-
-    scored = job.data.scored
-    chances = probabilities(torch.from_numpy(job.logits)).numpy()
-    figures = classification_metrics(scored.labels, chances, scored.groups, plan.settings.seed, count)
-    subject = job.calibration.subject
-    return {
-        "name": subject.label,
-        "dataset": job.data.label,
-        "synthetic": job.data.info.synthetic,
-        "n": len(scored),
-        "groups": len(set(scored.groups)),
-        "split": plan.settings.split,
-        "metrics": {name: list(value) for name, value in figures.items()},
-        "training": dict(subject.job.facts),
-        "seconds_fit": subject.job.manifest.seconds,
-        "scoring": dict(job.calibration.facts),
-        "fingerprint": subject.job.fingerprint,
-        "learned": _learned(figures),
-    }
-
-
-def _learned(figures: Mapping[str, tuple[float, float, float]]) -> bool:
-    """Whether the held-out AUC is above chance by its whole interval."""
-    return bool(figures["auc"][1] > 0.5)
-
-
-def warnings_of(plan: Plan, models: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the user must know about this run before believing a number of it."""
-    found = []
-    for model in models:
-        auc, low, high = model["metrics"]["auc"]
-        if not model["learned"]:
-            found.append(
-                f"{model['name']} on {model['dataset']} has learned nothing that holds: held-out AUC {auc:.2f} "
-                f"[{low:.2f}, {high:.2f}]; explanations of it mean nothing"
-            )
-    for cell in {cell.maps.fingerprint: cell for cell in plan.cells if not cell.control}.values():
-        tied = cell.maps.facts.get("constant_maps", 0) if cell.maps.store.has(cell.maps) else 0
-        if tied:
-            found.append(f"{cell.explainer.label}: {tied} of {len(cell.maps.data.scored)} maps are constant")
-    if plan.settings.limit is not None:
-        found.append(f"--limit {plan.settings.limit}: for trying things out, not for reporting")
-    return found + [f"skipped: {text}" for text in plan.skipped]
-
-
-def worst_exit_code(scored: Sequence[ScoredCell], plan: Plan) -> int:
-    """0, or the exit code of what failed: 3 for a plugin's fault, 2 for the user's, 1 for ours."""
-    codes = [cell.error.exit_code for cell in scored if cell.error is not None]
-    codes += [PluginError.exit_code for _ in plan.broken]
-    for error in (PluginError, UserError, XbenchError):
-        if error.exit_code in codes:
-            return error.exit_code
-    return 0

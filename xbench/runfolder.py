@@ -29,8 +29,9 @@ from xbench.report import (
     training_curves,
 )
 from xbench.results import RunHeader, ScoreRow, write_header, write_scores
-from xbench.run import Finished, ScoredCell, card_digest, card_of
+from xbench.run import ScoredCell, card_digest, card_of
 from xbench.session import Progress
+from xbench.summary import Finished
 from xbench.training import HISTORY
 
 _PER_CLASS = 4
@@ -199,6 +200,11 @@ def _draw_gallery(members: Sequence[ScoredCell], stem: Path) -> None:
         item.row.explainer: item.cell for item in members if item.cell.maps.facts.get("constant_maps") != item.row.n
     }
     maps = {label: cell.maps.maps() for label, cell in shown.items()}
+    # An inverted map has negative values even where the map itself is unsigned.
+    signed = {
+        label: cell.maps.innermost.explainer.signed or any((maps[label][index] < 0).any() for index in chosen)
+        for label, cell in shown.items()
+    }
     items = [
         GalleryItem(
             id=batch.ids[place],
@@ -207,10 +213,7 @@ def _draw_gallery(members: Sequence[ScoredCell], stem: Path) -> None:
             label=classes[int(batch.labels[place])],
             predicted=classes[int(chances[index].argmax())],
             probability=float(chances[index].max()),
-            overlays=[
-                Overlay(label, maps[label][index], cell.maps.explainer.signed, cell.control)
-                for label, cell in shown.items()
-            ],
+            overlays=[Overlay(label, maps[label][index], signed[label], cell.control) for label, cell in shown.items()],
         )
         for place, index in enumerate(chosen)
     ]

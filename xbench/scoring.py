@@ -180,7 +180,7 @@ def _true_float32(device: torch.device) -> Iterator[None]:
         return
     matmul: Any = torch.backends.cuda.matmul
     cudnn: Any = torch.backends.cudnn
-    switches = [(matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
+    switches: list[tuple[Any, str, Any]] = [(matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
     if hasattr(matmul, "fp32_precision"):  # torch 2.9 and later, which refuses a mixture of its old and new switches
         switches = [(matmul, "fp32_precision", "ieee"), (cudnn.conv, "fp32_precision", "ieee")]
     before = [getattr(owner, name) for owner, name, _ in switches]
@@ -198,8 +198,7 @@ def _fastest_copy(
 ) -> tuple[_Copy, bool]:
     """The folded copy where it gives the original's logits, else the plain one; in its fastest layout."""
     layouts = (True, False) if probe.ndim == 4 else (False,)
-    folded = _Copy(module, True, str(probe.device))
-    for candidate in (folded, plain) if folded.folded else (plain,):
+    for candidate in (*_folded_copy(module, probe.device), plain):
         equal = [layout for layout in layouts if _is_equal(candidate, layout, probe, reference)]
         best = dict.fromkeys(equal, math.inf)
         deadline = time.perf_counter() + _BUDGET
@@ -213,6 +212,17 @@ def _fastest_copy(
             return candidate, channels_last
     plain.lay_out(False)  # not even itself again: it draws noise from somewhere, or changes as it runs
     return plain, False
+
+
+def _folded_copy(module: nn.Module, device: torch.device) -> list[_Copy]:
+    """The folded copy; none where nothing can be folded."""
+    try:
+        folded = _Copy(module, True, str(device))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:
+        return []
+    return [folded] if folded.folded else []
 
 
 def _is_equal(candidate: _Copy, channels_last: bool, probe: torch.Tensor, reference: torch.Tensor) -> bool:
@@ -295,6 +305,3 @@ def _seconds_on_cuda(candidate: _Copy, images: torch.Tensor, precision: str) -> 
         end.record()
         end.synchronize()
     return float(start.elapsed_time(end)) / 1000
-
-
-__all__ = ["Recipe", "Scorer", "calibrate"]

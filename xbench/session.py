@@ -39,6 +39,10 @@ class Progress(Protocol):
         """Something the user must see, kept above the bars."""
         ...
 
+    def say(self, text: str) -> None:
+        """A line worth keeping above the bars: a stage that is done."""
+        ...
+
 
 class SilentProgress:
     """Progress that nobody watches; warnings are kept in `warnings`."""
@@ -54,6 +58,9 @@ class SilentProgress:
     def warn(self, text: str) -> None:
         """Keep the warning."""
         self.warnings.append(text)
+
+    def say(self, text: str) -> None:
+        """Nobody listens."""
 
 
 class _NoBar:

@@ -48,8 +48,9 @@ def carry_out(config: RunConfig) -> int:
         XbenchError: Nothing could be scored.
     """
     from xbench.report import score_tables
-    from xbench.run import Finished, describe_models, make_artifacts, score_cells, warnings_of, worst_exit_code
+    from xbench.run import make_artifacts, score_cells
     from xbench.runfolder import write_run
+    from xbench.summary import Finished, describe_models, warnings_of, worst_exit_code
 
     start = time.perf_counter()
     out = _free_folder(config.out)

@@ -4,11 +4,12 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 import xbench_models
-from xbench import DatasetInfo, Model, UserError
+from xbench import DatasetInfo, Model, Session, Split, UserError
 from xbench_models.convnet import ConvNet
 from xbench_models.options import ConvNetOptions, TimmOptions
 from xbench_models.timm_models import TimmClassifier
@@ -80,6 +81,19 @@ def test_convnet_is_initialised_from_the_global_generator():
 
     assert torch.equal(build(0), build(0))
     assert not torch.equal(build(0), build(1))
+
+
+def test_convnet_learns_what_is_plain_to_see(tmp_path):
+    labels = np.arange(96) % 2
+    images = np.random.default_rng(0).random((96, 1, 16, 16), dtype=np.float32) * 0.5
+    images[labels == 1, :, 4:10, 4:10] += 0.3
+    split = Split.from_arrays(images, labels, [str(index) for index in range(96)], [str(index) for index in range(96)])
+    torch.manual_seed(0)
+    model = ConvNet(ConvNetOptions(epochs=8, train_batch=8))
+    module = model.build(info(16))
+    session = Session(tmp_path)
+    model.fit(module, split.select(range(64)), split.select(range(64, 96)), session)
+    assert session.facts["best"]["validation_accuracy"] > 0.95
 
 
 # --- timm -------------------------------------------------------------------------------------------------------------

@@ -120,8 +120,12 @@ def test_a_copy_that_fails_is_passed_over(images, monkeypatch):
         module[3] = nn.Conv2d(5, 5, 3)
         return 1
 
-    monkeypatch.setattr(scoring, "fold_batch_norms", ruin)
-    assert not calibrate(convnet(), images, "cpu", "32", 8).folded
+    def fail(module):
+        raise RuntimeError("can't fold")
+
+    for fold in (ruin, fail):
+        monkeypatch.setattr(scoring, "fold_batch_norms", fold)
+        assert not calibrate(convnet(), images, "cpu", "32", 8).folded
 
 
 class Gate(nn.Module):

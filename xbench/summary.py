@@ -1,0 +1,103 @@
+"""What a run says beside its scores: how good the classifiers are, what the user must know, the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xbench.errors import PluginError, UserError, XbenchError
+from xbench.jobs.model import PredictionsJob
+from xbench.plan import Plan
+from xbench.run import Failures, ScoredCell
+from xbench.statistics import classification_metrics
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that is over, to be written down.
+
+    Attributes:
+        plan: What was planned.
+        scored: All cells with their rows.
+        models: The classifiers, as `describe_models` gives them.
+        warnings: What the user must know.
+        command: The words typed.
+        began: `time.perf_counter()` when it began.
+    """
+
+    plan: Plan
+    scored: Sequence[ScoredCell]
+    models: Sequence[Mapping[str, Any]]
+    warnings: Sequence[str]
+    command: Sequence[str]
+    began: float
+
+
+def describe_models(plan: Plan, failures: Failures, count: int) -> list[dict[str, Any]]:
+    """The classifiers of a run: test figures with intervals, how they were trained, and what is suspicious."""
+    found: dict[str, PredictionsJob] = {}
+    for cell in plan.cells:
+        job = cell.maps.predictions
+        if job.fingerprint not in failures:
+            found.setdefault(job.fingerprint, job)
+    return [_describe_model(job, plan, count) for job in found.values()]
+
+
+def _describe_model(job: PredictionsJob, plan: Plan, count: int) -> dict[str, Any]:
+    import torch
+
+    from xbench.contracts.model import probabilities
+
+    scored = job.data.scored
+    chances = probabilities(torch.from_numpy(job.logits)).numpy()
+    figures = classification_metrics(scored.labels, chances, scored.groups, plan.settings.seed, count)
+    subject = job.calibration.subject
+    return {
+        "name": subject.label,
+        "dataset": job.data.label,
+        "synthetic": job.data.info.synthetic,
+        "n": len(scored),
+        "groups": len(set(scored.groups)),
+        "split": plan.settings.split,
+        "metrics": {name: list(value) for name, value in figures.items()},
+        "training": dict(subject.job.facts),
+        "seconds_fit": subject.job.manifest.seconds,
+        "scoring": dict(job.calibration.facts),
+        "fingerprint": subject.job.fingerprint,
+        "learned": _learned(figures),
+    }
+
+
+def _learned(figures: Mapping[str, tuple[float, float, float]]) -> bool:
+    """Whether the held-out AUC is above chance by its whole interval."""
+    return bool(figures["auc"][1] > 0.5)
+
+
+def warnings_of(plan: Plan, models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the user must know about this run before believing a number of it."""
+    found = []
+    for model in models:
+        auc, low, high = model["metrics"]["auc"]
+        if not model["learned"]:
+            found.append(
+                f"{model['name']} on {model['dataset']} has learned nothing that holds: held-out AUC {auc:.2f} "
+                f"[{low:.2f}, {high:.2f}]; explanations of it mean nothing"
+            )
+    for cell in {cell.maps.fingerprint: cell for cell in plan.cells if not cell.control}.values():
+        tied = cell.maps.facts.get("constant_maps", 0) if cell.maps.store.has(cell.maps) else 0
+        if tied:
+            found.append(f"{cell.explainer.label}: {tied} of {len(cell.maps.data.scored)} maps are constant")
+    if plan.settings.limit is not None:
+        found.append(f"--limit {plan.settings.limit}: for trying things out, not for reporting")
+    return found + [f"skipped: {text}" for text in plan.skipped]
+
+
+def worst_exit_code(scored: Sequence[ScoredCell], plan: Plan) -> int:
+    """0, or the exit code of what failed: 3 for a plugin's fault, 2 for the user's, 1 for ours."""
+    codes = [cell.error.exit_code for cell in scored if cell.error is not None]
+    codes += [PluginError.exit_code for _ in plan.broken]
+    for error in (PluginError, UserError, XbenchError):
+        if error.exit_code in codes:
+            return error.exit_code
+    return 0
