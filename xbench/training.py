@@ -231,9 +231,17 @@ def _set_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, epoch: int) 
 
 
 def dihedral(batch: Batch, noise: torch.Generator) -> Batch:
-    """The batch with every sample (image and mask) turned and mirrored at random; the last two axes must be equal."""
+    """The batch with every sample (image and mask) turned and mirrored at random.
+
+    Raises:
+        UserError: The last two axes differ in size.
+    """
     import dataclasses
 
+    if batch.images.shape[-1] != batch.images.shape[-2]:
+        raise UserError(
+            f"augment=dihedral needs square images, these are {tuple(batch.images.shape[2:])}", "augment=none"
+        )
     choice = torch.randint(0, 8, (len(batch),), generator=noise)
     images, masks = batch.images.clone(), batch.masks.clone()
     for index in range(1, 8):

@@ -12,6 +12,7 @@ import torch
 from xbench import Batch, Case, Curves, DatasetInfo, Metric, Observations, class_scores
 from xbench.mapped import stacked
 from xbench_metrics.options import FidelityOptions
+from xbench_metrics.perturbation import perturbed
 from xbench_metrics.ranking import rank
 from xbench_metrics.removal import Removal, resolve
 
@@ -95,21 +96,17 @@ class Fidelity(Metric):
 
     def _interior(self, case: Case) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
         """Chunk by chunk: rows; is the class right after steps 1 to K - 1, (m, 2, K - 1); tie fractions (m,)."""
-        inner = self.options.steps - 1
         size = case.session.batch_size
-        chunk = size // math.gcd(size, 2 * inner)  # the fewest images that fill whole forward passes
         removal = Removal(self.options.removal, case, self.options.blur_sigma)
-        remover = _Remover(case, self.options.steps, chunk)
-        starts = range(0, len(case.split), chunk)
+        starts = range(0, len(case.split), size)
         for start in case.session.track(starts, "fidelity", len(starts)):
-            rows = slice(start, min(start + chunk, len(case.split)))
+            rows = slice(start, min(start + size, len(case.split)))
             batch = case.split.batch(np.arange(rows.start, rows.stop)).to(case.session.device)
             maps = torch.from_numpy(np.array(case.maps[rows], dtype=np.float32)).to(case.session.device)
             ranks, ties = rank(maps.flatten(1), batch.seeds)
-            remover.load(batch.images.flatten(2), removal.fill(batch), ranks)
-            units = len(batch) * 2 * inner
-            predicted = torch.cat([class_scores(case.score(images)).argmax(1) for images in remover.passes(units)])
-            right = predicted.view(len(batch), 2, inner) == batch.labels[:, None, None]
+            passes = perturbed(batch.images, removal.fill(batch), ranks, self.options.steps, size)
+            predicted = torch.cat([class_scores(case.score(images)).argmax(1) for images in passes])
+            right = predicted.view(2, -1, len(batch)).permute(2, 0, 1) == batch.labels[:, None, None]
             yield rows, right.cpu().numpy(), ties.cpu().numpy()
 
     def _warn_at_chance(self, case: Case) -> None:
@@ -124,50 +121,6 @@ class Fidelity(Metric):
 def _wholly_removed(batch: Batch, removal: Removal) -> torch.Tensor:
     """Images (N, C, *spatial) of nothing but the fill."""
     return removal.fill(batch).expand_as(batch.images.flatten(2)).contiguous().view(batch.images.shape)
-
-
-class _Remover:
-    """Images with pixels replaced, one full forward pass after the other; a unit is (image, mode, step), step fastest.
-
-    All work is memory traffic, so the arrays are reused and the comparison writes the weights of `lerp` at once: exact
-    at the weights 0 and 1, and several times as fast as `where`.
-    """
-
-    def __init__(self, case: Case, steps: int, chunk: int) -> None:
-        device, size = case.session.device, case.session.batch_size
-        self._size, self._spatial = size, case.info.spatial
-        pixels, inner = math.prod(self._spatial), steps - 1
-        # round(f P), halves up, in integers: the same on every platform.
-        removed = [(2 * step * pixels + steps) // (2 * steps) for step in range(1, steps)]
-        self._whole = torch.float32 if pixels <= 2**24 else torch.float64  # what holds every rank exactly
-        units = torch.arange(chunk * 2 * inner, device=device)
-        self._sample = torch.split(units // (2 * inner), size)
-        self._curve = torch.split(units // inner, size)
-        counts = torch.tensor(removed, dtype=self._whole, device=device).repeat(2 * chunk)[:, None]
-        self._removed = torch.split(counts, size)
-        self._place_buffer = torch.empty((size, pixels), dtype=self._whole, device=device)
-        self._gone_buffer = torch.empty((size, pixels), device=device)
-        self._image_buffer = torch.empty((size, case.info.channels, pixels), device=device)
-
-    def load(self, images: torch.Tensor, fill: torch.Tensor, ranks: torch.Tensor) -> None:
-        """Take a chunk: images (m, C, P), fill broadcastable to them, ranks (m, P)."""
-        self._images, self._fill = images, fill
-        # LiF reads the MiF order backwards: one sort serves both.
-        self._places = torch.stack([ranks, ranks.shape[1] - 1 - ranks], 1).flatten(0, 1).to(self._whole)
-
-    def passes(self, units: int) -> Iterator[torch.Tensor]:
-        """The images of the first `units` units, (n, C, *spatial) at a time; each overwrites the one before."""
-        for index, start in enumerate(range(0, units, self._size)):
-            images = self._replace(index, min(self._size, units - start))
-            yield images.view(*images.shape[:2], *self._spatial)
-
-    def _replace(self, index: int, n: int) -> torch.Tensor:
-        sample, curve, removed = self._sample[index][:n], self._curve[index][:n], self._removed[index][:n]
-        places = torch.index_select(self._places, 0, curve, out=self._place_buffer[:n])
-        gone = torch.lt(places, removed, out=self._gone_buffer[:n])
-        images = torch.index_select(self._images, 0, sample, out=self._image_buffer[:n])
-        fill = self._fill if len(self._fill) == 1 else self._fill.index_select(0, sample)
-        return torch.lerp(images, fill, gone[:, None], out=images)
 
 
 def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -20,8 +20,8 @@ from xbench_vinet.objective import VINetObjective, kept_pixels
 from xbench_vinet.options import VINetOptions
 from xbench_vinet.stages import Stage
 
-# The tiny networks, fixed here so that a change of the preset does not change these tests. The shift lets the classifier
-# learn before features are destroyed.
+# The tiny networks, fixed here so that a change of the preset does not change these tests. The shift lets the
+# classifier learn before features are destroyed.
 SMALL = {
     "preset": "tiny",
     "importance": "unet",

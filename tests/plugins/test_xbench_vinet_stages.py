@@ -70,12 +70,14 @@ def test_each_stage_gives_what_it_declares(family):
     stages = {*find_stages(classifier, (1, 128, 128), "stage_end", None)}
     stages |= {*find_stages(classifier, (1, 128, 128), "after_downsampling", None)}
     shapes = {}
-    handles = [
-        classifier.get_submodule(stage.module).register_forward_hook(
-            lambda module, inputs, output, name=stage.module: shapes.setdefault(name, output.shape[2:])
-        )
-        for stage in stages
-    ]
+
+    def record(name):
+        def hook(module, inputs, output):
+            shapes[name] = output.shape[2:]
+
+        return hook
+
+    handles = [classifier.get_submodule(stage.module).register_forward_hook(record(stage.module)) for stage in stages]
     classifier(torch.zeros(1, 1, 128, 128, device="meta"))
     for handle in handles:
         handle.remove()
