@@ -84,7 +84,7 @@ _WORTH_A_LINE = 2.0  # seconds
 
 
 def _report(job: Job, store: Store, error: XbenchError | None, progress: Progress) -> None:
-    """A line for what failed, for what took long, and for the class counts of a dataset."""
+    """A line for what failed or took long, a dataset's class counts, and what a trained explainer says of itself."""
     if error is not None:
         progress.warn(f"failed: {job.kind} {job.label}: {error}")
         return
@@ -92,6 +92,11 @@ def _report(job: Job, store: Store, error: XbenchError | None, progress: Progres
         progress.say(f"made {job.kind} {job.label} in {job.manifest.seconds:.1f} s")
     for split, counts in job.facts.get("class_counts", {}).items():
         progress.say(f"  {job.label} {split}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+    if job.kind == "explainer":
+        figures = [
+            f"{key.replace('_', ' ')} {value:.3f}" for key, value in job.facts.items() if isinstance(value, float)
+        ]
+        progress.say(f"  {job.label}: " + ", ".join(figures))
 
 
 def score_cells(plan: Plan, failures: Failures, count: int, progress: Progress) -> list[ScoredCell]:

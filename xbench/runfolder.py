@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import itertools
 import os
 import shutil
 import time
@@ -37,11 +38,13 @@ from xbench.training import HISTORY
 _PER_CLASS = 4
 
 
-def write_run(out: Path, config: RunConfig, run: Finished, progress: Progress) -> tuple[RunHeader, list[ScoreRow]]:
+def write_run(
+    out: Path, config: RunConfig, run: Finished, progress: Progress
+) -> tuple[Path, RunHeader, list[ScoreRow]]:
     """Write everything a run leaves into `out`, which appears whole or not at all.
 
     Returns:
-        The header and the rows.
+        The folder, numbered if another run took its name meanwhile; the header and the rows.
     """
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
@@ -53,12 +56,22 @@ def write_run(out: Path, config: RunConfig, run: Finished, progress: Progress) -
             _draw(run.scored, partial, bar.note)
         header = replace(_header(config, run), wall_seconds=time.perf_counter() - run.began)
         write_header(header, partial / "run.json")
-        if out.exists():
-            out.rmdir()  # known to be empty
-        partial.replace(out)
+        out = _put_in_place(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return header, rows
+    return out, header, rows
+
+
+def _put_in_place(partial: Path, out: Path) -> Path:
+    """Rename to `out`, or to the first of out-2, out-3, ... that is free."""
+    for number in itertools.count(1):
+        wanted = out if number == 1 else out.with_name(f"{out.name}-{number}")
+        try:
+            return partial.replace(wanted)  # over an empty folder it works
+        except OSError:
+            if not wanted.exists():
+                raise
+    raise AssertionError("unreachable")
 
 
 def _header(config: RunConfig, run: Finished) -> RunHeader:
@@ -197,7 +210,9 @@ def _draw_gallery(members: Sequence[ScoredCell], stem: Path) -> None:
     batch, classes = data.scored.batch(chosen), data.info.classes
     # A map that is the same everywhere on every image has nothing to show.
     shown = {
-        item.row.explainer: item.cell for item in members if item.cell.maps.facts.get("constant_maps") != item.row.n
+        item.row.explainer: item.cell
+        for item in sorted(members, key=lambda item: item.row.control)
+        if item.cell.maps.facts.get("constant_maps") != item.row.n
     }
     maps = {label: cell.maps.maps() for label, cell in shown.items()}
     # An inverted map has negative values even where the map itself is unsigned.

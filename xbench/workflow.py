@@ -67,7 +67,7 @@ def carry_out(config: RunConfig) -> int:
             progress.warn(text)
         command = ["xbench", *sys.argv[1:]]
         finished = Finished(plan, scored, models, progress.warnings, command, start)
-        header, rows = write_run(out, config, finished, progress)
+        out, header, rows = write_run(out, config, finished, progress)
     console = Console()
     console.print(score_tables(rows, header))
     console.print(f"run folder: {out}", markup=False, highlight=False)
@@ -90,19 +90,14 @@ def _say_plan(plan: Plan, progress: LiveProgress) -> None:
 
 
 def _free_folder(wanted: Path | None) -> Path:
-    """The run folder, not yet made.
+    """Where the run folder will be; without a wish, the time it began (and a number, should that be taken by then).
 
     Raises:
         UserError: It exists and holds something.
     """
     if wanted is None:
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        out = Path("xbench-runs") / stamp
-        number = 1
-        while out.exists():
-            number += 1
-            out = out.with_name(f"{stamp}-{number}")
-        return out
+        return Path("xbench-runs") / stamp
     if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
         raise UserError(f"run folder {wanted} exists and is not empty", "name another with --out")
     return wanted

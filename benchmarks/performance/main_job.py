@@ -4,8 +4,8 @@
 
 Cold: `xbench run --explainer vinet --metric fidelity` with an empty cache, everything trained. Warm: the same line
 again, which must give the same numbers. Then, per seed: the classifier's held-out AUC and accuracy, VINet's own
-accuracy, importance loss and kept pixels on the test split, the pixel AUC of its maps against the readers' masks, and fidelities
-with their intervals.
+accuracy, importance loss and kept pixels on the test split, the pixel AUC of its maps against the readers' masks, and
+fidelities with their intervals.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def perturbed(
         size: The batch size of the forward passes.
 
     Yields:
-        Images (n, C, *spatial), n at most `size`; ordered by mode, then step, then image. Each overwrites the one before.
+        Images (n, C, *spatial), n at most `size`, by mode, then step, then image. Each overwrites the one before.
     """
     pixels, together = ranks.shape[1], max(1, size // len(images))
     whole = torch.float32 if pixels <= 2**24 else torch.float64  # what holds every rank exactly

@@ -14,59 +14,6 @@ Importance = Literal[
 ]  # fmt: skip
 
 
-class VINetOptions(Schedule):
-    """Options of `vinet`. None stands for "the preset's"; `resolve` puts it in."""
-
-    preset: Literal["auto", "tiny", "paper"] = Field(
-        "auto", description="tiny: a minute on a laptop; paper: the paper's networks; auto: paper on a GPU, else tiny"
-    )
-    classifier: str | None = Field(None, description="any timm classifier, untrained (paper: seresnet50)")
-    importance: Importance | None = Field(None, description="importance estimation network (paper: deeplabv3plus)")
-    encoder: str | None = Field(
-        None, description="its encoder, by its name in segmentation-models-pytorch; not for segnet and gridnet"
-    )
-    width: float | None = Field(None, gt=0, description="multiplies the channels of segnet, gridnet and decoders")
-    activation: Literal["softplus", "sigmoid"] = Field(
-        "softplus", description="softplus: normalised to a maximum of 1 (eq. 1); sigmoid: the paper's counter-example"
-    )
-    shift: float | None = Field(
-        None,
-        description="added before the activation; above 0, training starts with little destroyed (authors' code: 20)",
-    )
-    alpha: float = Field(0.25, ge=0, description="weight of the importance loss (eq. 6)")
-    multi_scale: bool = Field(True, description="destroy features inside the classifier too, not the image alone")
-    placement: Literal["stage_end", "after_downsampling"] = Field(
-        "stage_end", description="before the next down-sampling (authors' code), or after each (paper)"
-    )
-    max_reduction: int | Literal["none"] = Field(
-        4, description="deepest features destroyed, in image pixels per feature pixel (authors' code: 4); none: all"
-    )
-    mask_resize: Literal["bilinear", "area", "max"] = Field(
-        "bilinear", description="of the importance map to a stage's size; bilinear loses small structures above 4"
-    )
-    noise_draws: int = Field(
-        1, ge=1, description="noise patterns over which the trained classifier's logits are averaged"
-    )
-    subject: Literal["shared", "self"] = Field(
-        "shared", description="score the maps against the run's model, or against the classifier trained with them"
-    )
-    frozen_classifier: bool = Field(
-        False, description="explain the run's model: train the importance network alone, destroy the image alone"
-    )
-    epochs: int | None = Field(None, ge=0, description="most passes over the training split")  # type: ignore[assignment]
-    patience: int | None = Field(  # type: ignore[assignment]
-        None, ge=1, description="stop after so many epochs without a better validation loss"
-    )
-    train_batch: int | None = Field(None, ge=2, description="training batch size (paper: 8)")  # type: ignore[assignment]
-    learning_rate: float | None = Field(None, gt=0, description="of Adam (paper: 1e-4)")  # type: ignore[assignment]
-    decay: Literal["none", "cosine"] | None = Field(  # type: ignore[assignment]
-        None, description="of the learning rate, over `epochs`"
-    )
-    augment: Literal["none", "dihedral"] | None = Field(  # type: ignore[assignment]
-        None, description="dihedral: random flips and quarter turns"
-    )
-
-
 PRESETS: dict[str, dict[str, Any]] = {
     # Chosen on lidc-phantom, 609 training images of 64 x 64. The shift makes the difference: the classifier learns from
     # whole images first and gives up the background then. Without it, the map has to carry the answer from the start,
@@ -99,6 +46,76 @@ PRESETS: dict[str, dict[str, Any]] = {
         "augment": "none",
     },
 }
+
+
+def _preset(name: str) -> str:
+    """For descriptions: what the presets make of an option left open."""
+    return f"(tiny: {PRESETS['tiny'][name]}, paper: {PRESETS['paper'][name]})"
+
+
+class VINetOptions(Schedule):
+    """Options of `vinet`. None stands for "the preset's"; `resolve` puts it in."""
+
+    preset: Literal["auto", "tiny", "paper"] = Field(
+        "auto", description="tiny: a minute on a laptop; paper: the paper's networks; auto: paper on a GPU, else tiny"
+    )
+    classifier: str | None = Field(None, description=f"any timm classifier, untrained {_preset('classifier')}")
+    importance: Importance | None = Field(None, description=f"importance estimation network {_preset('importance')}")
+    encoder: str | None = Field(
+        None,
+        description="its encoder, by its name in segmentation-models-pytorch; not for segnet and gridnet "
+        + _preset("encoder"),
+    )
+    width: float | None = Field(
+        None, gt=0, description=f"multiplies the channels of segnet, gridnet and decoders {_preset('width')}"
+    )
+    activation: Literal["softplus", "sigmoid"] = Field(
+        "softplus", description="softplus: normalised to a maximum of 1 (eq. 1); sigmoid: the paper's counter-example"
+    )
+    shift: float | None = Field(
+        None,
+        description="added before the activation; above 0, training starts with little destroyed, as in the authors' "
+        f"code, which has 20 {_preset('shift')}",
+    )
+    alpha: float = Field(0.25, ge=0, description="weight of the importance loss (eq. 6)")
+    multi_scale: bool = Field(True, description="destroy features inside the classifier too, not the image alone")
+    placement: Literal["stage_end", "after_downsampling"] = Field(
+        "stage_end", description="before the next down-sampling (authors' code), or after each (paper)"
+    )
+    max_reduction: int | Literal["none"] = Field(
+        4, description="deepest features destroyed, in image pixels per feature pixel (authors' code: 4); none: all"
+    )
+    mask_resize: Literal["bilinear", "area", "max"] = Field(
+        "bilinear", description="of the importance map to a stage's size; bilinear loses small structures above 4"
+    )
+    noise_draws: int = Field(
+        1, ge=1, description="noise patterns over which the trained classifier's logits are averaged"
+    )
+    subject: Literal["shared", "self"] = Field(
+        "shared", description="score the maps against the run's model, or against the classifier trained with them"
+    )
+    frozen_classifier: bool = Field(
+        False, description="explain the run's model: train the importance network alone, destroy the image alone"
+    )
+    epochs: int | None = Field(  # type: ignore[assignment]
+        None, ge=0, description=f"most passes over the training split {_preset('epochs')}"
+    )
+    patience: int | None = Field(  # type: ignore[assignment]
+        None, ge=1, description=f"stop after so many epochs without a better validation loss {_preset('patience')}"
+    )
+    train_batch: int | None = Field(  # type: ignore[assignment]
+        None, ge=2, description=f"training batch size {_preset('train_batch')}"
+    )
+    learning_rate: float | None = Field(  # type: ignore[assignment]
+        None, gt=0, description=f"of Adam {_preset('learning_rate')}"
+    )
+    decay: Literal["none", "cosine"] | None = Field(  # type: ignore[assignment]
+        None, description=f"of the learning rate, over `epochs` {_preset('decay')}"
+    )
+    augment: Literal["none", "dihedral"] | None = Field(  # type: ignore[assignment]
+        None, description=f"dihedral: random flips and quarter turns {_preset('augment')}"
+    )
+
 
 # DPT takes vision transformers only.
 _DPT_ENCODERS = {"tiny": "tu-vit_tiny_patch16_224", "paper": "tu-vit_base_patch16_224"}

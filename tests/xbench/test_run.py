@@ -9,15 +9,48 @@ import pytest
 from xbench.results import read_header, read_scores
 
 STRANGER = """
-    import torch
-    from xbench import Explainer, ExplainerSpec, hookimpl
-    from xbench.testing.fakes import xbench_datasets, xbench_models
+    from xbench import DatasetSpec, Explainer, ExplainerSpec, Metric, MetricSpec, Options, hookimpl
+    from xbench.testing import fakes
+    from xbench.testing.fakes import FakeDataset, FakeOptions, xbench_models
+
+    @hookimpl
+    def xbench_datasets():
+        yield from fakes.xbench_datasets()
+        yield DatasetSpec("hollow", "lacks something", factory="stranger:Hollow", options="stranger:HollowOptions")
 
     @hookimpl
     def xbench_explainers():
         for name, factory in (("raising", "Raising"), ("nan", "Nan"), ("flat", "Flat"), ("unmakeable", "Unmakeable")):
             yield ExplainerSpec(name, "at fault", factory=f"stranger:{factory}")
         yield ExplainerSpec("refusing", "never fits", factory="stranger:Refusing")
+
+    class Hollow(FakeDataset):
+        # Its test split is empty, or lacks a class.
+        def __init__(self, options):
+            super().__init__(FakeOptions())
+            self.kind = options.kind
+
+        def load(self, split, folder):
+            whole = super().load(split, folder)
+            if split != "test":
+                return whole
+            return whole.select([] if self.kind == "empty" else (whole.labels == 0).nonzero()[0])
+
+    class HollowOptions(Options):
+        kind: str = "empty"
+
+    class NeedsMasks(Metric):
+        needs = frozenset({"masks"})
+
+        def observe(self, case):
+            return {"inside": case.split.batch(range(len(case.split))).masks.flatten(1).float().mean(1).numpy()}
+
+        def summarise(self, observations):
+            return float(observations["inside"].mean())
+
+    @hookimpl
+    def xbench_metrics():
+        yield MetricSpec("needsmasks", "of masks", factory="stranger:NeedsMasks")
 
     class Raising(Explainer):
         def attribute(self, model, images, targets):
@@ -157,6 +190,7 @@ def test_user_mistakes_are_one_line_and_leave_nothing(tiny, tmp_path):
         ("--explainer", "gradient", "--model", "tiny:weights=nowhere.safetensors"): "nowhere.safetensors do not exist",
         ("--explainer", "gradient", "--device", "tpu9"): "device 'tpu9'",
         ("--explainer", "gradient", "--limit", "1"): "--limit 1",
+        ("--explainer", "gradient", "--dataset", "fake:masks=false", "--metric", "needsmasks"): "needs expert masks",
     }
     for words, expected in mistakes.items():
         done = tiny(*words, "--out", "run")
@@ -166,6 +200,20 @@ def test_user_mistakes_are_one_line_and_leave_nothing(tiny, tmp_path):
         assert "Traceback" not in done.stderr
         assert len(last) < 400
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("empty", "the test split is empty"), ("oneclass", "the test split has no sample of class ring")],
+)
+def test_a_dataset_that_lacks_something_is_one_line(shelf, command, tmp_path, kind, words):
+    shelf.install("stranger", STRANGER)
+    line = ("run", "--explainer", "gradient", "--dataset", f"hollow:kind={kind}", "--model", "tiny:epochs=1")
+    done = command(*line, "--out", "run")
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1] == f"error: dataset fake: {words}"
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
@@ -187,3 +235,36 @@ def test_a_classifier_that_learned_nothing_is_warned_about(tiny, tmp_path):
     assert any(
         "learned nothing" in text for text in json.loads((tmp_path / "run" / "run.json").read_text())["warnings"]
     )
+
+
+@pytest.mark.slow
+def test_the_users_own_weights_are_used_and_pickles_need_a_word(tiny, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    assert tiny("--explainer", "gradient", "--no-controls", "--out", "trained").returncode == 0
+    (weights,) = (tmp_path / "cache" / "artifacts" / "model").glob("*/weights.safetensors")
+    words = ("--explainer", "gradient", "--no-controls", "--model")
+    trained = read_scores(tmp_path / "trained" / "scores.csv")[0]
+    assert tiny(*words, f"tiny:weights={weights}", "--out", "given").returncode == 0
+    given = next(row for row in read_scores(tmp_path / "given" / "scores.csv") if "weights" in row.model)
+    assert given.value == trained.value
+    pickled = tmp_path / "weights.pt"
+    torch.save(load_file(weights), pickled)
+    refused = tiny(*words, f"tiny:weights={pickled}", "--out", "refused")
+    assert refused.returncode == 2
+    assert "--allow-pickle" in refused.stderr
+    assert tiny(*words, f"tiny:weights={pickled}", "--allow-pickle", "--out", "allowed").returncode == 0
+    allowed = next(row for row in read_scores(tmp_path / "allowed" / "scores.csv") if "weights" in row.model)
+    assert allowed.value == trained.value
+    unfit = tiny(*words, f"tiny:width=4,weights={weights}", "--out", "unfit")
+    assert unfit.returncode == 2
+    assert "do not fit the model" in unfit.stderr
+
+
+@pytest.mark.slow
+def test_a_file_says_the_same_as_the_line(tiny, tmp_path):
+    assert tiny("--explainer", "gradient", "--out", "line").returncode == 0
+    (tmp_path / "study.toml").write_text('explainer = ["gradient"]\nout = "file"\n')
+    assert tiny("--config", "study.toml").returncode == 0
+    assert (tmp_path / "line" / "scores.csv").read_bytes() == (tmp_path / "file" / "scores.csv").read_bytes()

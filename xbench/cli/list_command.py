@@ -29,7 +29,7 @@ def command(kind: str | None) -> None:
             name = f"{spec.name}:<{spec.argument}>" if spec.argument else spec.name
             control = " (control)" if isinstance(spec, ExplainerSpec) and spec.control else ""
             table.add_row(name, spec.summary + control, f"{entry.distribution} {entry.version}")
-        console.print(table, markup=False)
+        console.print(table)
         console.print()
     if kind in (None, "broken"):
         for fault in registry.broken:

@@ -12,6 +12,7 @@ def command(kind: str, name: str) -> None:
     """Show one item: what it is, its options with defaults, its reference."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from xbench.discovery import discover
     from xbench.options import describe_options
@@ -36,7 +37,7 @@ def command(kind: str, name: str) -> None:
     for column in ("option", "type", "default", "what it does"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(row["name"], row["type"], row["default"], row["description"])
+        table.add_row(*(Text(row[key]) for key in ("name", "type", "default", "description")))
     console.print()
-    console.print(table, markup=False)
+    console.print(table)
     console.print(f"\nset them inline: {spec.name}:{rows[0]['name']}=...", markup=False, highlight=False)

@@ -56,7 +56,7 @@ class Explainer(ABC):
         """Maps for a batch.
 
         Args:
-            model: In eval mode, its parameters frozen; hooks set here are removed by the harness.
+            model: In eval mode, its parameters frozen. Remove the hooks you set (the harness makes sure of it).
             images: float32 (N, C, *spatial), in [0, 1]; a private copy.
             targets: int64 (N,), the class to explain for each image.
 

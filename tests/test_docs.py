@@ -1,0 +1,65 @@
+"""What the documents say is true: examples run, hooks and commands exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from xbench import hookspecs
+from xbench.cli import _COMMANDS
+from xbench.config import read_config
+from xbench.testing import check
+
+ROOT = Path(__file__).parent.parent
+PLUGINS = (ROOT / "docs" / "writing-plugins.md").read_text()
+RUNNING = (ROOT / "docs" / "running.md").read_text()
+README = (ROOT / "README.md").read_text()
+
+
+def _block(text, marker):
+    return next(block for block in re.findall(r"```\w*\n(.*?)```", text, re.S) if marker in block)
+
+
+def test_the_explainer_of_the_guide_is_installed_as_written_and_passes_every_check(shelf):
+    shelf.install("my_package", _block(PLUGINS, "my_package/__init__.py").replace('"my_package.mine:', '"mine_module:'))
+    (shelf.folder / "mine_module.py").write_text(_block(PLUGINS, "my_package/mine.py"))
+    package = shelf.folder / "my_package.py"
+    options = _block(PLUGINS, "my_package/options.py")
+    (shelf.folder / "mine_options.py").write_text(options)
+    package.write_text(package.read_text().replace('"my_package.options:', '"mine_options:'))
+    from xbench.discovery import discover
+
+    spec = discover().get("explainer", "mine").spec
+    assert spec.load_options()(steps=3).steps == 3
+    failed = [result for result in check(spec) if not result.passed]
+    assert not failed, failed
+
+
+def test_every_hook_is_in_the_guide():
+    hooks = [name for name in vars(hookspecs) if name.startswith("xbench_")]
+    assert len(hooks) == 4
+    for hook in hooks:
+        assert f"`{hook}`" in PLUGINS or f"def {hook}" in PLUGINS
+
+
+def test_the_configuration_of_the_guide_is_read(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(_block(RUNNING, "# study.toml"))
+    config = read_config(path, {"seed": 2})
+    assert config.seed == 2
+    assert len(config.explainer) == 3
+
+
+@pytest.mark.parametrize("text", [README, RUNNING, PLUGINS])
+def test_every_command_named_exists(text):
+    named = set(re.findall(r"xbench (run|list|show|check|cache|[a-z]+)\b(?= --| [a-z]+ |`)", text))
+    assert named <= set(_COMMANDS) | {"is"}
+
+
+def test_the_readme_has_the_two_commands():
+    commands = re.findall(r"```\n(.*?)\n```", README, re.S)
+    assert commands == ["pip install . && xbench run --explainer vinet --metric fidelity", "pip install tox && tox"]
+    for picture in re.findall(r"!\[.+?\]\((.+?)\)", README):
+        assert (ROOT / picture).exists()
+    for page in re.findall(r"\]\(([\w/-]+\.md)\)", README):
+        assert (ROOT / page).exists()

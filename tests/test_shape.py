@@ -1,0 +1,48 @@
+"""The house rules that a reader can't see from one file."""
+
+import importlib.metadata
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SOURCES = [*ROOT.glob("xbench/**/*.py"), *ROOT.glob("plugins/**/*.py")]
+
+
+def test_no_file_is_too_long_and_none_is_a_dumping_ground():
+    assert len(SOURCES) > 50
+    for path in SOURCES:
+        assert path.read_text().count("\n") <= 350, path
+        assert not re.fullmatch(r"(utils?|helpers?|common|misc)", path.stem), path
+
+
+def test_every_plugin_folder_is_an_entry_point_and_installed():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["xbench"]
+    folders = {path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").exists()}
+    assert set(declared.values()) == folders
+    installed = {
+        point.value
+        for point in importlib.metadata.entry_points(group="xbench")
+        if point.dist and point.dist.name == "xbench"
+    }
+    assert installed == folders, "install again: pip install -e ."
+
+
+def test_the_import_contracts_know_every_plugin():
+    text = (ROOT / ".importlinter").read_text()
+    for folder in (ROOT / "plugins").iterdir():
+        if (folder / "__init__.py").exists():
+            assert text.count(folder.name) == 4, folder.name
+
+
+def test_plugins_name_their_papers():
+    from xbench.discovery import discover
+    from xbench.specs import ExplainerSpec
+
+    for entry in discover().entries.values():
+        spec = entry.spec
+        assert spec.summary
+        if not (isinstance(spec, ExplainerSpec) and spec.control):
+            assert spec.reference, spec.name
+        spec.load()
+        spec.load_options()
