@@ -13,7 +13,7 @@ ITEMS = {
     "vinet": ("explainer", "vinet", "", {"epochs": 1, "width": 0.1, "train_batch": 8}),
     "convnet": ("model", "convnet", "", {"epochs": 1}),
     "timm": ("model", "timm", "test_resnet", {"epochs": 1}),
-    "lidc-phantom": ("dataset", "lidc-phantom", "", {"size": 16, "max_slice_thickness": 1.0}),
+    "lidc-phantom": ("dataset", "lidc-phantom", "", {"size": 32, "max_slice_thickness": 1.0}),
 }
 
 

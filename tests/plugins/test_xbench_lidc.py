@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 import xbench_lidc
 from xbench import Session, UserError
+from xbench.mapped import MappedArray
 from xbench.options import parse_options
 from xbench_lidc.database import database_path, read_database
 from xbench_lidc.index import cluster_annotations, read_index
@@ -301,7 +302,7 @@ class TestPhantom:
         before = np.load(folder / "images.npy", mmap_mode="r")
         split = dataset.load("test", folder)
         assert np.array_equal(split.batch([0]).images[0].numpy(), before[-len(split)])
-        assert isinstance(split._images, np.memmap)
+        assert isinstance(split._images, MappedArray)
 
     def test_unknown_split(self, prepared):
         dataset, folder, _, _ = prepared
