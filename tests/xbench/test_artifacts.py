@@ -115,7 +115,7 @@ def _ensure(cache, log):
 
 
 def test_two_processes_share_one_making(tmp_path, log):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # the test modules of pytest's importlib mode can't be imported again
     workers = [context.Process(target=_ensure, args=(tmp_path / "cache", log)) for _ in range(2)]
     for worker in workers:
         worker.start()
