@@ -14,7 +14,6 @@ from rich.progress import (
     SpinnerColumn,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -35,12 +34,11 @@ class LiveProgress:
         self.warnings: list[str] = []
         self._bars = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description:<28}"),
-            BarColumn(bar_width=28),
+            TextColumn("{task.description:<26}"),
+            BarColumn(bar_width=14),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(compact=True),
             TextColumn("[dim]{task.fields[words]}"),
             console=self.console,
             transient=True,
