@@ -75,6 +75,13 @@ class ClassifierObjective(Objective):
         return F.cross_entropy(scores, labels, weight=self._weights.to(scores.device))
 
 
+def train_classifier(
+    module: nn.Module, train: Split, validation: Split, schedule: Schedule, session: Session
+) -> list[dict[str, float]]:
+    """`train_network` of a classifier: what the harness does for a model without a `fit` of its own."""
+    return train_network(ClassifierObjective(module, train), train, validation, schedule, session)
+
+
 def predict(module: nn.Module, split: Split, session: Session) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (N, K) and labels (N,) of a split, on the CPU, in eval mode without gradients."""
     was_training = module.training
@@ -87,6 +94,7 @@ def predict(module: nn.Module, split: Split, session: Session) -> tuple[torch.Te
     return torch.cat(logits), torch.from_numpy(split.labels)
 
 
+@torch.enable_grad()  # an artifact may be asked for inside no_grad, and is trained there and then
 def train_network(
     objective: Objective, train: Split, validation: Split, schedule: Schedule, session: Session
 ) -> list[dict[str, float]]:

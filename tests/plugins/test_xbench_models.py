@@ -10,6 +10,7 @@ import torch
 
 import xbench_models
 from xbench import DatasetInfo, Model, Session, Split, UserError
+from xbench.training import train_classifier
 from xbench_models.convnet import ConvNet
 from xbench_models.options import ConvNetOptions, TimmOptions
 from xbench_models.timm_models import TimmClassifier
@@ -92,7 +93,7 @@ def test_convnet_learns_what_is_plain_to_see(tmp_path):
     model = ConvNet(ConvNetOptions(epochs=8, train_batch=8))
     module = model.build(info(16))
     session = Session(tmp_path)
-    model.fit(module, split.select(range(64)), split.select(range(64, 96)), session)
+    train_classifier(module, split.select(range(64)), split.select(range(64, 96)), model.options, session)
     assert session.facts["best"]["validation_accuracy"] > 0.95
 
 

@@ -41,7 +41,7 @@ from xbench.testing import (
     model_checks,
 )
 from xbench.testing.fakes import FakeDataset, FakeOptions, TinyModel, TinyOptions
-from xbench.training import predict
+from xbench.training import predict, train_classifier
 
 
 def failures(checks, factory):
@@ -670,6 +670,8 @@ def test_the_tiny_model_learns_the_fake_dataset(tmp_path):
     model = TinyModel()
     with isolated(0):
         module = model.build(dataset.info)
-    model.fit(module, dataset.open("train", tmp_path), dataset.open("validation", tmp_path), session)
+    train_classifier(
+        module, dataset.open("train", tmp_path), dataset.open("validation", tmp_path), model.options, session
+    )
     logits, labels = predict(module, dataset.open("test", tmp_path), session)
     assert (logits.argmax(1) == labels).double().mean() >= 0.9

@@ -34,7 +34,7 @@ class ModelOptions(Schedule):
 
 
 class Model(ABC):
-    """A model plugin. Authors give `build`; `fit` defaults to xbench's supervised loop.
+    """A model plugin. Authors give `build`; without a `fit` of theirs the harness trains it (`xbench.training`).
 
     Args:
         options: Validated options.
@@ -55,10 +55,13 @@ class Model(ABC):
         """
 
     def fit(self, module: nn.Module, train: Split, validation: Split, session: Session) -> None:
-        """Train `module` in place. The default: class-weighted cross entropy, Adam, early stopping."""
-        from xbench.training import ClassifierObjective, train_network
+        """Train `module` in place. Left out, the harness does: class-weighted cross entropy, Adam, early stopping."""
+        raise NotImplementedError
 
-        train_network(ClassifierObjective(module, train), train, validation, self.options, session)
+    @property
+    def fits_itself(self) -> bool:
+        """Whether this model has a training of its own."""
+        return type(self).fit is not Model.fit
 
 
 def class_scores(logits: torch.Tensor) -> torch.Tensor:

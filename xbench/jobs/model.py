@@ -107,11 +107,17 @@ class ModelJob(Job):
     def build(self, session: Session) -> None:
         from safetensors.torch import save_file
 
+        from xbench.training import train_classifier
+
         module = self.fresh()
         if self.own_weights is not None:
             load_weights(module, self.own_weights, self.settings.allow_pickle)
         else:
-            self.model.fit(module, self.data.split("train"), self.data.split("validation"), session)
+            train, validation = self.data.split("train"), self.data.split("validation")
+            if self.model.fits_itself:
+                self.model.fit(module, train, validation, session)
+            else:
+                train_classifier(module, train, validation, self.model.options, session)
         state = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
         save_file(state, session.folder / WEIGHTS)
 
