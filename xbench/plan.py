@@ -50,19 +50,42 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class BrokenCell:
+    """A number that can't be, because the explainer can't be made, by its plugin's fault.
+
+    Attributes:
+        dataset: Label.
+        model: Label.
+        explainer: Label.
+        control: Whether it is a control.
+        metric: Label.
+        higher_is_better: The metric's direction.
+        reason: Naming the distribution.
+    """
+
+    dataset: str
+    model: str
+    explainer: str
+    control: bool
+    metric: str
+    higher_is_better: bool
+    reason: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run will do.
 
     Attributes:
         cells: All numbers to be.
         skipped: Controls that do not apply, with the reason.
-        broken: Explainers that can't be made by their plugins' fault: (name, reason).
+        broken: Numbers that can't be, because an explainer can't be made.
         settings: Shared by all jobs.
     """
 
     cells: tuple[Cell, ...]
     skipped: tuple[str, ...]
-    broken: tuple[tuple[str, str], ...]
+    broken: tuple[BrokenCell, ...]
     settings: Settings
 
     @property
@@ -142,7 +165,7 @@ class _Planner:
     cells: list[Cell] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    broken: list[tuple[str, str]] = field(default_factory=list)
+    broken: list[BrokenCell] = field(default_factory=list)
 
     def add_model(self, data: DataJob, model: Choice, explainers: list[_Wanted], metrics: list[Choice]) -> None:
         """All cells of one model on one dataset."""
@@ -152,7 +175,11 @@ class _Planner:
         prepared: dict[tuple[str, int], PreparationJob] = {}
         made_metrics: list[tuple[Choice, Metric]] = [(choice, choice.create()) for choice in metrics]
         for wanted in explainers:
-            made = self._maps(maps, wanted, job)
+            try:
+                made = self._maps(maps, wanted, job)
+            except PluginError as error:
+                self._break(wanted, job, made_metrics, str(error))
+                continue
             if made is None:
                 continue
             of_absolute = maps.of(wanted.choice, absolute=True)
@@ -168,16 +195,17 @@ class _Planner:
 
     def _maps(self, maps: _MapsOf, wanted: _Wanted, model: ModelJob) -> MapsJob | None:
         where = f"{wanted.choice.label} on {model.label} on {model.data.label}"
-        try:
-            made = maps.of(wanted.choice)
-        except PluginError as error:
-            self.broken.append((wanted.choice.label, str(error)))
-            return None
+        made = maps.of(wanted.choice)
         reason = _unsupported(made, model)
         if reason:
             self._refuse(wanted, f"{where}: {reason}")
             return None
         return made
+
+    def _break(self, wanted: _Wanted, model: ModelJob, metrics: list[tuple[Choice, Metric]], reason: str) -> None:
+        where = (model.data.label, model.label, wanted.choice.label, _spec(wanted.choice).control)
+        for choice, metric in metrics:
+            self.broken.append(BrokenCell(*where, choice.label, metric.higher_is_better, reason))
 
     def _refuse(self, wanted: _Wanted, text: str) -> None:
         (self.refusals if wanted.by_user else self.skipped).append(text)
@@ -197,9 +225,12 @@ class _Planner:
 
         Raises:
             UserError: Something the user asked for does not fit; all of it is listed.
+        PluginError: Nothing is left to be scored.
         """
         if self.refusals:
             raise UserError("these cells can't be run:\n  " + "\n  ".join(self.refusals))
+        if not self.cells:
+            raise PluginError(self.broken[0].reason)
         return Plan(tuple(self.cells), tuple(self.skipped), tuple(self.broken), self.settings)
 
 

@@ -170,6 +170,30 @@ def _bare_row(cell: Cell, plan: Plan, reason: str) -> ScoreRow:
     )
 
 
+def broken_rows(plan: Plan) -> list[ScoreRow]:
+    """Failed rows of the explainers that can't be made."""
+    nothing = dict.fromkeys(("value", "ci_low", "ci_high"), math.nan) | dict.fromkeys(("n", "groups"), 0)
+    nothing |= dict.fromkeys(("rank", "rank_high", "batch_size"), 0)
+    nothing |= dict.fromkeys(("seconds_fit", "seconds_maps", "seconds_metric"), 0.0)
+    prints = ("card", "fingerprint", "maps_fingerprint", "model_fingerprint", "dataset_fingerprint")
+    settings = plan.settings
+    return [
+        ScoreRow(
+            **(vars(cell) | nothing | dict.fromkeys(prints, "")),
+            split=settings.split,
+            subject="shared",
+            sign="original",
+            target=settings.target,
+            rank_set=(),
+            seed=settings.seed,
+            device=settings.device,
+            precision=settings.precision,
+            status="failed",
+        )
+        for cell in plan.broken
+    ]
+
+
 def card_of(cell: Cell) -> dict[str, Any]:
     """The metric card of a cell; its sign is the column it stands in, also where an unsigned map serves both."""
     return cell.observations.card() | {"sign": cell.sign}

@@ -30,7 +30,7 @@ from xbench.report import (
     training_curves,
 )
 from xbench.results import RunHeader, ScoreRow, write_header, write_scores
-from xbench.run import ScoredCell, card_digest, card_of
+from xbench.run import ScoredCell, broken_rows, card_digest, card_of
 from xbench.session import Progress
 from xbench.summary import Finished
 from xbench.training import HISTORY
@@ -49,7 +49,7 @@ def write_run(
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
     try:
-        rows = [item.row for item in run.scored]
+        rows = [item.row for item in run.scored] + broken_rows(run.plan)
         write_scores(rows, partial / "scores.csv")
         _write_observations(run.scored, partial)
         with progress.task("drawing figures") as bar:

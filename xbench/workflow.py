@@ -85,8 +85,8 @@ def _say_plan(plan: Plan, progress: LiveProgress) -> None:
     jobs = plan.jobs
     cached = sum(job.store.has(job) for job in jobs)
     progress.say(f"{len(plan.cells)} cells, {len(jobs)} artifacts ({cached} cached)")
-    for name, reason in plan.broken:
-        progress.warn(f"{name} can't be run: {reason}")
+    for cell in plan.broken:
+        progress.warn(f"{cell.explainer} can't be run on {cell.model}: {cell.reason}")
 
 
 def _free_folder(wanted: Path | None) -> Path:

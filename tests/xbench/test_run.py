@@ -170,12 +170,21 @@ def test_faulty_plugins_are_reported_with_their_distribution_and_the_rest_goes_o
         "raising": "ValueError: inside attribute",
         "nan": "NaN or infinity",
         "flat": "expected (",
+        "unmakeable": "RuntimeError: in the constructor",
     }.items():
         assert rows[name].status == "failed"
         assert "(stranger 1.0)" in rows[name].reason
         assert words in rows[name].reason
         assert np.isnan(rows[name].value)
         assert name in done.stdout
+
+
+@pytest.mark.slow
+def test_a_run_of_nothing_but_a_broken_explainer_ends_with_its_fault(tiny, tmp_path):
+    done = tiny("--explainer", "unmakeable", "--no-controls", "--out", "run")
+    assert done.returncode == 3
+    assert "unmakeable (stranger 1.0) can't be made: RuntimeError: in the constructor" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -116,8 +116,7 @@ class MapsJob(Job):
         choice: The explainer.
         explainer: The plugin object.
         state: Its trained state, or None.
-        calibration: Of the classifier the maps are scored against, for the batch size.
-        predictions: Of that classifier, for the targets.
+        predictions: Of the classifier the maps are scored against, for the targets.
         model: The shared model, which `attribute` is given.
         made_of: For an explainer of another explainer: the maps it is made from.
     """
