@@ -1,9 +1,11 @@
-"""Arrays larger than memory: read slice by slice, or filled batch by batch, so that memory stays flat."""
+"""Arrays larger than memory: read slice by slice, written or filled batch by batch, so that memory stays flat."""
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +32,35 @@ def stacked(batches: Iterable[torch.Tensor], total: int) -> np.ndarray:
     if result is None:
         raise ValueError("no batches to stack")
     return result
+
+
+class ArrayWriter:
+    """What `writing` gives: append the array part by part."""
+
+    def __init__(self, file: Any, dtype: np.dtype[Any]) -> None:
+        self._file, self._dtype = file, dtype
+
+    def append(self, part: np.ndarray) -> None:
+        """The next samples, (n, ...), or one of them, (...)."""
+        self._file.write(np.ascontiguousarray(part, dtype=self._dtype).tobytes())
+
+
+@contextmanager
+def writing(path: Path, dtype: Any, shape: tuple[int, ...]) -> Iterator[ArrayWriter]:
+    """Write an .npy file part by part.
+
+    Written as a file, not through a memory map: a full disk is then an OSError, where a memory map kills the process.
+
+    Args:
+        path: Of the file.
+        dtype: Of its values.
+        shape: (N, ...), of the whole.
+    """
+    kind = np.dtype(dtype)
+    with path.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        yield ArrayWriter(file, kind)
 
 
 class MappedArray:

@@ -56,7 +56,12 @@ def make_artifacts(plan: Plan, store: Store, progress: Progress) -> Failures:
             error = next((failures[above.fingerprint] for above in job.upstream if above.fingerprint in failures), None)
             if error is None:
                 error = _make(job, store)
-                _report(job, store, error, progress)
+                if error is None:
+                    _report(job, store, progress)
+                elif all(job.fingerprint in {each.fingerprint for each in cell.jobs} for cell in plan.cells):
+                    raise error
+                else:
+                    progress.warn(f"failed: {job.kind} {job.label}: {error}")
             if error is not None:
                 failures[job.fingerprint] = error
             bar.advance()
@@ -83,11 +88,8 @@ def _make(job: Job, store: Store) -> XbenchError | None:
 _WORTH_A_LINE = 2.0  # seconds
 
 
-def _report(job: Job, store: Store, error: XbenchError | None, progress: Progress) -> None:
-    """A line for what failed or took long, a dataset's class counts, and what a trained explainer says of itself."""
-    if error is not None:
-        progress.warn(f"failed: {job.kind} {job.label}: {error}")
-        return
+def _report(job: Job, store: Store, progress: Progress) -> None:
+    """A line for what took long, a dataset's class counts, and what a trained explainer says of itself."""
     if job.fingerprint in store.built and job.manifest.seconds >= _WORTH_A_LINE:
         progress.say(f"made {job.kind} {job.label} in {job.manifest.seconds:.1f} s")
     for split, counts in job.facts.get("class_counts", {}).items():

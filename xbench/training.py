@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import io
 import math
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -216,8 +217,10 @@ class _State:
             )
         saved = {name: getattr(self, name) for name in ("epoch", "best_epoch", "best_criterion", "history", "best")}
         saved |= {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+        content = io.BytesIO()
+        torch.save(saved, content)
         partial = session.folder / (CHECKPOINT + ".partial")
-        torch.save(saved, partial)
+        partial.write_bytes(content.getbuffer())  # torch's own writer hides a full disk behind a RuntimeError
         partial.replace(session.folder / CHECKPOINT)
 
     def finished(self, schedule: Schedule) -> bool:

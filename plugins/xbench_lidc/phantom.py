@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from xbench import Dataset, DatasetInfo, Session, Split, UserError
+from xbench.mapped import writing
 from xbench.seeding import rng
 from xbench_lidc.index import read_index
 from xbench_lidc.lesion import Findings, add_nodule, depth_map
@@ -119,14 +120,16 @@ class LidcPhantom(Dataset):
         )
         order = [index for name in fractions for index in np.flatnonzero(splits == name)]
         shape = (len(cases), self.options.size, self.options.size)
-        images = np.lib.format.open_memmap(folder / IMAGES, "w+", np.dtype("<f4"), (shape[0], 1, *shape[1:]))
-        masks = np.lib.format.open_memmap(folder / MASKS, "w+", np.dtype(bool), shape)
         rows = []
-        for place, index in enumerate(session.track(order, "rendering lidc-phantom", len(order))):
-            images[place, 0], masks[place] = self.render(cases[index])
-            rows.append(self._row(cases[index], str(splits[index]), images[place], masks[place]))
-        images.flush()
-        masks.flush()
+        with (
+            writing(folder / IMAGES, "<f4", (shape[0], 1, *shape[1:])) as images,
+            writing(folder / MASKS, bool, shape) as masks,
+        ):
+            for index in session.track(order, "rendering lidc-phantom", len(order)):
+                image, mask = self.render(cases[index])
+                images.append(image)
+                masks.append(mask)
+                rows.append(self._row(cases[index], str(splits[index]), image, mask))
         _write_manifest(folder / MANIFEST, rows)
         session.facts |= {
             "class_counts": _class_counts(rows, self.info.classes),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from xbench import DatasetInfo, Explainer, Session, Split, UserError
@@ -61,7 +61,8 @@ class VINet(Explainer):
         objective = VINetObjective(network, options.alpha)
         history = train_network(objective, train, validation, options, session)
         weights = {key: value for key, value in network.state_dict().items() if _ours(key, network)}
-        save_file({key: value.contiguous() for key, value in weights.items()}, session.folder / WEIGHTS)
+        content = save({key: value.contiguous() for key, value in weights.items()})
+        (session.folder / WEIGHTS).write_bytes(content)
         config = {"options": options.model_dump(mode="json"), "seed": session.seed}
         (session.folder / CONFIG).write_text(json.dumps(config, indent=2))
         session.facts |= _facts(options, network, history)

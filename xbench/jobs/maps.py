@@ -16,7 +16,7 @@ from xbench.errors import PluginError, XbenchError
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.data import DataJob
 from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob
-from xbench.mapped import MappedArray
+from xbench.mapped import MappedArray, writing
 from xbench.references import Choice
 from xbench.session import Session
 
@@ -171,13 +171,11 @@ class MapsJob(Job):
         size = self.calibration.batch_size
         shape = (len(scored), *self.data.info.spatial)
         constant = 0
-        with (session.folder / MAPS).open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
+        with writing(session.folder / MAPS, "<f4", shape) as out:
             for maps in session.track(self._batches(size, targets), "explaining", -(-len(scored) // size)):
                 flat = maps.flatten(1)
                 constant += int((flat.amax(1) == flat.amin(1)).sum())
-                file.write(np.ascontiguousarray(maps.cpu().numpy(), dtype="<f4").tobytes())
+                out.append(maps.cpu().numpy())
         session.facts["constant_maps"] = constant
 
     def _choose_targets(self) -> np.ndarray:

@@ -105,7 +105,7 @@ class ModelJob(Job):
             raise PluginError(f"{self.choice.entry.owner} can't be built: {type(error).__name__}: {error}") from error
 
     def build(self, session: Session) -> None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         from xbench.training import train_classifier
 
@@ -119,7 +119,7 @@ class ModelJob(Job):
             else:
                 train_classifier(module, train, validation, self.model.options, session)
         state = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
-        save_file(state, session.folder / WEIGHTS)
+        (session.folder / WEIGHTS).write_bytes(save(state))
 
     @functools.cached_property
     def module(self) -> nn.Module:
