@@ -36,14 +36,16 @@ def perturbed(
     repeated = images.flatten(2).repeat(together, 1, 1)
     fills = fill if len(fill) == 1 else fill.repeat(together, 1, 1)
     counts = torch.tensor(removed_counts(pixels, steps), dtype=whole, device=images.device)
+    limits = [group.repeat_interleave(len(images))[:, None] for group in counts.split(together)]
     gone, result = torch.empty((len(repeated), pixels), device=images.device), torch.empty_like(repeated)
     for order in (ranks, pixels - 1 - ranks):
-        places = order.to(whole).repeat(together, 1)
-        for group in counts.split(together):
-            n = len(group) * len(images)
+        arrays = (order.to(whole).repeat(together, 1), repeated, gone, result)
+        for limit in limits:
+            n = len(limit)
+            # The last steps of a small chunk may be fewer than fit.
+            places, before, weights, after = arrays if n == len(repeated) else (array[:n] for array in arrays)
             # Reused arrays, and a comparison that writes the weights of `lerp` at once: exact at the weights 0 and 1,
             # and several times as fast as `where`.
-            weights = torch.lt(places[:n], group.repeat_interleave(len(images))[:, None], out=gone[:n])
-            filled = fills if len(fills) == 1 else fills[:n]
-            changed = torch.lerp(repeated[:n], filled, weights[:, None], out=result[:n])
-            yield changed.view(n, *images.shape[1:])
+            torch.lt(places, limit, out=weights)
+            torch.lerp(before, fills[:n], weights.unsqueeze(1), out=after)
+            yield after.view(n, *images.shape[1:])
