@@ -146,15 +146,13 @@ class Store:
         return manifest
 
     def _build(self, item: Buildable) -> Manifest:
-        with self._lock(item):
-            finished = self._intact(item)  # another process may have made it while this one waited
-            if finished is not None:
-                return finished
-            try:
-                return self._make(item)
-            except OSError as error:
-                hint = f"the cache is {self.root}; choose another with --cache or XBENCH_CACHE"
-                raise ArtifactError(f"can't make the {item.kind} of {item.label}: {error}", hint) from error
+        try:
+            with self._lock(item):
+                # Another process may have made it while this one waited.
+                return self._intact(item) or self._make(item)
+        except OSError as error:
+            hint = f"the cache is {self.root}; choose another with --cache or XBENCH_CACHE"
+            raise ArtifactError(f"can't make the {item.kind} of {item.label}: {error}", hint) from error
 
     def _make(self, item: Buildable) -> Manifest:
         work = self.root / "work" / item.fingerprint

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from xbench.config import RunConfig
+from xbench.errors import ArtifactError
 from xbench.jobs.base import Job
 from xbench.jobs.maps import ExplainerJob, MapsJob
 from xbench.observations import ObservationCell, observations_path, write_observations
@@ -45,10 +46,13 @@ def write_run(
 
     Returns:
         The folder, numbered if another run took its name meanwhile; the header and the rows.
+
+    Raises:
+        ArtifactError: It can't be written.
     """
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         rows = [item.row for item in run.scored] + broken_rows(run.plan)
         write_scores(rows, partial / "scores.csv")
         _write_observations(run.scored, partial)
@@ -57,6 +61,9 @@ def write_run(
         header = replace(_header(config, run), wall_seconds=time.perf_counter() - run.began)
         write_header(header, partial / "run.json")
         out = _put_in_place(partial, out)
+    except OSError as error:
+        hint = "name another with --out; all that was computed is cached"
+        raise ArtifactError(f"run folder {out} can't be written: {error}", hint) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out, header, rows

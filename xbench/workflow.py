@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import sys
 import time
 from pathlib import Path
@@ -93,11 +94,14 @@ def _free_folder(wanted: Path | None) -> Path:
     """Where the run folder will be; without a wish, the time it began (and a number, should that be taken by then).
 
     Raises:
-        UserError: It exists and holds something.
+        UserError: It exists and holds something, or can't be made.
     """
-    if wanted is None:
-        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        return Path("xbench-runs") / stamp
-    if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
-        raise UserError(f"run folder {wanted} exists and is not empty", "name another with --out")
-    return wanted
+    out = wanted or Path("xbench-runs") / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"run folder {out} exists and is not empty", "name another with --out")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UserError(
+            f"run folder {out} can't be made: {above} is not a folder to write to", "name another with --out"
+        )
+    return out

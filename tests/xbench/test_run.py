@@ -238,6 +238,19 @@ def test_an_out_folder_that_holds_something_is_refused_before_anything_runs(tiny
 
 
 @pytest.mark.slow
+def test_a_cache_or_run_folder_that_cant_be_written_is_one_line(tiny, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    out = tiny("--explainer", "gradient", "--out", "file/run")
+    assert out.returncode == 2
+    assert "can't be made" in out.stderr
+    cache = tiny("--explainer", "gradient", "--out", "run", cache=tmp_path / "file" / "cache")
+    assert cache.returncode == 1
+    assert "XBENCH_CACHE" in cache.stderr.strip().splitlines()[-1]
+    assert "internal" not in out.stderr + cache.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
 def test_a_classifier_that_learned_nothing_is_warned_about(tiny, tmp_path):
     done = tiny("--explainer", "gradient", "--model", "tiny:epochs=0", "--no-controls", "--out", "run")
     assert done.returncode == 0, done.stderr
