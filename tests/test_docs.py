@@ -63,3 +63,21 @@ def test_the_readme_has_the_two_commands():
         assert (ROOT / picture).exists()
     for page in re.findall(r"\]\(([\w/-]+\.md)\)", README):
         assert (ROOT / page).exists()
+
+
+def test_the_rules_of_the_guide_are_refused_and_accepted_where_they_should_be():
+    import torch
+
+    from xbench import DatasetInfo
+    from xbench.options import Options
+    from xbench.testing.networks import ConvNetwork, LinearNetwork
+    from xbench_baselines.backpropagation import Deconvolution
+
+    made = {}
+    exec(compile(_block(PLUGINS, "my_package/rules.py"), "rules.py", "exec"), made)
+    explainer, info = made["Mine"](Options()), DatasetInfo("toy", ("a", "b"), 1, (16, 16))
+    assert explainer.supports(ConvNetwork(1, 2, relu="functional").eval(), info) is None
+    assert explainer.supports(LinearNetwork(1, (16, 16), 2), info) == "it has no ReLU"
+    network, images = ConvNetwork(1, 2, relu="functional").eval(), torch.rand(1, 1, 16, 16)
+    arguments = (network, images, torch.tensor([1]))
+    torch.testing.assert_close(explainer.attribute(*arguments), Deconvolution(Options()).attribute(*arguments))

@@ -30,6 +30,7 @@ _PUBLIC = {
     "probabilities": "contracts.model",
     "Explainer": "contracts.explainer",
     "MapTransform": "contracts.explainer",
+    "ImageFeature": "contracts.feature",
     "Case": "contracts.metric",
     "Curves": "contracts.metric",
     "Metric": "contracts.metric",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from xbench.contracts.dataset import Split as Split
     from xbench.contracts.explainer import Explainer as Explainer
     from xbench.contracts.explainer import MapTransform as MapTransform
+    from xbench.contracts.feature import ImageFeature as ImageFeature
     from xbench.contracts.metric import Case as Case
     from xbench.contracts.metric import Curves as Curves
     from xbench.contracts.metric import Metric as Metric

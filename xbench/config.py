@@ -34,6 +34,7 @@ class RunConfig(Options):
     precision: Literal["32", "bf16", "16"] = Field("32", description="of forward passes")
     batch_size: int | None = Field(None, ge=1, description="for passes without gradients; default: calibrated")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples behind each interval")
+    model_view: bool = Field(True, description="whether a picture of each model is made: what its classes like to see")
     out: Path | None = Field(None, description="run folder; default: xbench-runs/<time>")
     cache: Path | None = Field(None, description="cache folder; default: $XBENCH_CACHE or the user's cache folder")
     allow_pickle: bool = Field(False, description="read the user's own weights even if they are a pickle")

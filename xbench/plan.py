@@ -9,15 +9,20 @@ from xbench.artifacts import Store
 from xbench.config import RunConfig, resolve_device
 from xbench.contracts.explainer import Explainer, check_target
 from xbench.contracts.metric import Metric
-from xbench.errors import PluginError, UserError, XbenchError
+from xbench.errors import PluginError, UserError
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.data import DataJob
-from xbench.jobs.maps import ExplainerJob, MadeOf, MapsJob, OwnClassifier
-from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob, Subject
+from xbench.jobs.maps import MapsJob
+from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob
+from xbench.jobs.pairing import Fits, MapsOf, scores_itself
 from xbench.jobs.scores import ObservationsJob, PreparationJob
+from xbench.jobs.views import ViewJob
 from xbench.references import Choice, choose
 from xbench.registry import Registry
 from xbench.specs import ExplainerSpec
+
+ALL = "all"
+"""What the user says for every installed explainer; those that don't fit are left out with their reason."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +86,19 @@ class Plan:
         skipped: Controls that do not apply, with the reason.
         broken: Numbers that can't be, because an explainer can't be made.
         settings: Shared by all jobs.
+        views: Pictures of the models.
     """
 
     cells: tuple[Cell, ...]
     skipped: tuple[str, ...]
     broken: tuple[BrokenCell, ...]
     settings: Settings
+    views: tuple[ViewJob, ...] = ()
 
     @property
     def jobs(self) -> list[Job]:
         """Every artifact to have, each once, upstream first."""
-        return _ordered([cell.observations for cell in self.cells])
+        return _ordered([*(cell.observations for cell in self.cells), *self.views])
 
 
 def make_plan(config: RunConfig, registry: Registry, store: Store) -> Plan:
@@ -110,12 +117,16 @@ def make_plan(config: RunConfig, registry: Registry, store: Store) -> Plan:
         target=config.target,
         allow_pickle=config.allow_pickle,
     )
-    datasets, models, metrics, asked = (
+    datasets, models, metrics = (
         [choose(kind, reference, registry) for reference in getattr(config, kind)]
-        for kind in ("dataset", "model", "metric", "explainer")
+        for kind in ("dataset", "model", "metric")
     )
-    planner = _Planner(store, settings, config.sign)
-    explainers = [_Wanted(choice, by_user=True) for choice in _distinct(asked)]
+    planner = _Planner(store, settings, config.sign, config.model_view)
+    named = [choose("explainer", each, registry) for each in config.explainer if each != ALL]
+    others = all_explainers(registry) if ALL in config.explainer else []
+    explainers = [_Wanted(choice, by_user=True) for choice in _distinct(named)]
+    explainers += [_Wanted(choice, by_user=False) for choice in _distinct(others) if choice not in named]
+    asked = [wanted.choice for wanted in explainers]
     if config.controls:
         explainers += [_Wanted(choice, by_user=False) for choice in _joining(registry, asked)]
     for dataset in _distinct(datasets):
@@ -130,6 +141,16 @@ def make_plan(config: RunConfig, registry: Registry, store: Store) -> Plan:
 class _Wanted:
     choice: Choice
     by_user: bool
+
+
+def all_explainers(registry: Registry) -> list[Choice]:
+    """Every explainer that is no control, as it is by default; those that need an argument only if they have one."""
+    specs = [entry.spec for entry in registry.of_kind("explainer")]
+    return [
+        choose("explainer", spec.name, registry)
+        for spec in specs
+        if isinstance(spec, ExplainerSpec) and not spec.control and (not spec.argument or spec.default)
+    ]
 
 
 def _joining(registry: Registry, asked: list[Choice]) -> Iterator[Choice]:
@@ -162,6 +183,8 @@ class _Planner:
     store: Store
     settings: Settings
     sign: str
+    model_view: bool
+    views: list[ViewJob] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -171,12 +194,15 @@ class _Planner:
         """All cells of one model on one dataset."""
         job = ModelJob(self.store, self.settings, model, data)
         shared = PredictionsJob(self.store, self.settings, CalibrationJob(self.store, self.settings, job, data))
-        maps = _MapsOf(self.store, self.settings, job, shared)
+        maps = MapsOf(self.store, self.settings, job, shared)
+        fits = Fits()
+        if self.model_view:
+            self.views.append(ViewJob(self.store, self.settings, job))
         prepared: dict[tuple[str, int], PreparationJob] = {}
         made_metrics: list[tuple[Choice, Metric]] = [(choice, choice.create()) for choice in metrics]
         for wanted in explainers:
             try:
-                made = self._maps(maps, wanted, job)
+                made = self._maps(maps, wanted, job, fits)
             except PluginError as error:
                 self._break(wanted, job, made_metrics, str(error))
                 continue
@@ -193,14 +219,15 @@ class _Planner:
                     prepared[key] = PreparationJob(self.store, self.settings, choice, metric, made.predictions)
                 self._add_cells(wanted, {"original": made, "absolute": of_absolute}, prepared[key])
 
-    def _maps(self, maps: _MapsOf, wanted: _Wanted, model: ModelJob) -> MapsJob | None:
-        where = f"{wanted.choice.label} on {model.label} on {model.data.label}"
+    def _maps(self, maps: MapsOf, wanted: _Wanted, model: ModelJob, fits: Fits) -> MapsJob | None:
         made = maps.of(wanted.choice)
-        reason = _unsupported(made, model)
-        if reason:
-            self._refuse(wanted, f"{where}: {reason}")
-            return None
-        return made
+        reason = fits.refusal(made, model)
+        if not reason:
+            return made
+        # What is made of a refused explainer's maps goes with it, and needs no line of its own.
+        if wanted.by_user or wanted.choice.inner is None:
+            self._refuse(wanted, f"{wanted.choice.label} on {model.label} on {model.data.label}: {reason}")
+        return None
 
     def _break(self, wanted: _Wanted, model: ModelJob, metrics: list[tuple[Choice, Metric]], reason: str) -> None:
         where = (model.data.label, model.label, wanted.choice.label, _spec(wanted.choice).control)
@@ -211,7 +238,7 @@ class _Planner:
         (self.refusals if wanted.by_user else self.skipped).append(text)
 
     def _add_cells(self, wanted: _Wanted, maps: dict[str, MapsJob], preparation: PreparationJob) -> None:
-        subject = "self" if _scores_itself(wanted.choice) else "shared"
+        subject = "self" if scores_itself(wanted.choice) else "shared"
         for sign in ("original", "absolute") if self.sign == "both" else (self.sign,):
             made = maps[sign]
             # An unsigned map is its own absolute: the same observations stand in both rankings. What is made from
@@ -231,55 +258,7 @@ class _Planner:
             raise UserError("these cells can't be run:\n  " + "\n  ".join(self.refusals))
         if not self.cells:
             raise PluginError(self.broken[0].reason)
-        return Plan(tuple(self.cells), tuple(self.skipped), tuple(self.broken), self.settings)
-
-
-class _MapsOf:
-    """The maps jobs of one model, each explainer once, so that `inverted:vinet` shares the maps of `vinet`."""
-
-    def __init__(self, store: Store, settings: Settings, model: ModelJob, shared: PredictionsJob) -> None:
-        self._store, self._settings, self._model, self._shared = store, settings, model, shared
-        self._made: dict[tuple[str, bool], MapsJob] = {}
-
-    def of(self, choice: Choice, absolute: bool = False) -> MapsJob:
-        """The maps; `absolute` matters only for those made from signed maps of another explainer."""
-        if absolute and (choice.inner is None or not self.of(choice).innermost.explainer.signed):
-            return self.of(choice)
-        key = (choice.label, absolute)
-        if key not in self._made:
-            self._made[key] = self._make(choice, absolute)
-        return self._made[key]
-
-    def _make(self, choice: Choice, absolute: bool) -> MapsJob:
-        explainer: Explainer = choice.create()
-        made_of = MadeOf(self.of(choice.inner, absolute), absolute) if choice.inner is not None else None
-        state = ExplainerJob(self._store, self._settings, choice, self._model, explainer) if explainer.trained else None
-        predictions = made_of.maps.predictions if made_of else self._shared
-        if state is not None and _scores_itself(choice):
-            subject: Subject = OwnClassifier(state)
-            calibration = CalibrationJob(self._store, self._settings, subject, self._model.data)
-            predictions = PredictionsJob(self._store, self._settings, calibration)
-        return MapsJob(self._store, self._settings, choice, explainer, state, predictions, self._model, made_of)
-
-
-def _scores_itself(choice: Choice) -> bool:
-    if choice.inner is not None:
-        return _scores_itself(choice.inner)
-    return getattr(choice.options, "subject", "shared") == "self"
-
-
-def _unsupported(maps: MapsJob, model: ModelJob) -> str:
-    """Why the explainer can't explain the model, or an empty string."""
-    if maps.inner is not None:
-        return _unsupported(maps.inner, model)
-    if type(maps.explainer).supports is Explainer.supports:
-        return ""
-    try:
-        return maps.explainer.supports(model.fresh(), model.data.info) or ""
-    except XbenchError as error:
-        return str(error)
-    except Exception as error:
-        return f"{maps.choice.entry.owner} raised in supports: {type(error).__name__}: {error}"
+        return Plan(tuple(self.cells), tuple(self.skipped), tuple(self.broken), self.settings, tuple(self.views))
 
 
 def _misfit(metric: Metric, choice: Choice, explainer: Explainer, data: DataJob) -> str:

@@ -18,12 +18,16 @@ _COMPUTING = (
     "contracts",
     "jobs",
     "folding.py",
+    "gate.py",
     "mapped.py",
+    "operations.py",
+    "passes.py",
     "samples.py",
     "scoring.py",
     "seeding.py",
     "session.py",
     "training.py",
+    "views.py",
 )
 _LIBRARIES = (
     "torch",

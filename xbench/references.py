@@ -17,6 +17,7 @@ from xbench.errors import PluginError, UserError, XbenchError
 from xbench.options import Options, parse_options
 from xbench.provenance import file_digest, source_digest
 from xbench.registry import Entry, Registry
+from xbench.specs import ExplainerSpec
 
 _OPTIONS = re.compile(r"[A-Za-z_]\w*=")
 _NEXT_OPTION = re.compile(r",(?=[A-Za-z_]\w*=)")
@@ -119,6 +120,8 @@ def choose(kind: str, reference: str | Mapping[str, Any], registry: Registry) ->
         rest, written = _trailing_options(rest)
     else:
         written, rest = (rest, "") if _OPTIONS.match(rest) else ("", rest)
+    if not rest and isinstance(entry.spec, ExplainerSpec):
+        rest = entry.spec.default
     _check_argument(entry, rest)
     values |= _parse_pairs(written, entry)
     inner = choose("explainer", rest, registry) if entry.spec.argument == "explainer" else None

@@ -17,15 +17,15 @@ import numpy as np
 import xbench
 from xbench.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2
 """The schema number of every file this module writes; raised with each change of a file's meaning or columns."""
 
 Status = Literal["ok", "failed", "skipped"]
 Record = dict[str, Any]
 
-ROW_UPGRADES: dict[int, Callable[[Record], Record]] = {}
+ROW_UPGRADES: dict[int, Callable[[Record], Record]] = {1: lambda row: row | {"same_as": ""}}
 """From schema n to n + 1: a row of text cells, as read from the CSV file."""
-HEADER_UPGRADES: dict[int, Callable[[Record], Record]] = {}
+HEADER_UPGRADES: dict[int, Callable[[Record], Record]] = {1: lambda header: header}
 """From schema n to n + 1: the JSON object of the header."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what makes a spreadsheet execute a cell (OWASP, "CSV injection")
@@ -55,6 +55,7 @@ class ScoreRow:
         rank: Best possible rank among the explainers of this dataset, model, metric and sign; 0 where it has none.
         rank_high: Worst possible rank.
         rank_set: The explainers it can't be told from.
+        same_as: An explainer that gives the same maps of this model: they are one method here and share their ranks.
         seed: Of the run.
         seconds_fit: Spent on training the explainer.
         seconds_maps: Spent on the maps of the split.
@@ -91,6 +92,7 @@ class ScoreRow:
     rank: int
     rank_high: int
     rank_set: tuple[str, ...]
+    same_as: str
     seed: int
     seconds_fit: float
     seconds_maps: float

@@ -13,6 +13,7 @@ import numpy as np
 from xbench.artifacts import Store
 from xbench.errors import PluginError, XbenchError
 from xbench.jobs.base import Job
+from xbench.likeness import same_maps
 from xbench.plan import Cell, Plan
 from xbench.provenance import digest
 from xbench.results import ScoreRow
@@ -126,7 +127,17 @@ def score_cells(plan: Plan, failures: Failures, count: int, progress: Progress) 
                 rows[index], replicates[index] = _valued(rows[index], cell, drawn[fingerprint])
             bar.advance()
     for members in _ranked_together(plan.cells, rows, replicates):
-        _add_ranks(members, rows, replicates)
+        repeated = _repeated(members, plan.cells)
+        _add_ranks([index for index in members if index not in repeated], rows, replicates)
+        for index, first in repeated.items():
+            ranked = rows[first]
+            rows[index] = dataclasses.replace(
+                rows[index],
+                rank=ranked.rank,
+                rank_high=ranked.rank_high,
+                rank_set=ranked.rank_set,
+                same_as=ranked.explainer,
+            )
     return [
         ScoredCell(cell, rows[index], failures.get(cell.observations.fingerprint))
         for index, cell in enumerate(plan.cells)
@@ -155,6 +166,7 @@ def _bare_row(cell: Cell, plan: Plan, reason: str) -> ScoreRow:
         rank=0,
         rank_high=0,
         rank_set=(),
+        same_as="",
         seconds_fit=0.0,
         seconds_maps=0.0,
         seconds_metric=0.0,
@@ -187,6 +199,7 @@ def broken_rows(plan: Plan) -> list[ScoreRow]:
             sign="original",
             target=settings.target,
             rank_set=(),
+            same_as="",
             seed=settings.seed,
             device=settings.device,
             precision=settings.precision,
@@ -238,6 +251,19 @@ def _ranked_together(
         if index in replicates:
             groups.setdefault((cell.maps.predictions.fingerprint, rows[index].card), []).append(index)
     return list(groups.values())
+
+
+def _repeated(members: list[int], cells: Sequence[Cell]) -> dict[int, int]:
+    """The cells whose maps are those of an earlier one, to that one: the user's explainers come before controls."""
+    ordered = sorted(members, key=lambda index: cells[index].control)
+    jobs = [cells[index].maps for index in ordered]
+    where: dict[str, int] = {}
+    for index, job in zip(ordered, jobs, strict=True):
+        where.setdefault(job.fingerprint, index)
+    same = same_maps(jobs)
+    return {
+        index: where[same[job.fingerprint]] for index, job in zip(ordered, jobs, strict=True) if job.fingerprint in same
+    }
 
 
 def _add_ranks(members: list[int], rows: dict[int, ScoreRow], replicates: Mapping[int, np.ndarray]) -> None:

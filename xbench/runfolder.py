@@ -19,12 +19,14 @@ from xbench.config import RunConfig
 from xbench.errors import ArtifactError
 from xbench.jobs.base import Job
 from xbench.jobs.maps import ExplainerJob, MapsJob
+from xbench.jobs.views import ViewJob
 from xbench.observations import ObservationCell, observations_path, write_observations
 from xbench.provenance import environment
 from xbench.report import (
     CurveSeries,
     GalleryItem,
     Overlay,
+    class_views,
     gallery,
     perturbation_curves,
     score_chart,
@@ -58,6 +60,7 @@ def write_run(
         _write_observations(run.scored, partial)
         with progress.task("drawing figures") as bar:
             _draw(run.scored, partial, bar.note)
+            _draw_views(run.plan.views, partial / "models")
         header = replace(_header(config, run), wall_seconds=time.perf_counter() - run.began)
         write_header(header, partial / "run.json")
         out = _put_in_place(partial, out)
@@ -208,6 +211,16 @@ def _draw_training(good: Sequence[ScoredCell], folder: Path) -> None:
         if history:
             stem = folder / _file_name(job.kind, job.label, job.fingerprint[:6])
             training_curves(stem, f"Training of {job.kind} {job.label}", history)
+
+
+def _draw_views(views: Sequence[ViewJob], folder: Path) -> None:
+    for job in views:
+        if job.store.has(job):  # it may have failed, and a run goes on without
+            folder.mkdir(exist_ok=True)
+            data, found = job.model.data, job.found
+            stem = folder / _file_name(data.label, job.label)
+            title = f"What each class of {job.label} likes to see, {data.label}"
+            class_views(stem, title, data.info.classes, found.images, found.scores, found.probabilities)
 
 
 def _draw_gallery(members: Sequence[ScoredCell], stem: Path) -> None:

@@ -41,6 +41,7 @@ class Batch:
         has_mask: bool (N,), whether an expert outlined the sample.
         seeds: int64 (N,), one per sample, from the run's seed and the sample's id: what is random about a sample is
             drawn from its own seed, so it does not depend on the other samples of the batch.
+        feature: (N, ...), what the explainer's or metric's `feature` makes of each image; None where it asks for none.
     """
 
     images: torch.Tensor
@@ -50,6 +51,7 @@ class Batch:
     masks: torch.Tensor
     has_mask: torch.Tensor
     seeds: torch.Tensor
+    feature: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,6 +60,7 @@ class Batch:
         """The same batch with its tensors on `device` (non-blocking from pinned memory)."""
         moved = {
             name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("images", "labels", "masks", "has_mask", "seeds")
+            for name in ("images", "labels", "masks", "has_mask", "seeds", "feature")
+            if getattr(self, name) is not None
         }
         return replace(self, **moved)

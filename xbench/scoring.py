@@ -31,7 +31,7 @@ _BUDGET = 2.0  # seconds for timing layouts, and again for timing batches, as fa
 #     1e-6 + 1e-5 x the largest logit of the probe.
 # The original's own rounding, measured against float64, is 3e-7 to 6e-6 of its largest logit (22 timm architectures),
 # and a copy need not be better; a wrongly folded layer is off by 1e-3 or more.
-_ABSOLUTE, _RELATIVE = 1e-6, 1e-5
+ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE = 1e-6, 1e-5
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def _is_equal(candidate: _Copy, channels_last: bool, probe: torch.Tensor, refere
         raise
     except Exception:
         return False
-    tolerance = _ABSOLUTE + _RELATIVE * float(reference.abs().max())
+    tolerance = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * float(reference.abs().max())
     return logits.shape == reference.shape and _largest_difference(logits, reference) <= tolerance
 
 

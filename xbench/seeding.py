@@ -64,6 +64,24 @@ def uniform_field(seeds: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return (_shift(state, 40).to(torch.float32) * 2.0**-24).view(len(seeds), *shape)
 
 
+def normal_field(seeds: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Standard normal noise, a field per seed: `uniform_field` through the inverse of the distribution function.
+
+    Args:
+        seeds: int64 (N,).
+        shape: Shape of one field.
+
+    Returns:
+        float32 (N, *shape), within +-5.4.
+    """
+    import torch
+
+    # The middle of each step of 2^-23 between -1 and 1, where the inverse is infinite; exact in float32.
+    middle = (2 * uniform_field(seeds, shape) - 1) + 2.0**-24
+    normal: torch.Tensor = torch.erfinv(middle) * 2.0**0.5
+    return normal
+
+
 def _shift(value: torch.Tensor, bits: int) -> torch.Tensor:
     """Logical right shift of int64 (torch's is arithmetic)."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)

@@ -45,6 +45,11 @@ class Spec:
             if path.count(":") != 1:
                 raise PluginError(f"{self.kind} {self.name}: {path!r} is not of the form 'package.module:Name'")
 
+    @property
+    def usage(self) -> str:
+        """How it is written: `timm:<a timm classifier>`; in brackets what may be left out."""
+        return f"{self.name}:<{self.argument}>" if self.argument else self.name
+
     def load(self) -> Any:
         """The factory: called with (options, argument).
 
@@ -101,9 +106,18 @@ class ExplainerSpec(Spec):
         control: It must lose (or, for the expert's mask, shows what the mask is worth); marked so in every table.
         joins: "run": it joins every run by itself; "explainer": it joins every explainer of the user's (as
             `inverted:<explainer>`); "no": only when asked for.
+        default: The argument taken where none is given (`xrai` is `xrai:integrated-gradients-bw`).
+        model: What it needs of a model, in words ("ReLU activations"); empty for nothing.
     """
 
     kind: ClassVar[str] = "explainer"
 
     control: bool = False
     joins: Literal["no", "run", "explainer"] = "no"
+    default: str = ""
+    model: str = ""
+
+    @property
+    def usage(self) -> str:
+        """How it is written; in brackets what may be left out."""
+        return f"{self.name}[:<{self.argument}>]" if self.default else super().usage

@@ -11,7 +11,7 @@ from torch import nn
 
 from xbench import Batch, DatasetInfo, Explainer, MapTransform
 from xbench.seeding import derive, uniform_field
-from xbench_baselines.options import BlurredOptions, CentreOptions
+from xbench_baselines.options.controls import BlurredOptions, CentreOptions
 
 _RANDOM_STREAM = derive(0, "random maps")
 

@@ -18,7 +18,7 @@ from xbench.testing import checks_for, parametrize_with_checks
 from xbench.testing.networks import ConvNetwork, LinearNetwork
 from xbench_baselines.controls import Blurred, Centre, Constant, Edges, Inverted, Mask, Random
 from xbench_baselines.gradients import Gradient
-from xbench_baselines.options import BlurredOptions, CentreOptions
+from xbench_baselines.options.controls import BlurredOptions, CentreOptions
 
 INFO = DatasetInfo("toy", ("a", "b"), 1, (8, 8), has_masks=True)
 

@@ -16,10 +16,14 @@ def planned(tmp_path):
     specs = [*fakes.xbench_datasets(), *fakes.xbench_models()]
     strangers = [Entry(spec, "stranger", "1.0") for spec in specs]
     strangers.append(Entry(ExplainerSpec("picky", "s", factory="xbench_baselines.controls:Mask"), "stranger", "1.0"))
+    smoothed = ExplainerSpec(
+        "smoothed", "s", factory="xbench_baselines.controls:Blurred", argument="explainer", default="input-x-gradient"
+    )
+    strangers.append(Entry(smoothed, "stranger", "1.0"))
     registry = Registry.collect([*discover().entries.values(), *strangers])
 
     def plan(**words):
-        config = read_config(None, {"dataset": ("fake",), "model": ("tiny",)} | words)
+        config = read_config(None, {"dataset": ("fake",), "model": ("tiny",), "model_view": False} | words)
         return make_plan(config, registry, Store(tmp_path))
 
     return plan
@@ -111,3 +115,45 @@ def test_a_fingerprint_changes_with_what_determines_it_and_nothing_else(planned,
     before = fingerprints(planned(explainer=("gradient",), controls=False))
     after = fingerprints(planned(explainer=("gradient",), controls=False, **changed))
     assert {kind for kind in before if before[kind] != after[kind]} == kinds
+
+
+def test_all_is_every_explainer_that_fits_and_the_others_are_said(planned):
+    plan = planned(explainer=("all",), dataset=("fake:masks=false",))
+    labels = {cell.explainer.label for cell in plan.cells if not cell.control}
+    registry = discover()
+    names = [entry.spec.name for entry in registry.of_kind("explainer") if not entry.spec.control]
+    refused = {text.partition(" ")[0] for text in plan.skipped}
+    assert {label.partition(":")[0] for label in labels | refused} >= set(names) | {"smoothed", "picky", "mask"}
+    assert not labels & refused
+    assert "picky" in refused
+    assert "gradient" in labels
+    # What is made of a refused explainer's maps goes with it, in silence.
+    assert not any(text.startswith(("inverted:", "blurred:")) for text in plan.skipped)
+    assert {f"inverted:{label}" for label in labels} - {"inverted:gradient"} <= {c.explainer.label for c in plan.cells}
+
+
+def test_an_explainer_named_beside_all_is_there_once_and_must_fit(planned):
+    plan = planned(explainer=("all", "input-x-gradient"), controls=False)
+    assert _labels(plan).count("input-x-gradient") == 1
+    with pytest.raises(UserError, match="no expert masks"):
+        planned(explainer=("all", "picky"), dataset=("fake:masks=false",), controls=False)
+
+
+def test_an_explainer_of_an_explainer_has_a_default(planned):
+    assert _labels(planned(explainer=("smoothed",), controls=False)) == ["smoothed:input-x-gradient"]
+    assert _labels(planned(explainer=("smoothed:gradient",), controls=False)) == ["smoothed:gradient"]
+    with pytest.raises(UserError, match="inverted needs an argument"):
+        planned(explainer=("inverted",))
+
+
+def test_a_feature_is_made_once_for_all_who_ask(planned):
+    plan = planned(explainer=("lime", "kernelshap", "feature-ablation"), controls=False, sign="both")
+    kinds = [job.kind for job in plan.jobs]
+    assert kinds.count("maps") == 3
+    assert kinds.count("feature") == 1
+
+
+def test_a_picture_of_each_model_joins_unless_it_is_not_wanted(planned):
+    words = {"explainer": ("gradient",), "metric": ("fidelity",), "model": ("tiny", "tiny:width=4"), "controls": False}
+    assert [job.kind for job in planned(**words, model_view=True).jobs].count("view") == 2
+    assert "view" not in [job.kind for job in planned(**words).jobs]

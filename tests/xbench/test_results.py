@@ -33,6 +33,7 @@ ROW = ScoreRow(
     rank=1,
     rank_high=2,
     rank_set=("vinet", "blurred:gradient"),
+    same_as="",
     seed=0,
     seconds_fit=80.5,
     seconds_maps=1.25,

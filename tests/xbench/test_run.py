@@ -9,7 +9,7 @@ import pytest
 from xbench.results import read_header, read_scores
 
 STRANGER = """
-    from xbench import DatasetSpec, Explainer, ExplainerSpec, Metric, MetricSpec, Options, hookimpl
+    from xbench import DatasetSpec, Explainer, ExplainerSpec, ImageFeature, Metric, MetricSpec, Options, hookimpl
     from xbench.testing import fakes
     from xbench.testing.fakes import FakeDataset, FakeOptions, xbench_models
 
@@ -23,6 +23,9 @@ STRANGER = """
         for name, factory in (("raising", "Raising"), ("nan", "Nan"), ("flat", "Flat"), ("unmakeable", "Unmakeable")):
             yield ExplainerSpec(name, "at fault", factory=f"stranger:{factory}")
         yield ExplainerSpec("refusing", "never fits", factory="stranger:Refusing")
+        yield ExplainerSpec("late", "fits no trained model", factory="stranger:Late")
+        yield ExplainerSpec("twofold", "the gradient twice as large", factory="stranger:Twofold")
+        yield ExplainerSpec("median", "above the image's median", factory="stranger:AboveMedian")
 
     class Hollow(FakeDataset):
         # Its test split is empty, or lacks a class.
@@ -68,6 +71,39 @@ STRANGER = """
         def __init__(self, options):
             raise RuntimeError("in the constructor")
 
+    class Late(Explainer):
+        def supports(self, model, info):
+            moved = any(buffer.dtype.is_floating_point and buffer.ne(0).any() for name, buffer in model.named_buffers()
+                        if "running_mean" in name)
+            return "its batch norms have moved" if moved else None
+
+        def attribute(self, model, images, targets):
+            return images[:, 0]
+
+    class Twofold(Explainer):
+        def attribute(self, model, images, targets):
+            from xbench.passes import gradients
+
+            return 2 * gradients(model, images, targets).sum(1)
+
+    class Median(ImageFeature):
+        def __init__(self):
+            super().__init__("median", {}, "float32")
+
+        def shape(self, spatial):
+            return (1,)
+
+        def compute(self, image):
+            import numpy as np
+
+            return np.median(image, keepdims=True)[0, 0]
+
+    class AboveMedian(Explainer):
+        feature = Median()
+
+        def attribute_batch(self, model, batch, targets):
+            return batch.images.sum(1) - batch.feature[:, :, None]
+
     class Refusing(Explainer):
         def supports(self, model, info):
             return "it has no such layer"
@@ -111,7 +147,7 @@ def test_a_run_leaves_a_table_and_a_whole_folder(tiny, tmp_path):
     frame = pd.read_parquet(folder / "observations" / "fidelity.parquet")
     assert len(frame) == sum(row.n for row in rows)
     assert frame["target"].isin([0, 1]).all()
-    for name in ("scores", "curves", "training", "gallery"):
+    for name in ("scores", "curves", "training", "gallery", "models"):
         for ending in (".png", ".svg"):
             assert list((folder / name).glob(f"*{ending}")), (name, ending)
     assert not list(tmp_path.glob(".run*"))
@@ -291,3 +327,36 @@ def test_a_file_says_the_same_as_the_line(tiny, tmp_path):
     (tmp_path / "study.toml").write_text('explainer = ["gradient"]\nout = "file"\n')
     assert tiny("--config", "study.toml").returncode == 0
     assert (tmp_path / "line" / "scores.csv").read_bytes() == (tmp_path / "file" / "scores.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_explainers_with_the_same_maps_share_one_rank(tiny, tmp_path):
+    done = tiny("--explainer", "twofold", "--explainer", "input-x-gradient", "--sign", "both", "--out", "run")
+    assert done.returncode == 0, done.stderr
+    rows = read_scores(tmp_path / "run" / "scores.csv")
+    same = {row.explainer: row.same_as for row in rows if row.same_as}
+    assert same == {"gradient": "twofold"}
+    for sign in ("original", "absolute"):
+        ranked = {row.explainer: row for row in rows if row.sign == sign}
+        assert ranked["gradient"].rank == ranked["twofold"].rank
+        assert ranked["gradient"].rank_set == ranked["twofold"].rank_set
+        assert "gradient" not in ranked["twofold"].rank_set
+        assert ranked["gradient"].value == pytest.approx(ranked["twofold"].value, abs=1e-6)
+        # A method under two names does not take two places.
+        assert max(row.rank_high for row in ranked.values()) == len(ranked) - 1
+    assert "gradient = twofold" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_trained_model_is_asked_again_and_a_feature_is_made(tiny, tmp_path):
+    model = ("--model", "tiny:epochs=2,batch_norm=true")
+    done = tiny(*model, "--explainer", "late", "--explainer", "median", "--no-controls", "--out", "run")
+    assert done.returncode == 2
+    rows = {row.explainer: row for row in read_scores(tmp_path / "run" / "scores.csv")}
+    assert rows["late"].status == "failed"
+    assert "its batch norms have moved" in rows["late"].reason
+    assert rows["median"].status == "ok"
+    (made,) = (tmp_path / "cache" / "artifacts" / "feature").glob("*/features.npy")
+    maps = list((tmp_path / "cache" / "artifacts" / "maps").glob("*/maps.npy"))
+    assert np.load(made).shape == (12, 1)
+    assert any(abs(np.median(np.load(path)[0])) < 1e-6 for path in maps)

@@ -2,8 +2,10 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from xbench.seeding import derive, generator, isolated, sample_seeds, uniform_field
+from xbench import seeding
+from xbench.seeding import derive, generator, isolated, normal_field, sample_seeds, uniform_field
 
 
 def _splitmix64(seed, index):
@@ -57,3 +59,20 @@ def test_isolated_gives_torchs_generator_back_as_it_was():
     with isolated(1, "x"):
         assert torch.equal(torch.rand(3), first)
     assert torch.equal(torch.rand(2, generator=generator(1, "y")), torch.rand(2, generator=generator(1, "y")))
+
+
+def test_normal_field_is_standard_normal():
+    field = normal_field(torch.from_numpy(sample_seeds(0, [f"image {index}" for index in range(16)])), (64, 64))
+    assert field.shape == (16, 64, 64)
+    assert bool(torch.isfinite(field).all())
+    assert stats.kstest(field.numpy().ravel(), "norm").pvalue > 0.001
+    assert torch.equal(normal_field(torch.tensor([7]), (4,)), normal_field(torch.tensor([3, 7]), (4,))[1:])
+
+
+def test_normal_field_is_finite_at_both_ends(monkeypatch):
+    ends = torch.tensor([[0.0, 1 - 2.0**-24, 0.5]])
+    monkeypatch.setattr(seeding, "uniform_field", lambda seeds, shape: ends)
+    low, high, middle = normal_field(torch.tensor([0]), (3,))[0].tolist()
+    assert low == -high
+    assert 5 < high < 6
+    assert abs(middle) < 1e-6

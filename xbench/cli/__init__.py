@@ -16,6 +16,7 @@ _COMMANDS = {
     "run": "Score explainers with metrics and write a run folder.",
     "list": "List datasets, models, explainers and metrics.",
     "show": "Show one item: options, defaults, reference.",
+    "supports": "Try which explainers can explain which models.",
     "check": "Run the conformance checks on one item.",
     "cache": "List, size, verify or prune cached work.",
 }

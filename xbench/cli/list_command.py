@@ -26,9 +26,8 @@ def command(kind: str | None) -> None:
             table.add_column(column, overflow="fold")
         for entry in registry.of_kind(shown):
             spec = entry.spec
-            name = f"{spec.name}:<{spec.argument}>" if spec.argument else spec.name
             control = " (control)" if isinstance(spec, ExplainerSpec) and spec.control else ""
-            table.add_row(name, spec.summary + control, f"{entry.distribution} {entry.version}")
+            table.add_row(spec.usage, spec.summary + control, f"{entry.distribution} {entry.version}")
         console.print(table)
         console.print()
     if kind in (None, "broken"):

@@ -15,6 +15,7 @@ A reference is a name, with an argument or options behind colons:
 Examples:
   xbench run --explainer vinet --metric fidelity
   xbench run --explainer vinet --explainer gradient --sign both --model convnet --model timm:resnet18
+  xbench run --explainer all --metric fidelity --sign both
   xbench run --explainer vinet:subject=self --dataset lidc-phantom:size=96
   xbench run --explainer gradient --model convnet:weights=mine.safetensors --limit 40
   xbench run --config study.toml --seed 1 --dry-run
@@ -22,7 +23,9 @@ Examples:
 
 
 @click.command("run", epilog=_EPILOG, no_args_is_help=True)
-@click.option("--explainer", "-e", multiple=True, metavar="REF", help="Explainer to score; repeatable.")
+@click.option(
+    "--explainer", "-e", multiple=True, metavar="REF", help="Explainer to score; repeatable; all = every one that fits."
+)
 @click.option("--metric", "-m", multiple=True, metavar="REF", help="Metric; repeatable. [fidelity]")
 @click.option("--model", multiple=True, metavar="REF", help="Classifier to explain; repeatable. [convnet]")
 @click.option("--dataset", multiple=True, metavar="REF", help="Dataset; repeatable. [lidc-phantom]")
@@ -38,6 +41,7 @@ Examples:
 @click.option("--precision", type=click.Choice(["32", "bf16", "16"]), help="Of forward passes. [32]")
 @click.option("--batch-size", type=click.IntRange(min=1), help="For passes without gradients. [calibrated]")
 @click.option("--resamples", type=click.IntRange(min=100), help="Bootstrap resamples. [2000]")
+@click.option("--model-view/--no-model-view", default=None, help="Picture of what each class likes to see. [yes]")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. [xbench-runs/<time>]")
 @click.option("--cache", type=click.Path(path_type=Path), help="Cache folder. [$XBENCH_CACHE or the user's]")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with the same words; the command line wins.")

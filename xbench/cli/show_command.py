@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from xbench.specs import ExplainerSpec, Spec
+
 
 @click.command("show", epilog="\b\nExamples:\n  xbench show explainer vinet\n  xbench show dataset lidc-phantom")
 @click.argument("kind", type=click.Choice(["dataset", "model", "explainer", "metric"]))
@@ -22,8 +24,9 @@ def command(kind: str, name: str) -> None:
     console = Console()
     console.print(f"{kind} {spec.name}: {spec.summary}", style="bold", markup=False, highlight=False)
     for label, text in (
-        ("use", f"{spec.name}:<{spec.argument}>" if spec.argument else spec.name),
+        ("use", spec.usage),
         ("reference", spec.reference),
+        *_of_explainer(spec),
         ("needs", ", ".join(spec.requires)),
         ("from", f"{entry.distribution} {entry.version}, {spec.factory}"),
     ):
@@ -41,3 +44,10 @@ def command(kind: str, name: str) -> None:
     console.print()
     console.print(table)
     console.print(f"\nset them inline: {spec.name}:{rows[0]['name']}=...", markup=False, highlight=False)
+
+
+def _of_explainer(spec: Spec) -> list[tuple[str, str]]:
+    if not isinstance(spec, ExplainerSpec):
+        return []
+    alone = f"{spec.name} alone is {spec.name}:{spec.default}" if spec.default else ""
+    return [("", alone), ("a model", spec.model and f"needs {spec.model}")]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from xbench.contracts.dataset import DatasetInfo, Split
+    from xbench.contracts.feature import ImageFeature
     from xbench.samples import Batch
     from xbench.session import Session
 
@@ -37,6 +38,7 @@ class Explainer(ABC):
     Attributes:
         signed: Whether negative values mean evidence against the target. An unsigned map is its own absolute.
         self_explaining: Whether it brings a classifier of its own, so that `subject=self` makes sense.
+        feature: What it wants of each image in `batch.feature`, or None.
 
     Args:
         options: Validated options.
@@ -45,6 +47,7 @@ class Explainer(ABC):
 
     signed: bool = True
     self_explaining: bool = False
+    feature: ImageFeature | None = None
 
     def __init__(self, options: Options, argument: str = "") -> None:
         self.options = options
@@ -66,11 +69,15 @@ class Explainer(ABC):
         raise NotImplementedError
 
     def attribute_batch(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> torch.Tensor:
-        """For explainers that need more than images: the samples' seeds (stochastic ones), or the expert's masks."""
+        """For explainers that need more than images: the samples' seeds, their `feature`, or the expert's masks."""
         return self.attribute(model, batch.images, targets)
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:  # noqa: ARG002
-        """None, or the reason why this explainer can't explain `model`. Asked before anything runs."""
+        """None, or the reason why this explainer can't explain `model`.
+
+        Asked before anything runs, with the untrained model, and of the trained one before it is explained. Rule-based
+        explainers prove here that their rules take effect (`xbench.gate`).
+        """
         return None
 
     def fit(self, model: nn.Module, train: Split, validation: Split, info: DatasetInfo, session: Session) -> None:
@@ -119,26 +126,36 @@ class Explainer(ABC):
         """
         import dataclasses
 
-        private = dataclasses.replace(batch, images=batch.images.detach().clone())
+        import torch
+
+        private = self.ready(dataclasses.replace(batch, images=batch.images.detach().clone()))
         try:
             with undisturbed(model), isolated(derive(seed, name)):
                 maps = self.attribute_batch(model, private, targets)
-        except XbenchError:
+        except (XbenchError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             raise PluginError(f"{name} raised {type(error).__name__}: {error}") from error
         return _checked(maps, batch, name)
 
+    def ready(self, batch: Batch) -> Batch:
+        """The batch with the feature this explainer asks for, computed now where the harness did not bring it."""
+        return self.feature.join(batch) if self.feature is not None and batch.feature is None else batch
+
 
 class MapTransform(Explainer):
     """An explainer made of another one's finished maps (`inverted:gradient`): the inner maps are computed once for all.
 
-    The argument is a reference to the inner explainer; authors give `transform`.
+    The argument is a reference to the inner explainer; authors give `transform`, or `transform_batch`.
     """
 
     def transform(self, maps: torch.Tensor) -> torch.Tensor:
         """New maps from the inner explainer's: float32 (N, *spatial) -> float32 (N, *spatial)."""
         raise NotImplementedError
+
+    def transform_batch(self, maps: torch.Tensor, batch: Batch) -> torch.Tensor:  # noqa: ARG002
+        """For those that look at the images too, or at their `feature`."""
+        return self.transform(maps)
 
     def checked_transform(self, maps: torch.Tensor, batch: Batch, name: str) -> torch.Tensor:
         """`transform`, checked as `explain` checks.
@@ -146,8 +163,12 @@ class MapTransform(Explainer):
         Raises:
             PluginError: It raised, or gave maps of a wrong shape or with NaN or infinity.
         """
+        import torch
+
         try:
-            changed = self.transform(maps)
+            changed = self.transform_batch(maps, self.ready(batch))
+        except (XbenchError, torch.OutOfMemoryError):
+            raise
         except Exception as error:
             raise PluginError(f"{name} raised {type(error).__name__}: {error}") from error
         return _checked(changed, batch, name)

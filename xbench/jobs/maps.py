@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ import numpy as np
 from xbench.artifacts import Store
 from xbench.contracts.explainer import Explainer, MapTransform, check_target
 from xbench.contracts.model import class_scores
-from xbench.errors import PluginError, XbenchError
+from xbench.errors import PluginError, UserError, XbenchError
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.data import DataJob
+from xbench.jobs.feature import FeatureJob
 from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob
 from xbench.mapped import MappedArray, writing
 from xbench.references import Choice
@@ -140,6 +142,8 @@ class MapsJob(Job):
         self.inner = made_of.maps if made_of else None
         self.absolute = made_of is not None and made_of.absolute
         self.data: DataJob = model.data
+        feature = explainer.feature
+        self.feature = None if feature is None else FeatureJob(store, settings, feature, model.data)
 
     @property
     def label(self) -> str:
@@ -157,26 +161,41 @@ class MapsJob(Job):
 
     @property
     def upstream(self) -> tuple[Job, ...]:
-        if self.inner is not None:
-            return (self.inner,)
-        return (self.model, self.predictions, *((self.state,) if self.state else ()))
+        own = (self.inner,) if self.inner is not None else (self.model, self.predictions)
+        return (*own, *(job for job in (self.state, self.feature) if job is not None))
 
     def identity(self) -> dict[str, Any]:
         chosen = {"target": self.settings.target, "seed": self.settings.seed, "absolute": self.absolute}
         return self.choice.identity() | self.machine() | chosen
 
     def build(self, session: Session) -> None:
+        self._check_support()
         scored, targets = self.data.scored, self._choose_targets()
         np.save(session.folder / "targets.npy", targets)
         size = self.calibration.batch_size
         shape = (len(scored), *self.data.info.spatial)
         constant = 0
-        with writing(session.folder / MAPS, "<f4", shape) as out:
-            for maps in session.track(self._batches(size, targets), "explaining", -(-len(scored) // size)):
+        with (
+            writing(session.folder / MAPS, "<f4", shape) as out,
+            session.progress.task("explaining", len(scored)) as bar,
+        ):
+            for maps in self._batches(size, targets):
                 flat = maps.flatten(1)
                 constant += int((flat.amax(1) == flat.amin(1)).sum())
                 out.append(maps.cpu().numpy())
+                bar.advance(len(maps))
         session.facts["constant_maps"] = constant
+
+    def _check_support(self) -> None:
+        """Ask again, now that the model is trained: its weights may break what its layers allowed.
+
+        Raises:
+            UserError: The explainer can't explain this model.
+        """
+        if type(self.explainer).supports is not Explainer.supports:
+            reason = self.explainer.supports(self.model.module, self.data.info)
+            if reason:
+                raise UserError(f"{self.choice.label} can't explain {self.model.label} on {self.data.label}: {reason}")
 
     def _choose_targets(self) -> np.ndarray:
         import torch
@@ -190,17 +209,36 @@ class MapsJob(Job):
         return np.full(len(self.data.scored), rule, dtype=np.int64)
 
     def _batches(self, size: int, targets: np.ndarray) -> Iterator[torch.Tensor]:
+        """Maps of all samples in order, `size` at a time, halved for good when the device runs out of memory."""
         import torch
 
+        start = 0
+        while start < len(targets):
+            stop = min(start + size, len(targets))
+            try:
+                maps = self._maps_of(start, stop, targets)
+            except torch.OutOfMemoryError:
+                if stop - start == 1:
+                    raise
+                size = (stop - start + 1) // 2
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                continue
+            yield maps
+            start = stop
+
+    def _maps_of(self, start: int, stop: int, targets: np.ndarray) -> torch.Tensor:
+        import torch
+
+        batch = self.data.scored.batch(np.arange(start, stop))
+        if self.feature is not None:
+            batch = dataclasses.replace(batch, feature=torch.from_numpy(self.feature.features[start:stop]))
+        batch = batch.to(self.settings.device)
+        if self.inner is not None:
+            return self._transformed(batch, start)
+        wanted = torch.from_numpy(targets[start:stop]).to(self.settings.device)
         explainer = self.state.restored if self.state else self.explainer
-        model = self.model.module
-        for start, batch in zip(range(0, len(targets), size), self.data.scored.batches(size), strict=True):
-            there = batch.to(self.settings.device)
-            wanted = torch.from_numpy(targets[start : start + size]).to(self.settings.device)
-            if self.inner is not None:
-                yield self._transformed(there, start)
-            else:
-                yield explainer.explain(model, there, wanted, self.choice.entry.owner, self.settings.seed)
+        return explainer.explain(self.model.module, batch, wanted, self.choice.entry.owner, self.settings.seed)
 
     def _transformed(self, batch: Batch, start: int) -> torch.Tensor:
         import torch

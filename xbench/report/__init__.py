@@ -12,6 +12,7 @@ _PUBLIC = {
     "CurveSeries": "curves",
     "GalleryItem": "overlays",
     "Overlay": "overlays",
+    "class_views": "views",
     "gallery": "overlays",
     "perturbation_curves": "curves",
     "score_chart": "scores",
@@ -23,6 +24,7 @@ __all__ = [
     "CurveSeries",
     "GalleryItem",
     "Overlay",
+    "class_views",
     "gallery",
     "perturbation_curves",
     "score_chart",
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from xbench.report.overlays import gallery as gallery
     from xbench.report.scores import score_chart as score_chart
     from xbench.report.table import score_tables as score_tables
+    from xbench.report.views import class_views as class_views
 
 
 def __getattr__(name: str) -> Any:

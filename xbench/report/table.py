@@ -128,7 +128,9 @@ def _table_cells(row: ScoreRow) -> list[Text]:
     seconds = sum(spent for spent in (row.seconds_fit, row.seconds_maps, row.seconds_metric) if not math.isnan(spent))
     return [
         Text(row.ranks),
-        Text(row.explainer, style="" if row.control else "bold"),
+        Text.assemble(
+            (row.explainer, "" if row.control else "bold"), (f" = {row.same_as}" if row.same_as else "", "dim")
+        ),
         Text("control" if row.control else "own model" if row.subject == "self" else ""),
         Text(row.sign),
         Text(number(row.value)),

@@ -62,19 +62,20 @@ class _Trial:
 
     def explain(self, batch: Batch, targets: torch.Tensor, module: nn.Module | None = None) -> torch.Tensor:
         """As the harness asks."""
-        if isinstance(self.explainer, MapTransform):
-            return self.explainer.transform(_inner_maps(batch))
         try:
+            if isinstance(self.explainer, MapTransform):
+                return self.explainer.checked_transform(_inner_maps(batch), batch, "under test")
             return self.explainer.explain(module or self.module, batch, targets, "under test")
         except PluginError as error:
             raise AssertionError(str(error)) from error
 
     def attribute(self, batch: Batch, targets: torch.Tensor) -> None:
         """What the author wrote, without the harness that cleans up after it."""
+        ready = self.explainer.ready(batch)
         if isinstance(self.explainer, MapTransform):
-            self.explainer.transform(_inner_maps(batch))
+            self.explainer.transform_batch(_inner_maps(batch), ready)
         else:
-            self.explainer.attribute_batch(self.module, batch, targets)
+            self.explainer.attribute_batch(self.module, ready, targets)
 
 
 def _inner_maps(batch: Batch) -> torch.Tensor:

@@ -35,6 +35,7 @@ def row():
             "rank": 1,
             "rank_high": 2,
             "rank_set": (explainer,),
+            "same_as": "",
             "seconds_maps": 1.25,
             "seconds_metric": 2.0,
         }

@@ -1,0 +1,1 @@
+"""Options, by family; importable without torch."""

@@ -1,0 +1,256 @@
+"""Explanations by superpixels: one switched off at a time, or many at random and a linear model of what happens."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from xbench import Batch, DatasetInfo, Explainer
+from xbench.passes import forward
+from xbench.seeding import derive, uniform_field
+from xbench_baselines.occlusion import perturbed_scores
+from xbench_baselines.options.perturbation import (
+    FeatureAblationOptions,
+    KernelShapOptions,
+    LimeOptions,
+    SuperpixelOptions,
+)
+from xbench_baselines.superpixels import Superpixels
+
+_BLOCK = 1024  # coalitions held at a time
+
+
+class SuperpixelGame:
+    """v(z) = S_c(x where z_s = 1, x_off where z_s = 0): superpixels s are the players, a coalition z says who is on.
+
+    Args:
+        model: Class scores of images.
+        batch: N images with their superpixels, int (N, *spatial), in `feature`.
+        targets: int64 (N,).
+        fill: What a superpixel shows that is off: "mean", its own mean per channel, or "zero".
+
+    Attributes:
+        players: M of each image.
+    """
+
+    def __init__(self, model: nn.Module, batch: Batch, targets: torch.Tensor, fill: str) -> None:
+        if batch.feature is None:
+            raise ValueError("the batch has no superpixels")
+        self._images, self._targets = batch.images, targets
+        self._score = forward(model, batch.images)
+        self._labels = batch.feature.flatten(1).to(torch.int64)
+        self.players: list[int] = (self._labels.amax(1) + 1).tolist()
+        self._off = self._means() if fill == "mean" else torch.zeros_like(batch.images)
+
+    def values(self, which: torch.Tensor, on: torch.Tensor) -> torch.Tensor:
+        """The values v of R coalitions.
+
+        Args:
+            which: int64 (R,), the image of each.
+            on: bool (R, M), M at least that of their images.
+
+        Returns:
+            float64 (R,).
+        """
+
+        def perturb(rows: slice) -> torch.Tensor:
+            images = self._images[which[rows]]
+            shown = on[rows].gather(1, self._labels[which[rows]]).view(-1, 1, *images.shape[2:])
+            return torch.where(shown, images, self._off[which[rows]])
+
+        # In float64 from here: surrogates are fitted to differences of scores.
+        return perturbed_scores(self._score, self._images, self._targets[which], perturb).double()
+
+    def ends(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The values of nobody on and of all on, for each image: float64 (N,) and (N,)."""
+        which = torch.arange(len(self._images), device=self._images.device).repeat(2)
+        on = (which.new_tensor([0, 1]).repeat_interleave(len(self._images)) > 0)[:, None]
+        nobody, everybody = self.values(which, on.expand(-1, max(self.players))).chunk(2)
+        return nobody, everybody
+
+    def maps(self, worth: torch.Tensor) -> torch.Tensor:
+        """Each pixel carries what its superpixel is worth: (N, M) -> (N, *spatial)."""
+        return worth.gather(1, self._labels).view(len(worth), *self._images.shape[2:])
+
+    def _means(self) -> torch.Tensor:
+        """Every pixel replaced by its superpixel's mean per channel: (N, C, *spatial)."""
+        pixels = self._images.flatten(2).double()
+        labels = self._labels[:, None].expand_as(pixels)
+        shape = (*pixels.shape[:2], max(self.players))
+        total = pixels.new_zeros(shape).scatter_add_(2, labels, pixels)
+        size = pixels.new_zeros(shape).scatter_add_(2, labels, torch.ones_like(pixels))
+        return (total / size.clamp(min=1)).gather(2, labels).to(self._images.dtype).view_as(self._images)
+
+
+class _SuperpixelExplainer(Explainer):
+    """What a superpixel is worth, painted on its pixels."""
+
+    options: SuperpixelOptions
+
+    def __init__(self, options: SuperpixelOptions, argument: str = "") -> None:
+        super().__init__(options, argument)
+        self.feature = Superpixels(options.n_segments, options.compactness)
+
+    def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:  # noqa: ARG002
+        """Refuses images that SLIC does not cut up."""
+        axes = len(info.spatial)
+        return None if axes in (2, 3) else f"superpixels need images of 2 or 3 axes, not {axes}"
+
+    def attribute_batch(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> torch.Tensor:
+        """(N, *spatial), the same value all over a superpixel."""
+        game = SuperpixelGame(model, self.ready(batch), targets, self.options.fill)
+        return game.maps(self.worth(game, batch.seeds))
+
+    @abstractmethod
+    def worth(self, game: SuperpixelGame, seeds: torch.Tensor) -> torch.Tensor:
+        """(N, M), M the largest of the batch; what stands beyond an image's own players is never read."""
+
+
+class FeatureAblation(_SuperpixelExplainer):
+    """A_s = v(all on) - v(all on but s): what switching off one superpixel costs (`SuperpixelGame` says what off is).
+
+    Positive where it costs the target score; M + 1 passes an image. The leave-one-out value of the game, occlusion with
+    windows that follow the image. Not captum's, which takes one pass for each of the largest number of superpixels in
+    the batch, whatever the number of an image's own.
+    """
+
+    options: FeatureAblationOptions
+
+    def worth(self, game: SuperpixelGame, seeds: torch.Tensor) -> torch.Tensor:
+        """The drops."""
+        rows = torch.tensor(game.players, device=seeds.device) + 1  # all on, then one off after the other
+        which = torch.arange(len(rows), device=seeds.device).repeat_interleave(rows)
+        first = rows.cumsum(0) - rows
+        off = torch.arange(len(which), device=seeds.device) - first[which] - 1
+        values = game.values(which, off[:, None] != torch.arange(max(game.players), device=seeds.device))
+        drops = values.new_zeros((len(rows), max(game.players) + 1))
+        drops[which, off + 1] = values[first][which] - values
+        return drops[:, 1:]
+
+
+class Lime(_SuperpixelExplainer):
+    """Coefficients of a weighted ridge regression of v(z) on z (Ribeiro et al. 2016, equation 1 and section 3.4).
+
+    A = argmin over beta, with an intercept b that is not penalised, of
+        sum_i pi_i (v(z_i) - b - beta . z_i)^2 + alpha |beta|^2,  z_is ~ Bernoulli(1/2),
+        pi = exp(-D^2 / (2 width^2)),  D = 1 - cos(z, 1) = 1 - sqrt(|z| / M).
+    Positive where showing the superpixel raises the target score. As many samples, ridge and kernel as the authors'
+    `lime_image`, which compares coalitions; captum's kernel compares pixels, and there a superpixel that shows its mean
+    hardly turns the image, so that all weights are nearly 1.
+
+    Not captum's, which perturbs, weighs and stores sample after sample in Python, image after image.
+    """
+
+    options: LimeOptions
+
+    def worth(self, game: SuperpixelGame, seeds: torch.Tensor) -> torch.Tensor:
+        """The coefficients."""
+        worth = torch.zeros((len(seeds), max(game.players)), dtype=torch.float64, device=seeds.device)
+        for index, players in enumerate(game.players):
+            worth[index, :players] = self._coefficients(game, index, seeds[index : index + 1])
+        return worth
+
+    def _coefficients(self, game: SuperpixelGame, index: int, seed: torch.Tensor) -> torch.Tensor:
+        """Of one image: float64 (M,), from the normal equations, which do not grow with the samples."""
+        players = game.players[index]
+        penalty = torch.full((players + 1,), self.options.alpha, dtype=torch.float64, device=seed.device)
+        penalty[0] = 0  # the intercept
+        gram, moment = torch.diag(penalty), torch.zeros_like(penalty)
+        for on in self.coalitions(seed, players):
+            design = torch.cat([torch.ones_like(on[:, :1]), on], dim=1).double()
+            weighted = design * self._kernel(on)[:, None]
+            gram += weighted.T @ design
+            moment += weighted.T @ game.values(torch.full_like(on[:, 0], index, dtype=torch.int64), on)
+        solution: torch.Tensor = torch.linalg.solve(gram, moment)
+        return solution[1:]
+
+    def coalitions(self, seed: torch.Tensor, players: int) -> Iterator[torch.Tensor]:
+        """Of one image, in blocks: bool (r, M); a larger `n_samples` goes on from the same first ones."""
+        for start in range(0, self.options.n_samples, _BLOCK):
+            draws = uniform_field(seed ^ derive(0, "lime coalitions", start), (_BLOCK, players))[0]
+            yield draws[: self.options.n_samples - start] < 0.5
+
+    def _kernel(self, on: torch.Tensor) -> torch.Tensor:
+        distance = 1 - on.double().mean(1).sqrt()
+        return torch.exp(-(distance**2) / (2 * self.options.kernel_width**2))
+
+
+class KernelShap(_SuperpixelExplainer):
+    """Shapley values of the superpixels by regression (Lundberg & Lee 2017, theorem 2).
+
+    phi = argmin of sum_z k(z) (v(z) - v(0) - phi . z)^2 subject to sum(phi) = v(1) - v(0),
+        k(z) = (M - 1) / (binom(M, |z|) |z| (M - |z|)).
+    Positive where the superpixel adds to the target score; the values add up to S_c(x) - S_c(x_off) exactly. All
+    2^M - 2 coalitions are weighed where `n_samples` reaches so far, and the values are exact. Else coalitions are drawn
+    from k, each with its complement (Covert & Lee 2021), their sizes in exact proportion (systematic sampling), and
+    weigh the same.
+
+    Not captum's, which gives the two ends a weight of 10^6 instead of the constraint, draws one coalition after another
+    from the global generator, and never enumerates; nor shap's, which explains one image at a time in numpy.
+    """
+
+    options: KernelShapOptions
+
+    def worth(self, game: SuperpixelGame, seeds: torch.Tensor) -> torch.Tensor:
+        """The Shapley values."""
+        nobody, everybody = game.ends()
+        worth = torch.zeros((len(seeds), max(game.players)), dtype=torch.float64, device=seeds.device)
+        for index, players in enumerate(game.players):
+            gram = torch.zeros((players, players), dtype=torch.float64, device=seeds.device)
+            moment = torch.zeros_like(gram[0])
+            for on, weight in self.coalitions(seeds[index : index + 1], players):
+                values = game.values(torch.full_like(on[:, 0], index, dtype=torch.int64), on) - nobody[index]
+                weighted = on * weight[:, None]
+                gram += weighted.T @ on.double()
+                moment += weighted.T @ values
+            worth[index, :players] = _constrained(gram, moment, everybody[index] - nobody[index])
+        return worth
+
+    def coalitions(self, seed: torch.Tensor, players: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Of one image, in blocks: bool (r, M), neither empty nor full, and their weights, float64 (r,)."""
+        if 2**players - 2 <= self.options.n_samples:
+            return _all_coalitions(players, seed.device)
+        return _drawn_coalitions(seed, players, self.options.n_samples // 2)
+
+
+def _all_coalitions(players: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    kernel = [0.0] * (players + 1)
+    for size in range(1, players):
+        kernel[size] = (players - 1) / (math.comb(players, size) * size * (players - size))
+    weights = torch.tensor(kernel, dtype=torch.float64, device=device)
+    bits = torch.arange(players, device=device)
+    for start in range(1, 2**players - 1, _BLOCK):
+        numbers = torch.arange(start, min(start + _BLOCK, 2**players - 1), device=device)
+        on = (numbers[:, None] >> bits) & 1
+        yield on > 0, weights[on.sum(1)]
+
+
+def _drawn_coalitions(seed: torch.Tensor, players: int, pairs: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    sizes = torch.arange(1, players, dtype=torch.float64, device=seed.device)
+    share = 1 / (sizes * (players - sizes))  # of all coalitions of a size, by the kernel
+    below = (share.cumsum(0) / share.sum())[:-1]
+    jitter = uniform_field(seed ^ derive(0, "kernelshap sizes"), (1,))[0].double()
+    for start in range(0, pairs, _BLOCK // 2):
+        number = torch.arange(start, min(start + _BLOCK // 2, pairs), device=seed.device)
+        size = 1 + torch.searchsorted(below, (number + jitter) / pairs, right=True)
+        order = uniform_field(seed ^ derive(0, "kernelshap coalitions", start), (_BLOCK // 2, players))[0]
+        rank = order[: len(number)].argsort(dim=1, stable=True).argsort(dim=1)
+        on = rank < size[:, None]
+        both = torch.cat([on, ~on])
+        yield both, torch.ones(len(both), dtype=torch.float64, device=seed.device)
+
+
+def _constrained(gram: torch.Tensor, moment: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+    """The least phi . gram phi - 2 moment . phi with sum(phi) = total: float64 (M,).
+
+    phi = total / M + psi, where psi adds up to 0. The pseudo-inverse leaves at 0 what too few samples can't tell.
+    """
+    players = len(moment)
+    even = torch.full_like(moment, 1 / players) * total
+    centre = torch.eye(players, dtype=gram.dtype, device=gram.device) - 1 / players
+    inverse: torch.Tensor = torch.linalg.pinv(centre @ gram @ centre, rtol=1e-10, hermitian=True)
+    return even + centre @ (inverse @ (centre @ (moment - gram @ even)))

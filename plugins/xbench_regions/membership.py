@@ -1,0 +1,123 @@
+"""Which pixels lie in which region, once the regions are dilated and overlap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+_KEYS = 0x5EED  # seeds the random keys of regions
+
+
+@dataclass(frozen=True)
+class RegionSet:
+    """R overlapping regions of an image of H x W pixels, cut into A atoms.
+
+    An atom is the set of all pixels that lie in the same regions. Every region is a union of atoms, and so is whatever
+    any regions cover together: what is asked of regions can be asked of their few hundred or thousand atoms instead of
+    the pixels.
+
+    Attributes:
+        spatial: (H, W).
+        atoms: int64 (H * W,), the atom of each pixel.
+        sizes: float64 (A,), pixels of each atom.
+        incidence: float64 CSR (R, A), 1 where the region contains the atom.
+    """
+
+    spatial: tuple[int, int]
+    atoms: np.ndarray
+    sizes: np.ndarray
+    incidence: sparse.csr_array
+
+    @classmethod
+    def dilated(cls, labels: np.ndarray, radius: int) -> RegionSet:
+        """Every label of every scale as a region, dilated with the disk of all offsets up to `radius` long.
+
+        All is done on runs, stretches of pixels of one region along a row, for all regions of all scales at once: a
+        run dilated by a disk is one run, of another length, on each of the 2 radius + 1 rows around it.
+
+        Args:
+            labels: int (S, H, W), from 0 in each scale.
+            radius: In pixels; 0 leaves the regions as they are.
+
+        Returns:
+            R is the sum over scales of the largest label + 1. In the order of scales, then of labels; a label that no
+            pixel has is an empty region.
+        """
+        _, height, width = labels.shape
+        counts = labels.max(axis=(1, 2)).astype(np.int64) + 1
+        runs = _Runs.of(labels + (np.cumsum(counts) - counts)[:, None, None]).dilated(radius, height, width)
+        # Pixels of the same regions have the same sum of their regions' keys, modulo 2^64; two pixels of other regions
+        # have it with probability 2^-64. Comparing the sets themselves takes many times as long.
+        keys = np.random.default_rng(_KEYS).integers(2**64, size=int(counts.sum()), dtype=np.uint64)[runs.region]
+        change = np.zeros(height * width + 1, dtype=np.uint64)
+        np.add.at(change, runs.start, keys)
+        np.subtract.at(change, runs.stop, keys)
+        begins = np.flatnonzero(change[:-1])
+        lengths = np.diff(begins, append=height * width)
+        _, first, atoms = np.unique(np.cumsum(change)[begins], return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        atoms = np.argsort(order)[atoms]  # numbered in the order of their first pixels
+        incidence = runs.containing(begins[first[order]], int(counts.sum()))
+        return cls((height, width), np.repeat(atoms, lengths), np.bincount(atoms, weights=lengths), incidence)
+
+    def masks(self) -> np.ndarray:
+        """The regions themselves: bool (R, H, W)."""
+        inside: np.ndarray = self.incidence[:, self.atoms].toarray() > 0
+        return inside.reshape(-1, *self.spatial)
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Runs of pixels: int64 (K,) each; `start` and `stop` (exclusive) count pixels along the image, row after row."""
+
+    region: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+
+    @classmethod
+    def of(cls, regions: np.ndarray) -> _Runs:
+        """The longest runs, none over the end of a row, of (S, H, W) numbers of regions."""
+        _, height, width = regions.shape
+        begins = np.ones(regions.shape, dtype=bool)
+        begins[..., 1:] = regions[..., 1:] != regions[..., :-1]
+        first = np.flatnonzero(begins)
+        start = first % (height * width)
+        return cls(regions.ravel()[first], start, start + np.diff(first, append=regions.size))
+
+    def dilated(self, radius: int, height: int, width: int) -> _Runs:
+        """The runs of the dilated regions, by region, then by row."""
+        reach = np.arange(-radius, radius + 1)
+        longer = np.floor(np.sqrt(radius**2 - reach**2)).astype(np.int64)
+        row = self.start // width
+        left, right = self.start - row * width, self.stop - row * width
+        rows = row[:, None] + reach
+        inside = (rows >= 0) & (rows < height)
+        # All rows of all regions end to end on one line, a gap after each: runs touch only those of their own row.
+        line = (self.region[:, None] * height + rows) * (width + 1)
+        starts, stops = _united(
+            (line + np.maximum(left[:, None] - longer, 0))[inside],
+            (line + np.minimum(right[:, None] + longer, width))[inside],
+        )
+        region_row = starts // (width + 1)
+        region, row = np.divmod(region_row, height)
+        shift = row * width - region_row * (width + 1)
+        return _Runs(region, starts + shift, stops + shift)
+
+    def containing(self, pixels: np.ndarray, regions: int) -> sparse.csr_array:
+        """Which region contains which of some pixels, in ascending order: float64 CSR (regions, pixels), of 1."""
+        first, last = np.searchsorted(pixels, self.start), np.searchsorted(pixels, self.stop)
+        lengths = last - first
+        ends = np.cumsum(lengths)
+        columns = np.repeat(last - ends, lengths) + np.arange(ends[-1])
+        starts = np.append(0, np.cumsum(np.bincount(self.region, weights=lengths, minlength=regions)))
+        return sparse.csr_array((np.ones(len(columns)), columns, starts.astype(np.int64)), (regions, len(pixels)))
+
+
+def _united(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The union of intervals [start, stop) on a line, as intervals that do not touch, from left to right."""
+    order = np.argsort(starts)
+    starts, stops = starts[order], np.maximum.accumulate(stops[order])
+    begins = np.append(True, starts[1:] > stops[:-1])
+    return starts[begins], stops[np.append(begins[1:], True)]

@@ -1,0 +1,34 @@
+"""Options of XRAI's regions, and how they follow the size of the image."""
+
+from __future__ import annotations
+
+from xbench import Field, Options
+
+# The size for which the paper's authors chose their parameters, and to which they resize before they segment.
+REFERENCE_SIDE = 224
+_DILATION, _MIN_PIXEL_DIFF = 5, 50
+
+
+class XraiOptions(Options):
+    """Options of `xrai`. The authors' own values, not scaled: dilation=5, min_pixel_diff=50."""
+
+    dilation: int | None = Field(
+        None, ge=0, description="radius of the disk that dilates each region, in pixels; none: 5 per 224 of the side"
+    )
+    min_pixel_diff: int | None = Field(
+        None, ge=1, description="a region that adds fewer pixels is left out; none: 50 per 224 x 224 of the image"
+    )
+    scale: float = Field(1.0, gt=0, description="multiplies the six scales of Felzenszwalb: larger for larger regions")
+    sigma: float = Field(0.8, ge=0, description="blur before the segmentation, in pixels of 224 x 224")
+    min_size: int = Field(150, ge=1, description="smallest region, in pixels of 224 x 224")
+
+    def radius(self, spatial: tuple[int, ...]) -> int:
+        """`dilation` for images of (H, W) pixels."""
+        return round(_DILATION * min(spatial) / REFERENCE_SIDE) if self.dilation is None else self.dilation
+
+    def min_new_pixels(self, spatial: tuple[int, ...]) -> int:
+        """`min_pixel_diff` for images of (H, W) pixels."""
+        if self.min_pixel_diff is not None:
+            return self.min_pixel_diff
+        height, width = spatial
+        return max(1, round(_MIN_PIXEL_DIFF * height * width / REFERENCE_SIDE**2))

@@ -1,0 +1,66 @@
+"""`xbench supports`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    "supports",
+    epilog="\b\nExamples:\n  xbench supports --model timm:resnet50\n"
+    "  xbench supports --model convnet --model timm:vgg16 --explainer lrp-epsilon --explainer gradcam\n"
+    "  xbench supports --model timm:densenet121 --channels 3 --size 224 --markdown table.md",
+)
+@click.option("--model", "models", multiple=True, required=True, metavar="REF", help="Classifier; can be repeated.")
+@click.option(
+    "--explainer", "explainers", multiple=True, metavar="REF", help="Explainer; can be repeated.  [default: all]"
+)
+@click.option("--size", default=64, show_default=True, help="Side of the images, in pixels.")
+@click.option("--channels", multiple=True, type=int, default=(1,), help="Of the images; can be repeated. [1]")
+@click.option("--classes", default=2, show_default=True, help="Classes.")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Write the table into a file too.")
+def command(
+    models: tuple[str, ...],
+    explainers: tuple[str, ...],
+    size: int,
+    channels: tuple[int, ...],
+    classes: int,
+    markdown: Path | None,
+) -> None:
+    """Try which explainers can explain which models, on random images; nothing is trained.
+
+    Where one can't, its reason is given.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    from xbench.compatibility import markdown as as_markdown
+    from xbench.compatibility import verdicts
+    from xbench.contracts.dataset import DatasetInfo
+    from xbench.discovery import discover
+    from xbench.plan import all_explainers
+    from xbench.references import choose
+
+    registry = discover()
+    named = [choose("explainer", reference, registry) for reference in explainers if reference != "all"]
+    chosen = named or all_explainers(registry)
+    subjects = [choose("model", reference, registry) for reference in models]
+    names = tuple(f"class {index}" for index in range(classes))
+    console, found = Console(), []
+    for count in channels:
+        info = DatasetInfo("random", names, count, (size, size))
+        for subject in subjects:
+            title = f"{subject.label}, {count} x {size} x {size}, {classes} classes"
+            console.print(title, style="bold", markup=False, highlight=False)
+            for verdict in verdicts(chosen, [subject], info):
+                found.append(verdict)
+                word = "[green]yes[/]" if verdict.works else "[yellow]no [/]"
+                line = f"{verdict.explainer:<32} {verdict.reason}".rstrip()
+                console.print(" ", word, escape(line), highlight=False)
+    if markdown is not None:
+        words = [*(f"--model {model}" for model in models), *(f"--explainer {name}" for name in explainers)]
+        words += [f"--size {size}", *(f"--channels {count}" for count in channels), f"--classes {classes}"]
+        page = as_markdown(found, " ".join(["xbench supports", *words, f"--markdown {markdown}"]))
+        markdown.write_text(page, encoding="utf-8")

@@ -1,0 +1,62 @@
+"""What is made of each scored image alone, once for all explainers and signs that ask for it."""
+
+from __future__ import annotations
+
+import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from xbench.artifacts import Store
+from xbench.contracts.feature import ImageFeature
+from xbench.jobs.base import Job, Settings
+from xbench.jobs.data import DataJob
+from xbench.mapped import MappedArray, writing
+from xbench.provenance import source_digest
+from xbench.session import Session
+
+FEATURES = "features.npy"
+
+
+class FeatureJob(Job):
+    """One feature of the scored images: features.npy (N, ...)."""
+
+    kind = "feature"
+
+    def __init__(self, store: Store, settings: Settings, feature: ImageFeature, data: DataJob) -> None:
+        super().__init__(store, settings)
+        self.feature, self.data = feature, data
+
+    @property
+    def label(self) -> str:
+        return f"{self.feature.name} of {self.data.label}"
+
+    @property
+    def upstream(self) -> tuple[Job, ...]:
+        return (self.data,)
+
+    def identity(self) -> dict[str, Any]:
+        source = source_digest(type(self.feature).__module__)
+        chosen = {"split": self.settings.split, "limit": self.settings.limit}
+        return {"name": self.feature.name, "parameters": self.feature.parameters, "source": source} | chosen
+
+    def build(self, session: Session) -> None:
+        scored, workers = self.data.scored, os.cpu_count() or 1
+        shape = (len(scored), *self.feature.shape(self.data.info.spatial))
+        with (
+            writing(session.folder / FEATURES, self.feature.dtype, shape) as out,
+            ThreadPoolExecutor(workers) as pool,
+            session.progress.task(self.feature.name, len(scored)) as bar,
+        ):
+            # A few images at a time: their arrays wait in memory until they are written in order.
+            for batch in scored.batches(4 * workers):
+                for array in pool.map(self.feature.computed, batch.images.numpy()):
+                    out.append(array)
+                    bar.advance()
+
+    @functools.cached_property
+    def features(self) -> MappedArray:
+        """(N, ...), read slice by slice."""
+        return MappedArray(np.load(self.folder / FEATURES, mmap_mode="r"))

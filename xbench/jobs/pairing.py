@@ -1,0 +1,80 @@
+"""An explainer meets a model: the maps to be made, and whether the explainer can."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xbench.artifacts import Store
+from xbench.contracts.explainer import Explainer, undisturbed
+from xbench.errors import XbenchError
+from xbench.jobs.base import Settings
+from xbench.jobs.maps import ExplainerJob, MadeOf, MapsJob, OwnClassifier
+from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob, Subject
+from xbench.references import Choice
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class MapsOf:
+    """The maps jobs of one model, each explainer once, so that `inverted:vinet` shares the maps of `vinet`."""
+
+    def __init__(self, store: Store, settings: Settings, model: ModelJob, shared: PredictionsJob) -> None:
+        self._store, self._settings, self._model, self._shared = store, settings, model, shared
+        self._made: dict[tuple[str, bool], MapsJob] = {}
+
+    def of(self, choice: Choice, absolute: bool = False) -> MapsJob:
+        """The maps; `absolute` matters only for those made from signed maps of another explainer."""
+        if absolute and (choice.inner is None or not self.of(choice).innermost.explainer.signed):
+            return self.of(choice)
+        key = (choice.label, absolute)
+        if key not in self._made:
+            self._made[key] = self._make(choice, absolute)
+        return self._made[key]
+
+    def _make(self, choice: Choice, absolute: bool) -> MapsJob:
+        explainer: Explainer = choice.create()
+        made_of = MadeOf(self.of(choice.inner, absolute), absolute) if choice.inner is not None else None
+        state = ExplainerJob(self._store, self._settings, choice, self._model, explainer) if explainer.trained else None
+        predictions = made_of.maps.predictions if made_of else self._shared
+        if state is not None and scores_itself(choice):
+            subject: Subject = OwnClassifier(state)
+            calibration = CalibrationJob(self._store, self._settings, subject, self._model.data)
+            predictions = PredictionsJob(self._store, self._settings, calibration)
+        return MapsJob(self._store, self._settings, choice, explainer, state, predictions, self._model, made_of)
+
+
+def scores_itself(choice: Choice) -> bool:
+    """Whether the maps are scored against the explainer's own classifier (`subject=self`)."""
+    if choice.inner is not None:
+        return scores_itself(choice.inner)
+    return getattr(choice.options, "subject", "shared") == "self"
+
+
+class Fits:
+    """Which explainers can explain a model: each is asked once, of one untrained copy."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {}
+        self._module: nn.Module | None = None
+
+    def refusal(self, maps: MapsJob, model: ModelJob) -> str:
+        """Why not, or an empty string; for an explainer of another explainer, what either of them says."""
+        label = maps.choice.label
+        if label not in self._reasons:
+            of_inner = self.refusal(maps.inner, model) if maps.inner is not None else ""
+            self._reasons[label] = of_inner or self._ask(maps, model)
+        return self._reasons[label]
+
+    def _ask(self, maps: MapsJob, model: ModelJob) -> str:
+        if type(maps.explainer).supports is Explainer.supports:
+            return ""
+        try:
+            if self._module is None:
+                self._module = model.fresh()
+            with undisturbed(self._module):
+                return maps.explainer.supports(self._module, model.data.info) or ""
+        except XbenchError as error:
+            return str(error)
+        except Exception as error:
+            return f"{maps.choice.entry.owner} raised in supports: {type(error).__name__}: {error}"

@@ -1,0 +1,56 @@
+"""A picture of a classifier: what each class would like to see."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xbench.artifacts import Store
+from xbench.jobs.base import Job, Settings
+from xbench.jobs.model import ModelJob
+from xbench.session import Session
+
+if TYPE_CHECKING:
+    from xbench.views import ClassImages
+
+VIEW = "class_images.npz"
+
+
+class ViewJob(Job):
+    """Class maximisation of a shared model; no metric sees it."""
+
+    kind = "view"
+
+    def __init__(self, store: Store, settings: Settings, model: ModelJob) -> None:
+        super().__init__(store, settings)
+        self.model = model
+
+    @property
+    def label(self) -> str:
+        return self.model.label
+
+    @property
+    def upstream(self) -> tuple[Job, ...]:
+        return (self.model,)
+
+    def identity(self) -> dict[str, Any]:
+        return self.machine()
+
+    def build(self, session: Session) -> None:
+        from xbench.views import class_maximization
+
+        with session.progress.task("class maximisation"):
+            found = class_maximization(self.model.module, self.model.data.info)
+        with (session.folder / VIEW).open("wb") as file:
+            np.savez(file, **asdict(found))
+
+    @functools.cached_property
+    def found(self) -> ClassImages:
+        """The images, their scores and probabilities."""
+        from xbench.views import ClassImages
+
+        with np.load(self.folder / VIEW, allow_pickle=False) as arrays:
+            return ClassImages(**{key: arrays[key] for key in arrays.files})

@@ -1,0 +1,146 @@
+"""Many passes through a model in batches that fit the memory: what path, noise and perturbation explainers share."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from xbench.contracts.model import class_scores
+from xbench.scoring import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, Recipe, Scorer
+
+# Rows of one pass. On a CPU a batch beyond its caches is slower an image; a GPU wants to be filled.
+_PIXELS_CPU, _ROWS_CPU = 2**19, 64
+_PIXELS_GPU, _ROWS_GPU = 2**24, 1024
+# What one operation of a pass with gradients may leave behind on a CPU: beyond, pages are claimed and given back anew in
+# every pass, which made those of a small convolutional network take 2.3 times as long.
+_KEPT_CPU = 2**23
+_PROBE = 4
+
+
+def rows_of(images: torch.Tensor) -> int:
+    """How many images like `images` (N, C, *spatial) one pass should hold."""
+    pixels = math.prod(images.shape[1:])
+    budget, most = (_PIXELS_CPU, _ROWS_CPU) if images.device.type == "cpu" else (_PIXELS_GPU, _ROWS_GPU)
+    return max(1, min(most, budget // pixels))
+
+
+def gradient_rows(model: nn.Module, images: torch.Tensor) -> int:
+    """How many images like `images` (N, C, *spatial) one pass with gradients should hold; the same for every N.
+
+    On a CPU by what the largest operation keeps of an image for the way back.
+    """
+    most = rows_of(images)
+    if images.device.type != "cpu" or most == 1 or not len(images):
+        return most
+    weights = {tensor.untyped_storage().data_ptr() for tensor in itertools.chain(model.parameters(), model.buffers())}
+    largest = 1
+
+    def pack(kept: torch.Tensor) -> torch.Tensor:
+        nonlocal largest
+        if kept.untyped_storage().data_ptr() not in weights:
+            largest = max(largest, kept.nbytes)
+        return kept
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept):
+        model(images[:1].detach().requires_grad_())
+    return max(1, min(most, _KEPT_CPU // largest))
+
+
+def chunks(count: int, images: torch.Tensor, work: Callable[[int, int], None], rows: int | None = None) -> None:
+    """Call `work(start, stop)` for 0 to `count` in chunks of `rows`, halved when the memory runs out.
+
+    Args:
+        count: Rows in all.
+        images: Like which the rows are.
+        work: Must change nothing before the last thing that can run out of memory.
+        rows: `rows_of(images)` if not given.
+    """
+    size, start = rows or rows_of(images), 0
+    while start < count:
+        stop = min(start + size, count)
+        try:
+            work(start, stop)
+        except torch.OutOfMemoryError:
+            if stop - start == 1:
+                raise
+            size = (stop - start + 1) // 2
+            torch.cuda.empty_cache()
+        else:
+            start = stop
+
+
+def target_scores(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The class score S_c of each image's target: (N, C, *spatial), int64 (N,) -> (N,)."""
+    return class_scores(model(images)).gather(1, targets[:, None]).squeeze(1)
+
+
+def gradients(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """dS_c/dx of each image: (N, C, *spatial), zero for a model that does not look at its input."""
+    with torch.enable_grad():
+        images = images.detach().requires_grad_()
+        score = target_scores(model, images, targets).sum()
+        if not score.requires_grad:
+            return torch.zeros_like(images)
+        return torch.autograd.grad(score, images, allow_unused=True, materialize_grads=True)[0]
+
+
+def mean_over_samples(
+    images: torch.Tensor,
+    count: int,
+    sample: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    rows: int | None = None,
+) -> torch.Tensor:
+    """Mean over `count` samples of each image, however many rows a pass holds.
+
+    Args:
+        images: (N, C, *spatial).
+        count: Samples of each image.
+        sample: (int64 (R,) indices of images, int64 (R,) numbers of samples) -> (R, ...), the samples of these rows.
+            Called with sample 0 of an image before its others.
+        rows: R, at most; `gradient_rows` for passes with gradients, `rows_of(images)` if not given.
+
+    Returns:
+        (N, ...).
+    """
+    total: list[torch.Tensor] = []
+
+    def work(start: int, stop: int) -> None:
+        numbers = torch.arange(start, stop, device=images.device)
+        which = numbers // count
+        values = sample(which, numbers % count)
+        if not total:
+            total.append(values.new_zeros((len(images), *values.shape[1:])))
+        total[0].index_add_(0, which, values)
+
+    chunks(len(images) * count, images, work, rows)
+    return total[0] / count
+
+
+def forward(model: nn.Module, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Class scores without gradients, of a copy of the model that is faster and gives the same logits, if there is one.
+
+    Batch norms are folded and the layout is channels-last where a try on a few images gives the model's own logits
+    (`xbench.scoring` says how closely).
+
+    Args:
+        model: (N, C, *spatial) -> (N, K), in eval mode. Left as it is.
+        images: (N, C, *spatial), on the model's device; the first few are tried.
+
+    Returns:
+        Images (R, C, *spatial) -> class scores (R, K); any R.
+    """
+    probe = images[:_PROBE]
+    with torch.no_grad():
+        logits = model(probe)
+    layouts = (True, False) if images.ndim == 4 else (False,)
+    tolerance = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * float(logits.abs().max())
+    for folded, channels_last in [*itertools.product((True,), layouts), (False, False)]:
+        recipe = Recipe(rows_of(images), folded, channels_last, "32", 0.0, 0.0)
+        scorer = Scorer(model, recipe, str(images.device))
+        if float((scorer(probe) - logits).abs().max()) <= tolerance:
+            break
+    return lambda rows: class_scores(scorer(rows))
