@@ -30,6 +30,7 @@ _PUBLIC = {
     "probabilities": "contracts.model",
     "Explainer": "contracts.explainer",
     "MapTransform": "contracts.explainer",
+    "undisturbed": "contracts.explainer",
     "ImageFeature": "contracts.feature",
     "Case": "contracts.metric",
     "Curves": "contracts.metric",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from xbench.contracts.dataset import Split as Split
     from xbench.contracts.explainer import Explainer as Explainer
     from xbench.contracts.explainer import MapTransform as MapTransform
+    from xbench.contracts.explainer import undisturbed as undisturbed
     from xbench.contracts.feature import ImageFeature as ImageFeature
     from xbench.contracts.metric import Case as Case
     from xbench.contracts.metric import Curves as Curves

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from xbench.contracts.explainer import undisturbed as undisturbed  # for the explainers' own proofs
+from xbench.contracts.explainer import undisturbed as undisturbed  # noqa: PLC0414  (for the explainers' own proofs too)
 from xbench.operations import Rule, Rules
 from xbench.seeding import generator
 

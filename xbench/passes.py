@@ -15,8 +15,8 @@ from xbench.scoring import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, Recipe, Score
 # Rows of one pass. On a CPU a batch beyond its caches is slower an image; a GPU wants to be filled.
 _PIXELS_CPU, _ROWS_CPU = 2**19, 64
 _PIXELS_GPU, _ROWS_GPU = 2**24, 1024
-# What one operation of a pass with gradients may leave behind on a CPU: beyond, pages are claimed and given back anew in
-# every pass, which made those of a small convolutional network take 2.3 times as long.
+# What one operation of a pass with gradients may leave behind on a CPU: beyond that, memory is claimed from the system
+# and given back in every pass, which made those of a small convolutional network take 2.3 times as long.
 _KEPT_CPU = 2**23
 _PROBE = 4
 

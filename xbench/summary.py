@@ -12,6 +12,8 @@ from xbench.plan import Plan
 from xbench.run import Failures, ScoredCell
 from xbench.statistics import classification_metrics
 
+_INCOMPLETE = 0.01
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -85,9 +87,14 @@ def warnings_of(plan: Plan, models: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"[{low:.2f}, {high:.2f}]; explanations of it mean nothing"
             )
     for cell in {cell.maps.fingerprint: cell for cell in plan.cells if not cell.control}.values():
-        tied = cell.maps.facts.get("constant_maps", 0) if cell.maps.store.has(cell.maps) else 0
-        if tied:
-            found.append(f"{cell.explainer.label}: {tied} of {len(cell.maps.data.scored)} maps are constant")
+        facts = cell.maps.facts if cell.maps.store.has(cell.maps) else {}
+        if facts.get("constant_maps"):
+            found.append(
+                f"{cell.explainer.label}: {facts['constant_maps']} of {len(cell.maps.data.scored)} maps are constant"
+            )
+        missing = facts.get("completeness_error", 0.0)
+        if missing > _INCOMPLETE:
+            found.append(f"{cell.explainer.label}: a map misses the sum it promises by {missing:.1%} of a logit")
     if plan.settings.limit is not None:
         found.append(f"--limit {plan.settings.limit}: for trying things out, not for reporting")
     return found + [f"skipped: {text}" for text in plan.skipped]

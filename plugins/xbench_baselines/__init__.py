@@ -31,13 +31,18 @@ def _gradient() -> Iterable[ExplainerSpec]:
         reference="Simonyan et al. 2014; signed as in Brocki et al., section 2",
     )
     yield _explainer(
-        "input-x-gradient", "the image times its gradient", "gradients:InputTimesGradient", "Shrikumar et al. 2016"
+        "input-x-gradient",
+        "the image times its gradient",
+        "gradients:InputTimesGradient",
+        "Shrikumar et al. 2016",
+        options="gradients:GradientOptions",
     )
     yield _explainer(
         "deconvolution",
         "the gradient, only its positive part passing each ReLU",
         "backpropagation:Deconvolution",
         "Zeiler and Fergus 2014; Brocki et al., section 2",
+        options="gradients:BackpropagationOptions",
         model=_RELU,
     )
     yield _explainer(
@@ -45,6 +50,7 @@ def _gradient() -> Iterable[ExplainerSpec]:
         "the gradient, only its positive part passing each active ReLU",
         "backpropagation:GuidedBackpropagation",
         "Springenberg et al. 2015; Huff et al. 3.2.2",
+        options="gradients:BackpropagationOptions",
         model=_RELU,
     )
     yield _explainer(
@@ -75,12 +81,24 @@ def _gradient() -> Iterable[ExplainerSpec]:
         "Lundberg and Lee 2017; Kokhlikyan et al. 2020 (captum)",
         options="gradients:GradientShapOptions",
     )
-    for name, summary, factory, reference in (
-        ("smoothgrad", "mean gradient under noise", "SmoothGrad", "Smilkov et al. 2017; Brocki et al., section 2"),
-        ("smoothgrad-squared", "mean squared gradient under noise", "SmoothGradSquared", "Hooker et al. 2019"),
-        ("vargrad", "variance of the gradient under noise", "VarGrad", "Adebayo et al. 2018"),
+    for name, summary, factory, options, reference in (
+        (
+            "smoothgrad",
+            "mean gradient under noise",
+            "SmoothGrad",
+            "SmoothGradOptions",
+            "Smilkov et al. 2017; Brocki et al., section 2",
+        ),
+        (
+            "smoothgrad-squared",
+            "mean squared gradient under noise",
+            "SmoothGradSquared",
+            "NoiseOptions",
+            "Hooker et al. 2019; Brocki et al., section 2",
+        ),
+        ("vargrad", "variance of the gradient under noise", "VarGrad", "NoiseOptions", "Adebayo et al. 2018"),
     ):
-        yield _explainer(name, summary, f"smoothing:{factory}", reference, options="gradients:SmoothGradOptions")
+        yield _explainer(name, summary, f"smoothing:{factory}", reference, options=f"gradients:{options}")
     yield _explainer(
         "iterative-saliency",
         "saliency of the image as what is most salient is inpainted, until nothing abnormal is left",
@@ -106,18 +124,24 @@ def _decomposition() -> Iterable[ExplainerSpec]:
             summary,
             f"relevance:{factory}",
             "Bach et al. 2015; Montavon et al. 2019; presets of iNNvestigate (Alber et al. 2019) and zennit",
-            options=f"relevance:{factory}Options",
+            options=f"relevance:{'LrpPreset' if 'Preset' in factory else factory}Options",
             model="layers that have a rule: no attention, no layer normalisation",
         )
-    for name, summary, factory in (
-        ("deep-taylor", "z+ rule, box rule at the image: all relevance is positive", "DeepTaylor"),
-        (
-            "deep-taylor-innvestigate",
-            "w^2 rule in every layer: what iNNvestigate does where a batch norm follows each convolution",
-            "DeepTaylorInnvestigate",
-        ),
-    ):
-        yield _explainer(name, summary, f"relevance:{factory}", "Montavon et al. 2017", model=_RELU)
+    yield _explainer(
+        "deep-taylor",
+        "z+ rule, box rule at the image: all relevance is positive",
+        "relevance:DeepTaylor",
+        "Montavon et al. 2017; Katzmann et al., section 3.4",
+        options="relevance:DeepTaylorOptions",
+        model=_RELU,
+    )
+    yield _explainer(
+        "deep-taylor-innvestigate",
+        "w^2 rule in every layer: what iNNvestigate does where a batch norm follows each convolution",
+        "relevance:DeepTaylorInnvestigate",
+        "Alber et al. 2019 (iNNvestigate); Katzmann et al., section 3.4",
+        model=_RELU,
+    )
     for name, summary, factory, reference in (
         (
             "deeplift",
@@ -163,7 +187,8 @@ def _class_activation() -> Iterable[ExplainerSpec]:
         ("respond-cam", "Grad-CAM whose sum is the score", "RespondCam", "Zhao et al. 2018; Huff et al. 3.2.3", _MAPS),
         ("layercam", "feature maps weighted by their positive gradient", "LayerCam", "Jiang et al. 2021", _MAPS),
     ):
-        yield _explainer(name, summary, f"cams:{factory}", reference, options=f"cams:{factory}Options", model=model)
+        options = f"cams:{factory if factory in ('Cam', 'GradCam') else 'Layer'}Options"
+        yield _explainer(name, summary, f"cams:{factory}", reference, options=options, model=model)
     yield _explainer(
         "visualbackprop",
         "mean activations of each stage, multiplied from the last to the first",

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from torch import nn
 
-from xbench import DatasetInfo
-from xbench.gate import deviation, probe, recorded_nodes, refusal, undisturbed
+from xbench import DatasetInfo, undisturbed
+from xbench.gate import deviation, probe, recorded_nodes, refusal
 from xbench.operations import Operation, Rule, Rules
 from xbench.passes import target_scores
 from xbench_baselines.gradients import Gradient
@@ -33,7 +33,7 @@ class _Rectifier(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: torch.Tensor, top: float | None) -> torch.Tensor:
         """Any shape; `top` is None for ReLU."""
-        rectified = features.clamp(0, top)
+        rectified = features.relu() if top is None else features.clamp(0, top)
         ctx.save_for_backward(rectified)
         ctx.top = top
         return rectified
@@ -51,8 +51,11 @@ class GuidedRectifier(_Rectifier):
     def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Of the features."""
         (rectified,) = ctx.saved_tensors
-        active = rectified > 0 if ctx.top is None else (rectified > 0) & (rectified < ctx.top)
-        return torch.where(active, given[0].clamp(min=0), 0.0), None
+        if ctx.top is None:
+            passed = torch.ops.aten.threshold_backward(given[0], rectified, 0)
+        else:
+            passed = torch.ops.aten.hardtanh_backward(given[0], rectified, 0, ctx.top)
+        return passed.clamp_(min=0), None
 
     @staticmethod
     def at_node(received: Gradients, given: Gradients) -> Gradients:  # noqa: ARG004
@@ -123,6 +126,8 @@ class _Rectified(Gradient):
             if not score.requires_grad:
                 return None
             for node in recorded_nodes(score):
+                if _gates_itself(node):
+                    return "it has no rule for SiLU, or another product of features with their own sigmoid"
                 if node.name().removesuffix("Backward0") in _RECTIFIERS:
                     node.register_hook(self.backward_rule.at_node)
             expected = torch.autograd.grad(score, images, allow_unused=True, materialize_grads=True)[0].sum(1)
@@ -135,6 +140,13 @@ class _Rectified(Gradient):
 
 def _needs_relu(operations: Counter[str]) -> str | None:
     return None if _RECTIFIERS & operations.keys() else "it has no ReLU"
+
+
+def _gates_itself(node: torch.autograd.graph.Node) -> bool:
+    """Whether this is x sigmoid(x), an activation that looks like a gate."""
+    factors = node.next_functions
+    gates = [factor for factor, _ in factors if factor is not None and "sigmoid" in factor.name().lower()]
+    return len(factors) == 2 and any(gate.next_functions[0] in factors for gate in gates)
 
 
 class Deconvolution(_Rectified):

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from xbench import DatasetInfo, Explainer, class_scores
-from xbench.gate import operations_behind, probe, unanswered, undisturbed
+from xbench import DatasetInfo, Explainer, class_scores, undisturbed
+from xbench.gate import operations_behind, probe, unanswered
 from xbench_baselines.backpropagation import GuidedBackpropagation
 from xbench_baselines.features import FeatureMap, FeatureMapError, Observer, Structure, unreadable
 from xbench_baselines.options.cams import CamOptions, GradCamOptions, LayerOptions
@@ -28,8 +28,7 @@ from xbench_baselines.options.gradients import BackpropagationOptions
 
 _TOLERANCE = 1e-4
 _NOISE = 1e-6  # a sum below this share of its terms is rounding
-_LARGEST = {"Amax", "Max"} | {f"{how}Pool{axes}DWithIndices" for how in ("Max", "AdaptiveMax") for axes in (2, 3)}
-_LARGEST |= {"AdaptiveMaxPool2D", "AdaptiveMaxPool3D"}
+_LARGEST = {"Amax", "Max", "MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool2D", "AdaptiveMaxPool3D"}
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
@@ -164,7 +163,7 @@ class GradCamPlusPlus(ActivationMap):
 
 
 class RespondCam(ActivationMap):
-    """M = sum_k w_k f_k, w_k = sum(g_k f_k) / sum(f_k) over positions (Zhao et al. 2018, equation 4). Signed.
+    """M = sum_k w_k f_k, w_k = sum(g_k f_k) / sum(f_k) over positions (Zhao et al. 2018). Signed.
 
     Where S_c is linear in f, M sums to S_c - b_c over the positions ("sum to score"). A channel whose sum vanishes has
     no such weight; it gets 0. The weights are those of XGrad-CAM.
@@ -179,7 +178,7 @@ class RespondCam(ActivationMap):
 
 
 class LayerCam(ActivationMap):
-    """M = max(sum_k max(g_k, 0) f_k, 0), position by position (Jiang et al. 2021, equations 5 to 7). Not signed."""
+    """M = max(sum_k max(g_k, 0) f_k, 0), position by position (Jiang et al. 2021). Not signed."""
 
     signed = False
 
@@ -189,7 +188,7 @@ class LayerCam(ActivationMap):
 
 
 class GuidedGradCam(Explainer):
-    """Enlarged Grad-CAM times guided backpropagation, pixel by pixel (Selvaraju et al. 2017, section 3.3).
+    """Enlarged Grad-CAM times guided backpropagation, pixel by pixel (Selvaraju et al. 2017).
 
     Zero wherever Grad-CAM is; elsewhere the sign is that of guided backpropagation, summed over channels. captum's
     enlarges by the nearest neighbour by default, and its guided backpropagation misses functional ReLUs.

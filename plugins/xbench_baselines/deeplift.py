@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from xbench import DatasetInfo, Explainer, Session, Split
-from xbench.gate import probe, refusal, undisturbed
+from xbench import DatasetInfo, Explainer, Session, Split, undisturbed
+from xbench.gate import probe, refusal
 from xbench.passes import chunks, rows_of
 from xbench_baselines.background import Background
 from xbench_baselines.multipliers import ANSWERED, Contrast, Record, rules
@@ -38,7 +38,6 @@ class DeepLift(Explainer):
     """
 
     options: DeepLiftOptions
-    completeness_error: torch.Tensor | None = None
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """(N, *spatial)."""
@@ -63,7 +62,7 @@ class DeepShap(Explainer):
 
     For N images and J of the background: N + J forward passes and N J backward passes. The multipliers of the pair
     (x, b_j) flow through the graph of b_j, which is recorded once for all images, and meet the activations of x only at
-    the non-linear operations. captum and shap need 2 N J of each, as they run every pair.
+    the non-linear operations. captum and shap need 2 N J of each: they run every pair.
 
     Own: captum's DeepLiftShap has the faults of its DeepLift; shap's hooks let overlapping pools overwrite each other
     and fail on in-place additions (ResNet); both let the gradient pass through a product.
@@ -73,7 +72,6 @@ class DeepShap(Explainer):
     """
 
     options: DeepShapOptions
-    completeness_error: torch.Tensor | None = None
     _background: torch.Tensor
 
     def fit(self, model: nn.Module, train: Split, validation: Split, info: DatasetInfo, session: Session) -> None:
@@ -145,7 +143,7 @@ def against_background(
         Maps (N, *spatial), and their completeness errors (N,).
     """
     size = max(rows_of(images), _GROUP)
-    groups = zip(images.split(size), targets.split(size), strict=True)
+    groups = zip(torch.split(images, size), torch.split(targets, size), strict=True)
     parts = [_group_against_background(model, group, chosen, background) for group, chosen in groups]
     return torch.cat([maps for maps, _ in parts]), torch.cat([errors for _, errors in parts])
 

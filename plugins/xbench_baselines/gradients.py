@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from xbench import DatasetInfo, Explainer
-from xbench.gate import probe, undisturbed
+from xbench import DatasetInfo, Explainer, undisturbed
+from xbench.gate import probe
 from xbench.passes import gradients
 from xbench_baselines.options.gradients import GradientOptions
 

@@ -77,5 +77,5 @@ class IterativeSaliency(Explainer):
             region = binary_dilation(region, iterations=self.options.dilation)
         if not region.any() or region.all():
             return image
-        filled: np.ndarray = inpaint_biharmonic(image, region, channel_axis=0, split_into_regions=True)
+        filled: np.ndarray = inpaint_biharmonic(image, region, channel_axis=0)
         return filled.astype(image.dtype)

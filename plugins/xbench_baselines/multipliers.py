@@ -20,7 +20,7 @@ from xbench import class_scores
 from xbench.operations import Operation, Rule, Rules
 
 _NEAR = 1e-6  # below such a difference a quotient of differences is the derivative (Shrikumar et al., section 3.5.2)
-_BLOCK = 2**16  # activations
+_BLOCK = 2**17  # activations
 
 Operands = tuple[torch.Tensor, ...]
 Other = Callable[[], Operands]  # the other image's operands, known when the backward pass runs
@@ -189,15 +189,18 @@ class Rescaled(torch.autograd.Function):
         opposite = [_spread(part, result) for part in (image, *_with_derivative(ctx.operation, image))]
         for into, z, y, slope, z_, y_, slope_, given in _blocks(result, *saved, *opposite, multipliers[0]):
             apart = z_ - z
-            quotient = (y_ - y).div_(apart)
-            torch.where(apart.abs_() < ctx.near, (slope + slope_).div_(2), quotient, out=into).mul_(given)
+            torch.sub(y_, y, out=into).div_(apart)
+            # A mask costs a CPU more than the rest, and few blocks need it; a GPU should not wait to be asked.
+            if apart.abs_().device.type != "cpu" or apart.amin() < ctx.near:
+                torch.where(apart < ctx.near, (slope + slope_).div_(2), into, out=into)
+            into.mul_(given)
         return result, None, None
 
 
 class RescaledMaxPool(torch.autograd.Function):
     """All of y - y' goes to where the larger of the two maxima stood: m = (y - y') / (z - z') there, 0 elsewhere.
 
-    This is E11's rule, which cuts y - y' at max(y, y') into a part for each of the two positions: one of the parts is
+    Lundberg's rule for pools (shap) cuts y - y' at max(y, y') into a part for each of the two positions; one part is
     always zero. Where windows overlap, a position adds up what it gets from each (captum and shap let them overwrite
     each other). |y - y'| <= |z - z'| at that position, so that no quotient is large.
     """
@@ -244,9 +247,7 @@ class RescaledProduct(torch.autograd.Function):
     def backward(ctx: Any, *multipliers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
         """By the mean of the other factor."""
         a, b = ctx.saved_tensors
-        mean_a, mean_b = (
-            (_spread(image, row) + row).mul_(0.5) for image, row in zip(ctx.other(), (a, b), strict=True)
-        )
+        mean_a, mean_b = ((_spread(image, row) + row).mul_(0.5) for image, row in zip(ctx.other(), (a, b), strict=True))
         (multiplier,) = multipliers
         return (multiplier * mean_b).sum_to_size(a.shape), (multiplier * mean_a).sum_to_size(b.shape), None, None
 
@@ -270,7 +271,7 @@ def _blocks(*tensors: torch.Tensor) -> Iterator[Operands]:
     """Some rows of each at a time: on a CPU as many as its cache holds, as fresh memory costs more than arithmetic."""
     rows = len(tensors[0])
     size = max(1, _BLOCK * rows // tensors[0].numel()) if tensors[0].device.type == "cpu" else rows
-    return zip(*(tensor.split(size) for tensor in tensors), strict=True)
+    return zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
 
 
 def _spread(image: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

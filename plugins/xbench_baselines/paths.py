@@ -91,8 +91,8 @@ class IntegratedGradients(Explainer):
     Positive = evidence for the target. Brocki et al. "invert the sign" of this method where class 0 is predicted by
     their one output neuron z; explaining S_c, with S_1 = z and S_0 = -z, does the same.
 
-    Own code because captum's cuts a long path by steps and not by images and steps together, and so fills its passes
-    badly; the maps are equal.
+    Own code because captum's puts all steps of all images into one pass unless told how many rows it may hold, and has
+    the two paths of `IntegratedGradientsBW` run one after the other; the maps are equal.
     """
 
     options: IntegratedGradientsOptions

@@ -19,16 +19,15 @@ What all methods here share:
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import ClassVar
 
 import torch
 from torch import nn
 
-from xbench import DatasetInfo, Explainer
-from xbench.contracts.explainer import undisturbed
+from xbench import DatasetInfo, Explainer, class_scores, undisturbed
 from xbench.gate import deviation, probe, refusal
-from xbench.passes import target_scores
 from xbench_baselines.options.relevance import (
     DeepTaylorOptions,
     LrpAlphaBetaOptions,
@@ -47,7 +46,13 @@ _Z_PLUS = AlphaBeta(alpha=1.0, beta=0.0, bias=False)
 
 
 class _Relevance(Explainer):
-    """Relevance of the pixels, (N, *spatial), summed over channels."""
+    """Relevance of the pixels, (N, *spatial), summed over channels.
+
+    Attributes:
+        reaching: The least share of the start that must reach the pixels. LRP sets none: biases may take any.
+    """
+
+    reaching: ClassVar[float] = -math.inf
 
     def composite(self) -> Composite:
         """Which rule for which operation."""
@@ -67,29 +72,28 @@ class _Relevance(Explainer):
         The proof: relevance of the pixels, and what biases, stabilisers and closed ReLUs took, is the start to 1 %.
         """
         images = probe(info, model)
-        reason = refusal(model, images, Flow(self.composite()).rules, (*STEPS, *_WINNERS), self._needed)
+        reason = refusal(model, images, Flow(self.composite()).rules(), (*STEPS, *_WINNERS), self._needed)
         if reason is not None:
             return reason
         with undisturbed(model):
-            return self._unbalanced(model, images, info)
+            return self._unbalanced(model, images)
 
     def _needed(self, operations: Counter[str]) -> str | None:  # noqa: ARG002
         return None
 
-    def _unbalanced(self, model: nn.Module, images: torch.Tensor, info: DatasetInfo) -> str | None:
+    def _unbalanced(self, model: nn.Module, images: torch.Tensor) -> str | None:
         with torch.no_grad():
-            scores = [
-                target_scores(model, images, torch.full((len(images),), target, device=images.device))
-                for target in range(len(info.classes))
-            ]
+            scores = class_scores(model(images))
         # The largest score is the best conditioned; rules are linear in the relevance, so that any start will do.
-        targets = torch.stack(scores).abs().argmax(0)
+        targets = scores.abs().argmax(1)
         ledger = Ledger(images)
         maps = relevance(model, images, targets, self.composite(), torch.ones_like, ledger)
-        error = deviation(maps.flatten(1).sum(1) + ledger.taken, torch.ones_like(ledger.taken))
+        reached = maps.flatten(1).sum(1)
+        error = deviation(reached + ledger.taken, torch.ones_like(ledger.taken))
         if error <= _CONSERVED:
-            return None
-        return f"relevance is not conserved through this model: {error:.0%} of it appears or gets lost on the way"
+            least = float(reached.min())
+            return None if least >= self.reaching else f"only {least:.0%} of the relevance reaches the pixels"
+        return f"relevance is not conserved through this model: its sum is off by {error:.2g} of the start"
 
 
 class LrpEpsilon(_Relevance):
@@ -197,7 +201,20 @@ class LrpPresetBFlat(LrpPresetB):
     first = Flat()
 
 
-class DeepTaylor(_Relevance):
+class _DeepTaylor(_Relevance):
+    """What both kinds of Deep Taylor share: no relevance below zero."""
+
+    signed = False
+
+    def start(self, scores: torch.Tensor) -> torch.Tensor:
+        """The positive part of the score."""
+        return scores.clamp(min=0)
+
+    def _needed(self, operations: Counter[str]) -> str | None:
+        return None if operations["Relu"] else "it has no ReLU, and Deep Taylor decomposes ReLU networks"
+
+
+class DeepTaylor(_DeepTaylor):
     """Deep Taylor decomposition (Montavon et al. 2017): z+ in hidden layers, z^B on pixels in [0, 1].
 
     R_i = sum_j a_i w_ij+ / (sum_h a_h w_hj+) R_j; in the first layer
@@ -208,23 +225,16 @@ class DeepTaylor(_Relevance):
     forward pass and one data-gradient of each layer.
     """
 
-    signed = False
+    reaching = 0.5
     options: DeepTaylorOptions
 
     def composite(self) -> Composite:
         """z+, and the rule of the first layer."""
         first = Box() if self.options.first == "box" else WSquare()
-        return Composite(_Z_PLUS, _Z_PLUS, first=first, mean=_Z_PLUS, positive=True, activations=False)
-
-    def start(self, scores: torch.Tensor) -> torch.Tensor:
-        """Of the positive part."""
-        return scores.clamp(min=0)
-
-    def _needed(self, operations: Counter[str]) -> str | None:
-        return None if operations["Relu"] else "it has no ReLU, and Deep Taylor decomposes ReLU networks"
+        return Composite(_Z_PLUS, _Z_PLUS, first=first, positive=True, activations=False)
 
 
-class DeepTaylorInnvestigate(DeepTaylor):
+class DeepTaylorInnvestigate(_DeepTaylor):
     """iNNvestigate's `deep_taylor` as it treats conv - batch norm - ReLU networks: w^2 in every layer.
 
     R_i = sum_j w_ij^2 / (sum_h w_hj^2) R_j: its z+ rule is for layers with the ReLU inside, and here none has it. ReLU
@@ -234,6 +244,8 @@ class DeepTaylorInnvestigate(DeepTaylor):
 
     R >= 0, its sum at most max(S_c, 0). Cost: as `deep-taylor`.
     """
+
+    reaching = 0.0
 
     def composite(self) -> Composite:
         """w^2 for all."""

@@ -8,7 +8,7 @@ relevance as it routes gradients.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from xbench import class_scores
 from xbench.operations import Operation, Rule, Rules
-from xbench_baselines.relevance_rules import STABILISER, Box, Epsilon, Layer, RelevanceRule
+from xbench_baselines.relevance_rules import STABILISER, AlphaBeta, Box, Epsilon, Layer, RelevanceRule
 from xbench_baselines.relevance_steps import Call, Ledger, Masked, Passed, Propagated, Shared
 
 # Elementwise, and zero at zero: what comes out comes from what went in.
@@ -37,10 +37,10 @@ class Composite:
         convolution: Of convolutions, with the batch norm behind them merged in.
         dense: Of linear layers, likewise.
         first: Of every layer that sees the image itself, or None: as all others.
-        mean: Of average pooling, means and sums; None: in proportion to the inputs.
+        mean: Of average pooling and means; None: as additions.
         batch_norm: Of batch norms with no linear layer right before them, as diagonal maps; None: they hand relevance
             on as it is, and their bias takes none.
-        positive: Whether additions split relevance by the summands' positive parts; else by the summands.
+        positive: Whether additions split relevance by the summands' positive parts; else in proportion to them.
         masks: Whether a ReLU stops the relevance of units at zero (only rules blind to activations give them any).
         activations: Whether activations other than ReLU, zero at zero, hand relevance on.
         stabiliser: Of additions and means.
@@ -65,17 +65,19 @@ class Flow:
         ledger: Kept, if given.
 
     Attributes:
-        rules: For `xbench.operations.Rules`.
-        first: Calls of layers that see the image itself, by number of the call.
+        first: Calls of layers that see the image itself (with and without a batch norm merged), by number of the call.
     """
 
     def __init__(self, composite: Composite, ledger: Ledger | None = None) -> None:
         self._composite = composite
         self._ledger = ledger
         self._calls = 0
-        self._made: Any = WeakTensorKeyDictionary()  # output of a layer -> (its input, its call)
-        self.first: dict[int, Call] = {}
-        self.rules: dict[str, Rule] = {
+        self._made: Any = WeakTensorKeyDictionary()  # output of a layer -> (number, input, call)
+        self.first: dict[int, list[Call]] = {}
+
+    def rules(self) -> dict[str, Rule]:
+        """For `xbench.operations.Rules`."""
+        rules: dict[str, Rule] = {
             **dict.fromkeys(("convolution", "linear"), self._layer),
             **dict.fromkeys(("average_pool", "mean", "sum"), self._mean),
             **dict.fromkeys(("add", "subtract"), self._add),
@@ -83,8 +85,9 @@ class Flow:
             "batch_norm": self._batch_norm,
             "relu": self._relu,
         }
-        if composite.activations:
-            self.rules |= dict.fromkeys(("activation", "clamp", "prelu"), self._activation)
+        if self._composite.activations:
+            rules |= dict.fromkeys(("activation", "clamp", "prelu"), self._activation)
+        return rules
 
     def _layer(self, operation: Operation) -> torch.Tensor:
         number, self._calls = self._calls, self._calls + 1
@@ -92,13 +95,16 @@ class Flow:
         if not inputs.requires_grad:
             return _plain(operation)
         layer, output = _layer_of(operation)
-        is_first = self._composite.first is not None and not any(_nearest_calls(inputs))
         rule = self._composite.convolution if operation.kind == "convolution" else self._composite.dense
-        call = Call(layer, self._composite.first if is_first else rule, output, self._ledger)  # type: ignore[arg-type]
-        if is_first:
-            self.first[number] = call
+        if self._composite.first is not None and not any(_nearest_calls(inputs)):
+            rule, self.first[number] = self._composite.first, []
+        return self._called(number, inputs, Call(layer, rule, output, self._ledger))
+
+    def _called(self, number: int, inputs: torch.Tensor, call: Call) -> torch.Tensor:
+        if number in self.first:
+            self.first[number].append(call)
         result = _propagated(inputs, call)
-        self._made[result] = inputs, call
+        self._made[result] = number, inputs, call
         return result
 
     def _batch_norm(self, operation: Operation) -> torch.Tensor:
@@ -107,17 +113,16 @@ class Flow:
         if affine is None:
             return _plain(operation)
         scale, shift = affine
-        before, call = self._made.get(inputs, (None, None))
-        if call is not None:
-            call.layer, call.output = call.layer.merged(scale, shift), operation.on(inputs.detach())
-            return _propagated(before, call)
+        output = operation.on(inputs.detach())
+        if inputs in self._made:
+            number, before, call = self._made[inputs]
+            return self._called(number, before, replace(call, layer=call.layer.merged(scale, shift), output=output))
         if self._composite.batch_norm is None:
             return _passed(inputs, operation)
         with torch.enable_grad():
             leaf = inputs.detach().requires_grad_()
             edge = torch.autograd.graph.get_gradient_edge(leaf * scale)
         layer = Layer(torch.mul, scale, shift, leaf, edge)
-        output = operation.on(inputs.detach())
         return _propagated(inputs, Call(layer, self._composite.batch_norm, output, self._ledger, trained=False))
 
     def _mean(self, operation: Operation) -> torch.Tensor:
@@ -129,7 +134,10 @@ class Flow:
             output = operation.on(leaf)
         edge = torch.autograd.graph.get_gradient_edge(output)
         layer = Layer(lambda a, w: operation.on(a) * w, leaf.new_ones(()), None, leaf, edge)
-        rule = self._composite.mean or Epsilon(self._composite.stabiliser)
+        composite = self._composite
+        rule: RelevanceRule = AlphaBeta(1.0, 0.0) if composite.positive else Epsilon(composite.stabiliser)
+        if operation.kind != "sum":  # which adds activations, as `+` does
+            rule = composite.mean or rule
         return _propagated(inputs, Call(layer, rule, output.detach(), self._ledger, trained=False))
 
     def _add(self, operation: Operation) -> torch.Tensor:
@@ -189,7 +197,7 @@ def relevance(
     with torch.enable_grad():
         images = images.detach().requires_grad_()
         flow = Flow(composite, ledger)
-        with Rules(flow.rules):
+        with Rules(flow.rules()):
             logits = model(images)
     if not logits.requires_grad:
         return torch.zeros_like(images).detach()
@@ -219,7 +227,8 @@ def _fit_boxes(model: nn.Module, images: torch.Tensor, flow: Flow) -> None:
         number, count = count, count + 1
         if number in flow.first:
             low, high = operation.input.aminmax(dim=0, keepdim=True)
-            flow.first[number].rule = Box(low, high)
+            for call in flow.first[number]:
+                call.rule = Box(low, high)
         if number == last:
             raise _Enough
         return _plain(operation)

@@ -7,6 +7,7 @@ s = R / (sum + stabiliser), the inputs get a * (W^T s). Every rule is linear in 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -54,7 +55,7 @@ class Layer:
 
     def negated(self) -> Layer:
         """The layer that gives -z."""
-        minus = torch.tensor(-1.0, dtype=self.kernel.dtype, device=self.kernel.device)
+        minus = self.kernel.new_full((), -1.0)
         return self.merged(minus, torch.zeros_like(minus))
 
 
@@ -65,7 +66,8 @@ class Contributions(Protocol):
         total: Their sum for each output, the shape of z.
     """
 
-    total: torch.Tensor
+    @property
+    def total(self) -> torch.Tensor: ...
 
     def distribute(self, share: torch.Tensor) -> torch.Tensor:
         """Each input's contributions weighted with `share` (the shape of z), summed over the outputs."""
@@ -75,13 +77,18 @@ class Own:
     """a w, the model's own: one data-gradient and no forward pass."""
 
     def __init__(self, layer: Layer, output: torch.Tensor) -> None:
-        self._layer = layer
-        self.total = output if layer.bias is None else output - layer.bias
+        self._layer, self._output = layer, output
+
+    @functools.cached_property
+    def total(self) -> torch.Tensor:
+        """Z without the bias."""
+        bias = self._layer.bias
+        return self._output if bias is None else self._output - bias
 
     def distribute(self, share: torch.Tensor) -> torch.Tensor:
         """Inputs times W^T share."""
         layer = self._layer
-        scaled = share if layer.scale is None else share * layer.scale
+        scaled = share if layer.scale is None else share.mul(layer.scale)
         (gradient,) = torch.autograd.grad(layer.edge, layer.leaf, scaled, retain_graph=True)
         return layer.leaf.detach() * gradient
 
@@ -130,9 +137,11 @@ class RelevanceRule(Protocol):
     def __call__(self, layer: Layer, inputs: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor) -> Shares: ...
 
 
-def stabilised(denominator: torch.Tensor, epsilon: float = STABILISER) -> torch.Tensor:
-    """The denominator + epsilon sign(denominator), where sign(0) = 1."""
-    return denominator + torch.where(denominator < 0, -epsilon, epsilon)
+def divided(relevance: torch.Tensor, denominator: torch.Tensor, epsilon: float = STABILISER) -> torch.Tensor:
+    """Shares s = R / (denominator + epsilon sign(denominator)), where sign(0) = 1 (and sign(-0.0) = -1)."""
+    # copysign is many times faster than where on a CPU, and large tensors cost more to allocate than to fill.
+    stabilised = torch.copysign(denominator.new_full((), epsilon), denominator).add_(denominator)
+    return torch.div(relevance, stabilised, out=stabilised)
 
 
 @dataclass(frozen=True)
@@ -150,7 +159,7 @@ class Epsilon:
     def __call__(self, layer: Layer, inputs: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor) -> Shares:  # noqa: ARG002
         """The model's own contributions."""
         own = Own(layer, output)
-        return [(own, relevance / stabilised(output if self.bias else own.total, self.epsilon))]
+        return [(own, divided(relevance, output if self.bias else own.total, self.epsilon))]
 
 
 @dataclass(frozen=True)
@@ -163,7 +172,8 @@ class Gamma:
 
     Attributes:
         gamma: 0 is the epsilon rule, infinity the z+ rule.
-        bias: Whether the denominators hold the bias.
+        bias: Whether z and the denominators hold the bias. (zennit takes the sign of z with the bias in any case:
+            its denominators may come near zero without.)
     """
 
     gamma: float = 0.25
@@ -172,7 +182,8 @@ class Gamma:
     def __call__(self, layer: Layer, inputs: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor) -> Shares:
         """Two kinds of contributions: where z > 0, and, if any relevance is there, where z < 0."""
         parts, shares = _by_sign(inputs), Shares()
-        for same, other, here in ((_POSITIVE, _NEGATIVE, output > 0), (_NEGATIVE, _POSITIVE, output < 0)):
+        total = output if self.bias or layer.bias is None else output - layer.bias
+        for same, other, here in ((_POSITIVE, _NEGATIVE, total > 0), (_NEGATIVE, _POSITIVE, total < 0)):
             share = relevance * here
             if shares and not bool(share.any()):
                 continue
@@ -182,7 +193,7 @@ class Gamma:
             denominator = terms.total
             if self.bias and layer.bias is not None:
                 denominator = denominator + layer.bias + self.gamma * layer.bias.clamp(**same)
-            shares.append((terms, share / stabilised(denominator)))
+            shares.append((terms, divided(share, denominator)))
         return shares
 
 
@@ -210,13 +221,13 @@ class AlphaBeta:
         parts = _by_sign(inputs)
         above, positive = self._sum(layer, parts, _POSITIVE, _NEGATIVE)
         if self.beta == 0:
-            return [(above, relevance / stabilised(positive))]
+            return [(above, divided(relevance, positive))]
         below, negative = self._sum(layer, parts, _NEGATIVE, _POSITIVE)
-        for_it = torch.where(negative == 0, 1.0, self.alpha)
-        against = torch.where(positive == 0, 1.0, -self.beta)
+        for_it = (negative == 0).to(relevance.dtype).mul_(-self.beta).add_(self.alpha)  # 1 where nothing is against
+        against = (positive == 0).to(relevance.dtype).mul_(self.alpha).sub_(self.beta)  # 1 where nothing is for it
         return [
-            (above, for_it * relevance / stabilised(positive)),
-            (below, against * relevance / stabilised(negative)),
+            (above, divided(for_it * relevance, positive)),
+            (below, divided(against * relevance, negative)),
         ]
 
     def _sum(
@@ -237,7 +248,7 @@ class WSquare:
     def __call__(self, layer: Layer, inputs: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor) -> Shares:  # noqa: ARG002
         """Of inputs of one."""
         terms = Terms(layer, [(torch.ones_like(inputs), layer.weight**2)])
-        return [(terms, relevance / stabilised(terms.total))]
+        return [(terms, divided(relevance, terms.total))]
 
 
 @dataclass(frozen=True)
@@ -247,7 +258,7 @@ class Flat:
     def __call__(self, layer: Layer, inputs: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor) -> Shares:  # noqa: ARG002
         """Of inputs and weights of one."""
         terms = Terms(layer, [(torch.ones_like(inputs), torch.ones_like(layer.kernel))])
-        return [(terms, relevance / stabilised(terms.total))]
+        return [(terms, divided(relevance, terms.total))]
 
 
 @dataclass(frozen=True)
@@ -270,7 +281,7 @@ class Box:
         low, high = (torch.as_tensor(bound).to(inputs).expand_as(inputs) for bound in (self.low, self.high))
         corner = Terms(layer, [(low, weight.clamp(min=0)), (high, weight.clamp(max=0))])
         box = Difference(Own(layer, output), corner)
-        return [(box, relevance / stabilised(box.total))]
+        return [(box, divided(relevance, box.total))]
 
 
 def _by_sign(inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:

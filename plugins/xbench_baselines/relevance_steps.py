@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from xbench_baselines.relevance_rules import Layer, RelevanceRule, Shares, stabilised
+from xbench_baselines.relevance_rules import Layer, RelevanceRule, Shares, divided
 
 # What autograd calls the steps defined here.
 STEPS = ("Propagated", "Passed", "Masked", "Shared")
@@ -65,7 +65,8 @@ class Propagated(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, relevance: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
         call: Call = ctx.call
-        shares = call.shares(*ctx.saved_tensors, relevance)
+        inputs, output = ctx.saved_tensors
+        shares = call.shares(inputs, output, relevance)
         if call.ledger is not None:
             call.ledger.enter(relevance, sum((terms.total * share for terms, share in shares[1:]), _given(shares[0])))
         parts = [terms.distribute(share) for terms, share in shares]
@@ -107,9 +108,7 @@ class Shared(torch.autograd.Function):
     """x + factor y: relevance in proportion to the summands, or to their positive parts."""
 
     @staticmethod
-    def forward(
-        ctx: Any, first: torch.Tensor, second: torch.Tensor, factor: float, *how: Any
-    ) -> torch.Tensor:
+    def forward(ctx: Any, first: torch.Tensor, second: torch.Tensor, factor: float, *how: Any) -> torch.Tensor:
         total = first + second if factor == 1 else torch.add(first, second, alpha=factor)
         ctx.how = factor, *how
         ctx.save_for_backward(first, second, total)
@@ -125,10 +124,17 @@ class Shared(torch.autograd.Function):
         if positive:
             first, second = first.clamp(min=0), second.clamp(min=0)
             total = first + second
-        share = relevance / stabilised(total, epsilon)
+        share = divided(relevance, total, epsilon)
         if ledger is not None:
             ledger.enter(relevance, total * share)
-        return (first * share).sum_to_size(first.shape), (second * share).sum_to_size(second.shape), None, None, None, None
+        return (
+            (first * share).sum_to_size(first.shape),
+            (second * share).sum_to_size(second.shape),
+            None,
+            None,
+            None,
+            None,
+        )
 
 
 def _given(share: tuple[Any, torch.Tensor]) -> torch.Tensor:

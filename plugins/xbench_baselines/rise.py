@@ -43,16 +43,16 @@ class Rise(Explainer):
         score = forward(model, images)
         weighed = torch.zeros(images[:, 0].shape, dtype=torch.float64, device=images.device).flatten(1)
         level, cover = weighed.new_zeros(len(images)), torch.zeros_like(weighed[0])
-        for start in range(0, options.n_masks, _BLOCK):
-            shown = masks(start, min(start + _BLOCK, options.n_masks))
+        for start in range(0, options.masks, _BLOCK):
+            shown = masks(start, min(start + _BLOCK, options.masks))
             scores = self._masked_scores(score, images, targets, shown).double()
             flat = shown.flatten(1).double()
             weighed += scores.T @ flat
             level += scores.sum(0)
             cover += flat.sum(0)
         if options.centred:
-            weighed -= torch.outer(level / options.n_masks, cover)
-        return (weighed / (options.n_masks * options.probability)).view_as(images[:, 0])
+            weighed -= torch.outer(level / options.masks, cover)
+        return (weighed / (options.masks * options.probability)).view_as(images[:, 0])
 
     @staticmethod
     def _masked_scores(score: Score, images: torch.Tensor, targets: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:

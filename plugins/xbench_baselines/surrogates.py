@@ -169,10 +169,10 @@ class Lime(_SuperpixelExplainer):
         return solution[1:]
 
     def coalitions(self, seed: torch.Tensor, players: int) -> Iterator[torch.Tensor]:
-        """Of one image, in blocks: bool (r, M); a larger `n_samples` goes on from the same first ones."""
-        for start in range(0, self.options.n_samples, _BLOCK):
+        """Of one image, in blocks: bool (r, M); a larger `samples` goes on from the same first ones."""
+        for start in range(0, self.options.samples, _BLOCK):
             draws = uniform_field(seed ^ derive(0, "lime coalitions", start), (_BLOCK, players))[0]
-            yield draws[: self.options.n_samples - start] < 0.5
+            yield draws[: self.options.samples - start] < 0.5
 
     def _kernel(self, on: torch.Tensor) -> torch.Tensor:
         distance = 1 - on.double().mean(1).sqrt()
@@ -185,7 +185,7 @@ class KernelShap(_SuperpixelExplainer):
     phi = argmin of sum_z k(z) (v(z) - v(0) - phi . z)^2 subject to sum(phi) = v(1) - v(0),
         k(z) = (M - 1) / (binom(M, |z|) |z| (M - |z|)).
     Positive where the superpixel adds to the target score; the values add up to S_c(x) - S_c(x_off) exactly. All
-    2^M - 2 coalitions are weighed where `n_samples` reaches so far, and the values are exact. Else coalitions are drawn
+    2^M - 2 coalitions are weighed where `samples` reaches so far, and the values are exact. Else coalitions are drawn
     from k, each with its complement (Covert & Lee 2021), their sizes in exact proportion (systematic sampling), and
     weigh the same.
 
@@ -212,9 +212,9 @@ class KernelShap(_SuperpixelExplainer):
 
     def coalitions(self, seed: torch.Tensor, players: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Of one image, in blocks: bool (r, M), neither empty nor full, and their weights, float64 (r,)."""
-        if 2**players - 2 <= self.options.n_samples:
+        if 2**players - 2 <= self.options.samples:
             return _all_coalitions(players, seed.device)
-        return _drawn_coalitions(seed, players, self.options.n_samples // 2)
+        return _drawn_coalitions(seed, players, self.options.samples // 2)
 
 
 def _all_coalitions(players: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

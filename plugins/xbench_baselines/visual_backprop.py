@@ -8,19 +8,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from xbench import DatasetInfo, Explainer, Options
-from xbench.gate import probe, undisturbed
+from xbench import DatasetInfo, Explainer, Options, undisturbed
+from xbench.gate import probe
 from xbench_baselines.features import (
     ACTIVATIONS,
     POOLS,
     FeatureMap,
+    FeatureMapError,
     Observer,
     Structure,
     Window,
     unreadable,
 )
-
-_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 class VisualBackProp(Explainer):
@@ -91,9 +90,10 @@ class _Layer:
 
     def taken_down(self, mask: torch.Tensor, sides: tuple[int, ...]) -> torch.Tensor:
         """(N, 1, *sides of this layer) -> (N, 1, *sides)."""
-        (first, *more), axes = self.convolutions, mask.ndim - 2
+        first, *more = self.convolutions
         if more or first.window is None:
-            return _TRANSPOSED[axes](_nearest(mask, sides), mask.new_ones(1, 1, *[3] * axes), padding=1)
+            ones = (1,) * len(sides)
+            return _transposed(Window((3,) * len(sides), ones, ones, ones, sides), _nearest(mask, sides))
         return _nearest(_transposed(first.window, _nearest(mask, first.sides)), sides)
 
 
@@ -114,6 +114,8 @@ def _layers(structure: Structure) -> list[_Layer]:
             pending = []
         elif layers and (one.kind in ACTIVATIONS or not layers[-1].active):
             layers[-1] = _Layer(one, layers[-1].convolutions)
+    if not layers:
+        raise FeatureMapError("it has no convolution whose feature map all goes through")
     return layers if all(layer.plain for layer in layers) else _last_of_each_size(layers)
 
 
@@ -129,21 +131,20 @@ def _last_of_each_size(layers: list[_Layer]) -> list[_Layer]:
 
 
 def _transposed(window: Window, mask: torch.Tensor) -> torch.Tensor:
-    """The mask through the convolution's transpose with weights 1, at the size of the convolution's input."""
-    least = [
-        (out - 1) * step - 2 * pad + hole * (side - 1) + 1
-        for out, step, pad, hole, side in zip(
-            mask.shape[2:], window.stride, window.padding, window.dilation, window.kernel, strict=True
+    """The mask through the convolution's transpose with weights 1, at the size of the convolution's input.
+
+    Ones are the same as ones along each axis in turn, and an axis is a product with the matrix of which step looked at
+    which position: at stride 1 ten times as fast as a transposed convolution of one channel, and sizes come out right.
+    """
+    for axis, side in enumerate(window.sides):
+        kernel, stride, padding, dilation = (
+            geometry[axis] for geometry in (window.kernel, window.stride, window.padding, window.dilation)
         )
-    ]
-    # A stride leaves open how many rows there were at the end that made no other step.
-    extra = [
-        min(max(side - small, 0), max(step, hole) - 1)
-        for side, small, step, hole in zip(window.sides, least, window.stride, window.dilation, strict=True)
-    ]
-    ones = mask.new_ones(1, 1, *window.kernel)
-    transposed = _TRANSPOSED[mask.ndim - 2]
-    return transposed(mask, ones, None, window.stride, window.padding, extra, 1, window.dilation)
+        steps = torch.arange(mask.shape[2 + axis], device=mask.device) * stride - padding
+        offset = torch.arange(side, device=mask.device)[:, None] - steps
+        looked_at = (offset >= 0) & (offset <= dilation * (kernel - 1)) & (offset % dilation == 0)
+        mask = torch.tensordot(mask, looked_at.to(mask), dims=([2 + axis], [1])).movedim(-1, 2 + axis)
+    return mask
 
 
 def _nearest(mask: torch.Tensor, sides: tuple[int, ...]) -> torch.Tensor:

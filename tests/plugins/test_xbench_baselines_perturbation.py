@@ -200,7 +200,7 @@ def test_superpixels_are_shared():
     options = {"n_segments": 30, "compactness": 0.2}
     made = [
         FeatureAblation(FeatureAblationOptions(**options, fill="zero")).feature,
-        Lime(LimeOptions(**options, n_samples=10)).feature,
+        Lime(LimeOptions(**options, samples=10)).feature,
         KernelShap(KernelShapOptions(**options)).feature,
     ]
     assert len({(feature.name, str(feature.parameters), feature.dtype) for feature in made}) == 1
@@ -263,9 +263,9 @@ def test_feature_ablation_of_a_linear_model(case, fill):
 @pytest.mark.parametrize("fill", FILLS)
 def test_lime_of_a_linear_model(case, fill):
     model, batch, targets, worth = linear_case(*case)
-    maps = explain(Lime(LimeOptions(fill=fill, n_samples=300, alpha=1e-9)), batch, targets, model)
+    maps = explain(Lime(LimeOptions(fill=fill, samples=300, alpha=1e-9)), batch, targets, model)
     close(maps, worth[fill], 1e-4)
-    maps = explain(Lime(LimeOptions(fill=fill, n_samples=5000)), batch, targets, model)
+    maps = explain(Lime(LimeOptions(fill=fill, samples=5000)), batch, targets, model)
     close(maps, worth[fill], 0.01)  # what the ridge shrinks
 
 
@@ -273,12 +273,12 @@ def test_lime_of_a_linear_model(case, fill):
 @pytest.mark.parametrize("fill", FILLS)
 def test_kernelshap_of_a_linear_model(case, fill):
     model, batch, targets, worth = linear_case(*case)
-    maps = explain(KernelShap(KernelShapOptions(fill=fill, n_samples=300)), batch, targets, model)
+    maps = explain(KernelShap(KernelShapOptions(fill=fill, samples=300)), batch, targets, model)
     close(maps, worth[fill], 1e-4)
 
 
 @pytest.mark.parametrize(
-    "explainer", [FeatureAblation(FeatureAblationOptions()), Lime(LimeOptions(n_samples=99, alpha=1e-9))]
+    "explainer", [FeatureAblation(FeatureAblationOptions()), Lime(LimeOptions(samples=99, alpha=1e-9))]
 )
 def test_a_superpixel_of_one_intensity_is_worth_nothing(explainer):
     labels = np.stack([tiles((12, 12), 4)])
@@ -313,7 +313,7 @@ def test_feature_ablation_agrees_with_captum(fill):
 def lime_case(fill, n_samples=1500):
     """Maps, and for each image its coalitions and their weights by the definition."""
     model, images, labels, targets = conv_case()
-    explainer, batch = Lime(LimeOptions(fill=fill, n_samples=n_samples)), batch_of(images, labels)
+    explainer, batch = Lime(LimeOptions(fill=fill, samples=n_samples)), batch_of(images, labels)
     maps = explain(explainer, batch, targets, model)
     drawn = [
         torch.cat(list(explainer.coalitions(batch.seeds[n : n + 1], labels[n].max() + 1))) for n in range(len(images))
@@ -355,13 +355,13 @@ def test_lime_agrees_with_captum_on_the_same_draws():
 
 
 def test_lime_draws_for_the_image_not_for_the_batch():
-    explainer, seeds = Lime(LimeOptions(n_samples=2000)), torch.tensor([3, 4])
+    explainer, seeds = Lime(LimeOptions(samples=2000)), torch.tensor([3, 4])
     (first, rest), (other, _) = (list(explainer.coalitions(seeds[index : index + 1], 30)) for index in range(2))
     assert len(first) + len(rest) == 2000
     assert first.double().mean().item() == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(first.numel()))
     for unlike in (other[: len(rest)], rest):
         assert (first[: len(rest)] == unlike).double().mean().item() == pytest.approx(0.5, abs=0.02)
-    (fewer,) = Lime(LimeOptions(n_samples=50)).coalitions(seeds[:1], 30)
+    (fewer,) = Lime(LimeOptions(samples=50)).coalitions(seeds[:1], 30)
     assert torch.equal(fewer, first[:50])
 
 
@@ -411,7 +411,7 @@ def test_kernelshap_agrees_with_shap():
 def test_kernelshap_adds_up_to_the_score(n_samples):
     model, images, labels, targets = conv_case(side=6)
     batch = batch_of(images, labels)
-    maps = explain(KernelShap(KernelShapOptions(n_samples=n_samples)), batch, targets, model)
+    maps = explain(KernelShap(KernelShapOptions(samples=n_samples)), batch, targets, model)
     off = torch.from_numpy(switched(images, labels, "mean"))
     with torch.no_grad():
         difference = (model(batch.images) - model(off))[[0, 1], targets]
@@ -425,14 +425,14 @@ def test_kernelshap_of_many_superpixels_nears_the_exact_values():
     model, images, _, targets = conv_case()
     batch = batch_of(images[:1], tiles((24, 24), 8)[None])
     values = [
-        explain(KernelShap(KernelShapOptions(n_samples=samples, fill="zero")), batch, targets[:1], model)
+        explain(KernelShap(KernelShapOptions(samples=samples, fill="zero")), batch, targets[:1], model)
         for samples in (508, 509, 510)
     ]
     exact = values[-1]
     batches = [dataclasses.replace(batch, seeds=torch.tensor([seed])) for seed in range(40)]
     errors = {}
     for samples in (50, 400):
-        explainer = KernelShap(KernelShapOptions(n_samples=samples, fill="zero"))
+        explainer = KernelShap(KernelShapOptions(samples=samples, fill="zero"))
         differences = torch.stack([explain(explainer, one, targets[:1], model) - exact for one in batches]).flatten(1)
         errors[samples] = differences.square().mean().sqrt()
         bias = differences.mean(0).abs().max()
@@ -443,7 +443,7 @@ def test_kernelshap_of_many_superpixels_nears_the_exact_values():
 
 
 def test_kernelshap_draws_by_the_shapley_kernel():
-    players, explainer = 12, KernelShap(KernelShapOptions(n_samples=4000))
+    players, explainer = 12, KernelShap(KernelShapOptions(samples=4000))
     blocks = list(explainer.coalitions(torch.tensor([7]), players))
     drawn = torch.cat([on for on, _ in blocks])
     assert len(drawn) == 4000
@@ -513,7 +513,7 @@ def mean_kernel(size, cells):
 def test_rise_of_a_linear_model_nears_its_expectation(outputs, targets, centred):
     torch.manual_seed(0)
     model, images = LinearNetwork(2, (12, 10), outputs), noise(2, 2, 12, 10)
-    options = RiseOptions(n_masks=20000, cells=3, probability=0.4, centred=centred)
+    options = RiseOptions(masks=20000, cells=3, probability=0.4, centred=centred)
     maps = explain(Rise(options), images, targets, model)
     products = (weights_of(model, targets, (2, 12, 10)) * torch.from_numpy(images)).sum(1).double()
     # Cov(m(p), m(q)) = probability (1 - probability) sum over cells B(p) B(q); axes are independent.
@@ -530,15 +530,15 @@ def test_rise_of_a_constant_model_is_zero():
         def forward(self, images):
             return torch.full((len(images), 1), 5.0)
 
-    maps = explain(Rise(RiseOptions(n_masks=100)), noise(2, 1, 16, 16), [0, 1], Constant())
+    maps = explain(Rise(RiseOptions(masks=100)), noise(2, 1, 16, 16), [0, 1], Constant())
     assert maps.abs().max() < 1e-12
-    uneven = explain(Rise(RiseOptions(n_masks=100, centred=False)), noise(2, 1, 16, 16), [1, 1], Constant())
+    uneven = explain(Rise(RiseOptions(masks=100, centred=False)), noise(2, 1, 16, 16), [1, 1], Constant())
     assert uneven.std() > 0.1  # which is why the mean is subtracted
 
 
 def test_rise_of_one_logit_has_a_sign_per_class():
     image = noise(1, 1, 16, 16).repeat(2, 0)
-    first, second = explain(Rise(RiseOptions(n_masks=100)), image, [0, 1], conv(1, 1))
+    first, second = explain(Rise(RiseOptions(masks=100)), image, [0, 1], conv(1, 1))
     close(first, -second)
 
 
@@ -564,9 +564,9 @@ class Counted(nn.Module):
     [
         (Occlusion(OcclusionOptions(window=4, stride=2)), 2 * (7 * 7 + 1)),
         (FeatureAblation(FeatureAblationOptions()), (16 + 1) + (4 + 1)),
-        (Lime(LimeOptions(n_samples=70)), 2 * 70),
-        (KernelShap(KernelShapOptions(n_samples=70)), 2 * 2 + 70 + (2**4 - 2)),
-        (Rise(RiseOptions(n_masks=70)), 2 * 70),
+        (Lime(LimeOptions(samples=70)), 2 * 70),
+        (KernelShap(KernelShapOptions(samples=70)), 2 * 2 + 70 + (2**4 - 2)),
+        (Rise(RiseOptions(masks=70)), 2 * 70),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -587,12 +587,12 @@ def test_conformance(check):
     check()
 
 
-@parametrize_with_checks(specs("lime", "kernelshap"), n_samples=120)
+@parametrize_with_checks(specs("lime", "kernelshap"), samples=120)
 def test_conformance_of_surrogates(check):
     check()
 
 
-@parametrize_with_checks(specs("rise"), n_masks=120)
+@parametrize_with_checks(specs("rise"), masks=120)
 def test_conformance_of_rise(check):
     check()
 

@@ -5,18 +5,26 @@ from __future__ import annotations
 import click
 
 
-@click.command("check", epilog="\b\nExamples:\n  xbench check explainer gradient\n  xbench check metric fidelity")
+@click.command(
+    "check",
+    epilog="\b\nExamples:\n  xbench check explainer gradient\n  xbench check metric fidelity\n"
+    "  xbench check explainer attention --model attention",
+)
 @click.argument("kind", type=click.Choice(["dataset", "model", "explainer", "metric"]))
 @click.argument("reference", metavar="REF")
-def command(kind: str, reference: str) -> int:
+@click.option("--model", metavar="REF", help="Model to check an explainer with, if it needs one of its own kind.")
+def command(kind: str, reference: str, model: str | None) -> int:
     """Run the conformance checks on one item, yours or a built-in one; exit code 3 if one fails."""
     from xbench.discovery import discover
     from xbench.references import choose
-    from xbench.testing import check
+    from xbench.testing import Scenario, check
+    from xbench.testing.fakes import FakeDataset
 
     failed = 0
-    choice = choose(kind, reference, discover())
-    for result in check(choice.entry.spec, choice.argument, **choice.options.model_dump()):
+    registry = discover()
+    choice = choose(kind, reference, registry)
+    scenarios = None if model is None else [Scenario(model, FakeDataset(), choose("model", model, registry).create())]
+    for result in check(choice.entry.spec, choice.argument, scenarios, **choice.options.model_dump()):
         failed += not result.passed
         click.echo(
             f"{'ok  ' if result.passed else 'FAIL'}  {result.name}{'' if result.passed else ': ' + result.message}"

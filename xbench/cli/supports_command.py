@@ -58,7 +58,7 @@ def command(
                 found.append(verdict)
                 word = "[green]yes[/]" if verdict.works else "[yellow]no [/]"
                 line = f"{verdict.explainer:<32} {verdict.reason}".rstrip()
-                console.print(" ", word, escape(line), highlight=False)
+                console.print(" ", word, escape(line), highlight=False, soft_wrap=True)
     if markdown is not None:
         words = [*(f"--model {model}" for model in models), *(f"--explainer {name}" for name in explainers)]
         words += [f"--size {size}", *(f"--channels {count}" for count in channels), f"--classes {classes}"]

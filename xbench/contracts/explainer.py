@@ -39,6 +39,8 @@ class Explainer(ABC):
         signed: Whether negative values mean evidence against the target. An unsigned map is its own absolute.
         self_explaining: Whether it brings a classifier of its own, so that `subject=self` makes sense.
         feature: What it wants of each image in `batch.feature`, or None.
+        completeness_error: (N,), of the maps last made: a map's sum minus the difference of scores it should be; None
+            where the method promises no sum. The harness reports the largest, as a share of the largest logit.
 
     Args:
         options: Validated options.
@@ -48,6 +50,7 @@ class Explainer(ABC):
     signed: bool = True
     self_explaining: bool = False
     feature: ImageFeature | None = None
+    completeness_error: torch.Tensor | None = None
 
     def __init__(self, options: Options, argument: str = "") -> None:
         self.options = options

@@ -174,7 +174,7 @@ class MapsJob(Job):
         np.save(session.folder / "targets.npy", targets)
         size = self.calibration.batch_size
         shape = (len(scored), *self.data.info.spatial)
-        constant = 0
+        constant, incomplete = 0, None
         with (
             writing(session.folder / MAPS, "<f4", shape) as out,
             session.progress.task("explaining", len(scored)) as bar,
@@ -184,7 +184,11 @@ class MapsJob(Job):
                 constant += int((flat.amax(1) == flat.amin(1)).sum())
                 out.append(maps.cpu().numpy())
                 bar.advance(len(maps))
+                if self.explainer.completeness_error is not None:
+                    incomplete = max(incomplete or 0.0, float(self.explainer.completeness_error.abs().max()))
         session.facts["constant_maps"] = constant
+        if incomplete is not None:
+            session.facts["completeness_error"] = incomplete / max(float(np.abs(self.predictions.logits).max()), 1e-12)
 
     def _check_support(self) -> None:
         """Ask again, now that the model is trained: its weights may break what its layers allowed.

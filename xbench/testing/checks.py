@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from xbench.testing.dataset_checks import dataset_checks
 from xbench.testing.explainer_checks import explainer_checks
 from xbench.testing.metric_checks import metric_checks
 from xbench.testing.model_checks import model_checks
+from xbench.testing.scenarios import Scenario
 
 Check = Callable[[Callable[[], Any]], None]
 """Takes a factory of fresh plugin instances, called without arguments; raises AssertionError, naming the fix."""
@@ -39,17 +40,19 @@ class CheckResult:
 _CHECKS: dict[type[Spec], Callable[[], Iterable[tuple[str, Check]]]] = {
     DatasetSpec: dataset_checks,
     ModelSpec: model_checks,
-    ExplainerSpec: explainer_checks,
     MetricSpec: metric_checks,
 }
 
 
-def checks_for(spec: Spec, argument: str = "", **options: Any) -> Iterator[tuple[str, Callable[[], None]]]:
+def checks_for(
+    spec: Spec, argument: str = "", scenarios: Sequence[Scenario] | None = None, **options: Any
+) -> Iterator[tuple[str, Callable[[], None]]]:
     """The checks of one item, each ready to call without arguments.
 
     Args:
         spec: What the plugin hands over.
         argument: For items that take one ("resnet18" of `timm:resnet18`).
+        scenarios: For an explainer that needs a model of its own kind; `default_scenarios()` where none are given.
         options: Other than the defaults: give trained plugins few epochs.
 
     Raises:
@@ -62,14 +65,17 @@ def checks_for(spec: Spec, argument: str = "", **options: Any) -> Iterator[tuple
     def factory() -> Any:
         return factory_of(parsed) if isinstance(spec, DatasetSpec) else factory_of(parsed, argument)
 
-    for name, one in _CHECKS[type(spec)]():
+    checks = explainer_checks(scenarios) if isinstance(spec, ExplainerSpec) else _CHECKS[type(spec)]()
+    for name, one in checks:
         yield name, _bound(one, factory)
 
 
-def check(spec: Spec, argument: str = "", **options: Any) -> list[CheckResult]:
+def check(
+    spec: Spec, argument: str = "", scenarios: Sequence[Scenario] | None = None, **options: Any
+) -> list[CheckResult]:
     """Run every check of an item; what fails is in the results, not raised (arguments as for `checks_for`)."""
     results = []
-    for name, run in checks_for(spec, argument, **options):
+    for name, run in checks_for(spec, argument, scenarios, **options):
         start = time.perf_counter()
         message = ""
         try:

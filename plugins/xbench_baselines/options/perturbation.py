@@ -39,7 +39,7 @@ class FeatureAblationOptions(SuperpixelOptions):
 class LimeOptions(SuperpixelOptions):
     """Options of `lime`."""
 
-    n_samples: int = Field(1000, ge=1, description="perturbed copies of an image")
+    samples: int = Field(1000, ge=1, description="perturbed copies of an image")
     kernel_width: float = Field(0.25, gt=0, description="of the exponential kernel on the cosine distance")
     alpha: float = Field(1.0, gt=0, description="penalty of the ridge regression")
 
@@ -47,7 +47,7 @@ class LimeOptions(SuperpixelOptions):
 class KernelShapOptions(SuperpixelOptions):
     """Options of `kernelshap`."""
 
-    n_samples: int = Field(
+    samples: int = Field(
         1000, ge=2, description="perturbed copies of an image; as many as there are coalitions give exact values"
     )
 
@@ -55,7 +55,7 @@ class KernelShapOptions(SuperpixelOptions):
 class RiseOptions(Options):
     """Options of `rise`."""
 
-    n_masks: int = Field(2000, ge=1, description="random masks, the same for every image")
+    masks: int = Field(2000, ge=1, description="random masks, the same for every image")
     cells: int = Field(7, ge=1, description="cells of a mask along each axis")
     probability: float = Field(0.5, gt=0, lt=1, description="that a cell is shown")
     centred: bool = Field(True, description="subtract the mean score over the masks; false = the paper's equation 6")

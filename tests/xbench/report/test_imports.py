@@ -9,9 +9,11 @@ FORBIDDEN = {
     "torch",
     "matplotlib.pyplot",
     "xbench_baselines",
+    "xbench_learned",
     "xbench_lidc",
     "xbench_metrics",
     "xbench_models",
+    "xbench_regions",
     "xbench_vinet",
 }
 
