@@ -72,6 +72,7 @@ def test_the_rules_of_the_guide_are_refused_and_accepted_where_they_should_be():
     from xbench.options import Options
     from xbench.testing.networks import ConvNetwork, LinearNetwork
     from xbench_baselines.backpropagation import Deconvolution
+    from xbench_baselines.options.gradients import BackpropagationOptions
 
     made = {}
     exec(compile(_block(PLUGINS, "my_package/rules.py"), "rules.py", "exec"), made)
@@ -80,4 +81,6 @@ def test_the_rules_of_the_guide_are_refused_and_accepted_where_they_should_be():
     assert explainer.supports(LinearNetwork(1, (16, 16), 2), info) == "it has no ReLU"
     network, images = ConvNetwork(1, 2, relu="functional").eval(), torch.rand(1, 1, 16, 16)
     arguments = (network, images, torch.tensor([1]))
-    torch.testing.assert_close(explainer.attribute(*arguments), Deconvolution(Options()).attribute(*arguments))
+    torch.testing.assert_close(
+        explainer.attribute(*arguments), Deconvolution(BackpropagationOptions()).attribute(*arguments)
+    )

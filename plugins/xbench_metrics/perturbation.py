@@ -36,7 +36,7 @@ def perturbed(
     repeated = images.flatten(2).repeat(together, 1, 1)
     fills = fill if len(fill) == 1 else fill.repeat(together, 1, 1)
     counts = torch.tensor(removed_counts(pixels, steps), dtype=whole, device=images.device)
-    limits = [group.repeat_interleave(len(images))[:, None] for group in counts.split(together)]
+    limits = [group.repeat_interleave(len(images))[:, None] for group in torch.split(counts, together)]
     gone, result = torch.empty((len(repeated), pixels), device=images.device), torch.empty_like(repeated)
     for order in (ranks, pixels - 1 - ranks):
         arrays = (order.to(whole).repeat(together, 1), repeated, gone, result)

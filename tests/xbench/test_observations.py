@@ -10,6 +10,7 @@ import pytest
 
 from xbench import PluginError, UserError, observations
 from xbench.observations import ObservationCell, observations_path, read_observations, write_observations
+from xbench.results import SCHEMA
 
 RNG = np.random.default_rng(0)
 
@@ -97,16 +98,16 @@ def test_newer_schema_is_refused_and_older_upgraded(tmp_path, monkeypatch):
     path = tmp_path / "m.parquet"
     write_observations([cell("vinet", AUC=ARRAYS["auc"])], path)
     table = pq.read_table(path)
-    stamp = {"xbench_schema": "2", "xbench_version": "9.1.0"}
+    stamp = {"xbench_schema": str(SCHEMA + 1), "xbench_version": "9.1.0"}
     pq.write_table(table.replace_schema_metadata(stamp), tmp_path / "newer.parquet")
-    with pytest.raises(UserError, match=r"schema 2 is newer .*written by xbench 9.1.0"):
+    with pytest.raises(UserError, match=rf"schema {SCHEMA + 1} is newer .*written by xbench 9.1.0"):
         read_observations(tmp_path / "newer.parquet")
 
     def lower(record):
         return record | {"table": record["table"].rename_columns([n.lower() for n in record["table"].column_names])}
 
-    monkeypatch.setattr("xbench.results.SCHEMA", 2)
-    monkeypatch.setattr(observations, "OBSERVATION_UPGRADES", {1: lower})
+    monkeypatch.setattr("xbench.results.SCHEMA", SCHEMA + 1)
+    monkeypatch.setattr(observations, "OBSERVATION_UPGRADES", {SCHEMA: lower})
     assert set(read_observations(path)[0].observations) == {"auc"}
 
 

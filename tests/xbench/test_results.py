@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xbench import UserError, results
-from xbench.results import RunHeader, ScoreRow, read_header, read_scores, write_header, write_scores
+from xbench.results import SCHEMA, RunHeader, ScoreRow, read_header, read_scores, write_header, write_scores
 
+END = f",{SCHEMA}\n"
 ROW = ScoreRow(
     dataset="lidc-phantom",
     split="test",
@@ -165,9 +166,12 @@ class TestScores:
         [
             (lambda text: text.replace("card,", "cart,", 1), "column 'card' is missing"),
             (lambda text: text.replace("seed,", "n,", 1), "line 1: column n is there twice"),
-            (lambda text: text.replace(",schema", ",schema,more").replace(",1\n", ",1,2\n"), "'more' is unknown"),
-            (lambda text: text.replace(",1\n", ",1,2\n"), "1 more cells than columns"),
-            (lambda text: text.replace(",schema", "").replace(",1\n", "\n"), "column schema is missing"),
+            (
+                lambda text: text.replace(",schema", ",schema,more").replace(f",{SCHEMA}\n", f",{SCHEMA},2\n"),
+                "'more' is unknown",
+            ),
+            (lambda text: text.replace(END, f",{SCHEMA},2\n"), "1 more cells than columns"),
+            (lambda text: text.replace(",schema", "").replace(END, "\n"), "column schema is missing"),
             (lambda _: "", "is empty"),
             (lambda text: text.splitlines()[0].replace("card,", "") + "\n", "column 'card' is missing"),
         ],
@@ -188,31 +192,44 @@ class TestScores:
 
 class TestSchema:
     def test_newer_is_refused_with_the_version_needed(self, tmp_path):
-        row = dataclasses.replace(ROW, schema=results.SCHEMA + 1, xbench_version="9.1.0")
-        with pytest.raises(UserError, match=r"schema 2 is newer .*written by xbench 9.1.0"):
+        row = dataclasses.replace(ROW, schema=SCHEMA + 1, xbench_version="9.1.0")
+        with pytest.raises(UserError, match=rf"schema {SCHEMA + 1} is newer .*written by xbench 9.1.0"):
             read_scores(written(tmp_path / "scores.csv", row))
-        header = dataclasses.replace(HEADER, schema=results.SCHEMA + 1, xbench_version="9.1.0")
+        header = dataclasses.replace(HEADER, schema=SCHEMA + 1, xbench_version="9.1.0")
         write_header(header, tmp_path / "run.json")
-        with pytest.raises(UserError, match=r"schema 2 is newer .*written by xbench 9.1.0"):
+        with pytest.raises(UserError, match=rf"schema {SCHEMA + 1} is newer .*written by xbench 9.1.0"):
             read_header(tmp_path / "run.json")
 
     def test_older_is_upgraded_step_by_step(self, tmp_path, monkeypatch):
         path = written(tmp_path / "scores.csv", ROW)
-        path.write_text(path.read_text().replace("explainer,", "method,", 1))  # as schema 1 might have called it
+        path.write_text(path.read_text().replace("explainer,", "method,", 1))  # as an old schema might
         steps = {
-            1: lambda record: {"maker" if name == "method" else name: text for name, text in record.items()},
-            2: lambda record: {"explainer" if name == "maker" else name: text for name, text in record.items()},
+            SCHEMA: lambda record: {"maker" if name == "method" else name: text for name, text in record.items()},
+            SCHEMA + 1: lambda record: {
+                "explainer" if name == "maker" else name: text for name, text in record.items()
+            },
         }
-        monkeypatch.setattr(results, "SCHEMA", 3)
+        monkeypatch.setattr(results, "SCHEMA", SCHEMA + 2)
         monkeypatch.setattr(results, "ROW_UPGRADES", steps)
-        assert read_scores(path) == [dataclasses.replace(ROW, schema=3)]
+        assert read_scores(path) == [dataclasses.replace(ROW, schema=SCHEMA + 2)]
 
     def test_older_header_is_upgraded(self, tmp_path, monkeypatch):
         write_header(HEADER, tmp_path / "run.json")
-        monkeypatch.setattr(results, "SCHEMA", 2)
-        monkeypatch.setattr(results, "HEADER_UPGRADES", {1: lambda record: record | {"warnings": ["upgraded"]}})
+        monkeypatch.setattr(results, "SCHEMA", SCHEMA + 1)
+        monkeypatch.setattr(results, "HEADER_UPGRADES", {SCHEMA: lambda record: record | {"warnings": ["upgraded"]}})
         back = read_header(tmp_path / "run.json")
-        assert (back.schema, back.warnings) == (2, ["upgraded"])
+        assert (back.schema, back.warnings) == (SCHEMA + 1, ["upgraded"])
+
+    def test_a_table_of_schema_1_has_no_maps_that_are_anothers(self, tmp_path):
+        path = written(tmp_path / "scores.csv", dataclasses.replace(ROW, schema=1))
+        lines = [line.split(",") for line in path.read_text().splitlines()]
+        place = lines[0].index("same_as")
+        path.write_text("".join(",".join(line[:place] + line[place + 1 :]) + "\n" for line in lines))
+        assert read_scores(path) == [ROW]
+
+    def test_a_header_of_schema_1_is_read_as_it_is(self, tmp_path):
+        write_header(dataclasses.replace(HEADER, schema=1), tmp_path / "run.json")
+        assert read_header(tmp_path / "run.json").schema == SCHEMA
 
     def test_older_than_any_known_step(self, tmp_path):
         path = changed(written(tmp_path / "scores.csv", ROW), 2, "schema", "0")
