@@ -34,8 +34,10 @@ _PUBLIC = {
     "ImageFeature": "contracts.feature",
     "Case": "contracts.metric",
     "Curves": "contracts.metric",
+    "Explanation": "contracts.metric",
     "Metric": "contracts.metric",
     "Observations": "contracts.metric",
+    "TrainMaps": "contracts.metric",
     "DatasetSpec": "specs",
     "ExplainerSpec": "specs",
     "MetricSpec": "specs",
@@ -55,8 +57,10 @@ if TYPE_CHECKING:
     from xbench.contracts.feature import ImageFeature as ImageFeature
     from xbench.contracts.metric import Case as Case
     from xbench.contracts.metric import Curves as Curves
+    from xbench.contracts.metric import Explanation as Explanation
     from xbench.contracts.metric import Metric as Metric
     from xbench.contracts.metric import Observations as Observations
+    from xbench.contracts.metric import TrainMaps as TrainMaps
     from xbench.contracts.model import Model as Model
     from xbench.contracts.model import ModelOptions as ModelOptions
     from xbench.contracts.model import Schedule as Schedule

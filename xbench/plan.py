@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from xbench.artifacts import Store
-from xbench.config import RunConfig, resolve_device
+from xbench.config import Reference, RunConfig, resolve_device
 from xbench.contracts.explainer import Explainer, check_target
 from xbench.contracts.metric import Metric
 from xbench.errors import PluginError, UserError
@@ -22,7 +22,7 @@ from xbench.registry import Registry
 from xbench.specs import ExplainerSpec
 
 ALL = "all"
-"""What the user says for every installed explainer; those that don't fit are left out with their reason."""
+"""What the user says for every installed explainer or metric; what doesn't fit is left out with its reason."""
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,17 @@ def make_plan(config: RunConfig, registry: Registry, store: Store) -> Plan:
         target=config.target,
         allow_pickle=config.allow_pickle,
     )
-    datasets, models, metrics = (
-        [choose(kind, reference, registry) for reference in getattr(config, kind)]
-        for kind in ("dataset", "model", "metric")
+    datasets, models = (
+        [choose(kind, reference, registry) for reference in getattr(config, kind)] for kind in ("dataset", "model")
     )
+    metrics = [_Scorer(choice, by_user=True) for choice in _named("metric", config.metric, registry)]
+    if ALL in config.metric:
+        taken = {scorer.choice.label for scorer in metrics}
+        metrics += [_Scorer(choice, by_user=False) for choice in all_metrics(registry) if choice.label not in taken]
     planner = _Planner(store, settings, config.sign, config.model_view)
-    named = [choose("explainer", each, registry) for each in config.explainer if each != ALL]
+    named = _named("explainer", config.explainer, registry)
     others = all_explainers(registry) if ALL in config.explainer else []
-    explainers = [_Wanted(choice, by_user=True) for choice in _distinct(named)]
+    explainers = [_Wanted(choice, by_user=True) for choice in named]
     explainers += [_Wanted(choice, by_user=False) for choice in _distinct(others) if choice not in named]
     asked = [wanted.choice for wanted in explainers]
     if config.controls:
@@ -133,7 +136,7 @@ def make_plan(config: RunConfig, registry: Registry, store: Store) -> Plan:
         data = DataJob(store, settings, dataset)
         check_target(settings.target, len(data.info.classes))
         for model in _distinct(models):
-            planner.add_model(data, model, explainers, _distinct(metrics))
+            planner.add_model(data, model, explainers, metrics)
     return planner.finish()
 
 
@@ -141,6 +144,28 @@ def make_plan(config: RunConfig, registry: Registry, store: Store) -> Plan:
 class _Wanted:
     choice: Choice
     by_user: bool
+
+    @property
+    def is_company(self) -> bool:
+        """Whether it joined as the inverted or blurred copy of another explainer."""
+        return not self.by_user and _spec(self.choice).joins == "explainer"
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    choice: Choice
+    by_user: bool
+
+
+def _named(kind: str, references: Iterable[Reference], registry: Registry) -> list[Choice]:
+    """What the user names, each once; `all` is not a name."""
+    return _distinct(choose(kind, each, registry) for each in references if each != ALL)
+
+
+def all_metrics(registry: Registry) -> list[Choice]:
+    """Every metric that needs no argument, as it is by default."""
+    specs = [entry.spec for entry in registry.of_kind("metric")]
+    return [choose("metric", spec.name, registry) for spec in specs if not spec.argument]
 
 
 def all_explainers(registry: Registry) -> list[Choice]:
@@ -190,7 +215,7 @@ class _Planner:
     skipped: list[str] = field(default_factory=list)
     broken: list[BrokenCell] = field(default_factory=list)
 
-    def add_model(self, data: DataJob, model: Choice, explainers: list[_Wanted], metrics: list[Choice]) -> None:
+    def add_model(self, data: DataJob, model: Choice, explainers: list[_Wanted], metrics: list[_Scorer]) -> None:
         """All cells of one model on one dataset."""
         job = ModelJob(self.store, self.settings, model, data)
         shared = PredictionsJob(self.store, self.settings, CalibrationJob(self.store, self.settings, job, data))
@@ -199,7 +224,7 @@ class _Planner:
         if self.model_view:
             self.views.append(ViewJob(self.store, self.settings, job))
         prepared: dict[tuple[str, int], PreparationJob] = {}
-        made_metrics: list[tuple[Choice, Metric]] = [(choice, choice.create()) for choice in metrics]
+        made_metrics: list[tuple[_Scorer, Metric]] = [(scorer, scorer.choice.create()) for scorer in metrics]
         for wanted in explainers:
             try:
                 made = self._maps(maps, wanted, job, fits)
@@ -209,10 +234,14 @@ class _Planner:
             if made is None:
                 continue
             of_absolute = maps.of(wanted.choice, absolute=True)
-            for choice, metric in made_metrics:
+            for scorer, metric in made_metrics:
+                choice = scorer.choice
+                if metric.dear and wanted.is_company:
+                    continue
                 reason = _misfit(metric, choice, made.explainer, data)
                 if reason:
-                    self._refuse(wanted, f"{wanted.choice.label} x {choice.label} on {data.label}: {reason}")
+                    text = f"{wanted.choice.label} x {choice.label} on {data.label}: {reason}"
+                    self._refuse(wanted, text, by_user=wanted.by_user and scorer.by_user)
                     continue
                 key = (choice.label, id(made.predictions))
                 if key not in prepared:
@@ -224,18 +253,19 @@ class _Planner:
         reason = fits.refusal(made, model)
         if not reason:
             return made
-        # What is made of a refused explainer's maps goes with it, and needs no line of its own.
-        if wanted.by_user or wanted.choice.inner is None:
-            self._refuse(wanted, f"{wanted.choice.label} on {model.label} on {model.data.label}: {reason}")
+        self._refuse(wanted, f"{wanted.choice.label} on {model.label} on {model.data.label}: {reason}", wanted.by_user)
         return None
 
-    def _break(self, wanted: _Wanted, model: ModelJob, metrics: list[tuple[Choice, Metric]], reason: str) -> None:
+    def _break(self, wanted: _Wanted, model: ModelJob, metrics: list[tuple[_Scorer, Metric]], reason: str) -> None:
         where = (model.data.label, model.label, wanted.choice.label, _spec(wanted.choice).control)
-        for choice, metric in metrics:
-            self.broken.append(BrokenCell(*where, choice.label, metric.higher_is_better, reason))
+        for scorer, metric in metrics:
+            self.broken.append(BrokenCell(*where, scorer.choice.label, metric.higher_is_better, reason))
 
-    def _refuse(self, wanted: _Wanted, text: str) -> None:
-        (self.refusals if wanted.by_user else self.skipped).append(text)
+    def _refuse(self, wanted: _Wanted, text: str, by_user: bool) -> None:
+        if by_user:
+            self.refusals.append(text)
+        elif not wanted.is_company:  # what is made of a refused explainer's maps goes with it, in silence
+            self.skipped.append(text)
 
     def _add_cells(self, wanted: _Wanted, maps: dict[str, MapsJob], preparation: PreparationJob) -> None:
         subject = "self" if scores_itself(wanted.choice) else "shared"
@@ -266,6 +296,8 @@ def _misfit(metric: Metric, choice: Choice, explainer: Explainer, data: DataJob)
         return f"metric {choice.name} needs expert masks, and {data.label} has none"
     if "transfer" in metric.needs and not explainer.transfers:
         return f"metric {choice.name} needs an explainer that makes counterfactual images"
+    if "masked" in metric.needs and not explainer.reads_through_maps:
+        return f"metric {choice.name} needs an explainer whose own classifier reads through its maps"
     return metric.supports(data.info) or ""
 
 

@@ -54,6 +54,8 @@ STRANGER = """
     @hookimpl
     def xbench_metrics():
         yield MetricSpec("needsmasks", "of masks", factory="stranger:NeedsMasks")
+        yield MetricSpec("curious", "asks for everything", factory="stranger:Curious")
+        yield MetricSpec("through", "asks for an explainer that there is not", factory="stranger:Through")
 
     class Raising(Explainer):
         def attribute(self, model, images, targets):
@@ -103,6 +105,48 @@ STRANGER = """
 
         def attribute_batch(self, model, batch, targets):
             return batch.images.sum(1) - batch.feature[:, :, None]
+
+    class Curious(Metric):
+        needs = frozenset({"train", "explain"})
+        feature = Median()
+        dear = True
+
+        def observe(self, case):
+            import copy
+            import numpy as np
+            import torch
+
+            count, train = len(case.split), case.train
+            batch, targets = case.split.batch(range(count)), torch.from_numpy(case.targets)
+            again = case.explanation.maps(batch, targets).numpy()
+            other = copy.deepcopy(case.explanation.model)
+            for parameter in other.parameters():
+                parameter.data = torch.rand_like(parameter) - 0.5
+            changed = case.explanation.maps(batch, targets, other).numpy()
+            of_train = case.explanation.maps(train.split.batch(range(4)), torch.from_numpy(train.targets[:4])).numpy()
+            return {
+                "again": abs(again - case.maps[:count]).reshape(count, -1).max(1),
+                "changed": abs(changed - case.maps[:count]).reshape(count, -1).max(1),
+                "train": np.full(count, abs(of_train - train.maps[:4]).max()),
+                "train_size": np.full(count, len(train.split) - len(train.maps)),
+                "feature": case.feature[:count, 0] - np.median(batch.images.numpy().reshape(count, -1), 1),
+                "forward": np.full(count, case.cost["forward_passes"]),
+                "backward": np.full(count, case.cost["backward_passes"]),
+                "memory": np.full(count, case.cost["peak_bytes"]),
+                "negative": (case.maps[:count] < 0).any((1, 2)),
+            }
+
+        def summarise(self, observations):
+            return float(observations["again"].max())
+
+    class Through(Metric):
+        needs = frozenset({"masked"})
+
+        def observe(self, case):
+            return {}
+
+        def summarise(self, observations):
+            return 0.0
 
     class Refusing(Explainer):
         def supports(self, model, info):
@@ -360,3 +404,47 @@ def test_a_trained_model_is_asked_again_and_a_feature_is_made(tiny, tmp_path):
     maps = list((tmp_path / "cache" / "artifacts" / "maps").glob("*/maps.npy"))
     assert np.load(made).shape == (12, 1)
     assert any(abs(np.median(np.load(path)[0])) < 1e-6 for path in maps)
+
+
+@pytest.mark.slow
+def test_a_metric_gets_what_it_needs(tiny, tmp_path):
+    explainers = (
+        "--explainer",
+        "gradient",
+        "--explainer",
+        "blurred:twofold",
+        "--explainer",
+        "expected-gradients:samples=3",
+    )
+    done = tiny(*explainers, "--metric", "curious", "--sign", "both", "--out", "run")
+    assert done.returncode == 0, done.stderr
+    frame = pd.read_parquet(tmp_path / "run" / "observations" / "curious.parquet")
+    named = {"gradient", "blurred:twofold", "expected-gradients:samples=3"}
+    controls = {"random", "constant", "centre", "edges", "mask"}
+    # It is dear: no inverted and blurred copies of what the user named.
+    assert set(frame["explainer"]) == named | controls
+    assert frame["again"].abs().max() < 1e-5
+    assert frame["train"].abs().max() < 1e-5
+    assert (frame["train_size"] == 0).all()
+    assert frame["feature"].abs().max() < 1e-6
+    assert (frame["memory"] > 1e6).all()
+    mine = frame[frame["explainer"].isin(named)]
+    assert (mine["changed"] > 1e-4).all()
+    assert not mine[mine["sign"] == "absolute"]["negative"].any()
+    assert mine[mine["sign"] == "original"]["negative"].all()
+    images = {name: 12 * (3 if "samples" in name else 1) for name in named}
+    for name, count in images.items():
+        assert (mine[mine["explainer"] == name]["backward"] == count).all(), name
+    assert (frame[frame["explainer"] == "random"]["forward"] == 0).all()
+
+
+@pytest.mark.slow
+def test_all_metrics_are_those_that_fit(tiny, tmp_path):
+    done = tiny("--explainer", "gradient", "--metric", "all", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    for name in ("fidelity", "curious", "needsmasks"):
+        assert f"{name} of gradient" in done.stdout
+    assert "gradient x through on fake: metric through needs an explainer whose own classifier" in done.stdout
+    refused = tiny("--explainer", "gradient", "--metric", "through", "--out", "run")
+    assert refused.returncode == 2
+    assert "whose own classifier reads through its maps" in refused.stderr

@@ -26,7 +26,7 @@ Examples:
 @click.option(
     "--explainer", "-e", multiple=True, metavar="REF", help="Explainer to score; repeatable; all = every one that fits."
 )
-@click.option("--metric", "-m", multiple=True, metavar="REF", help="Metric; repeatable. [fidelity]")
+@click.option("--metric", "-m", multiple=True, metavar="REF", help="Metric; repeatable; all = every one. [fidelity]")
 @click.option("--model", multiple=True, metavar="REF", help="Classifier to explain; repeatable. [convnet]")
 @click.option("--dataset", multiple=True, metavar="REF", help="Dataset; repeatable. [lidc-phantom]")
 @click.option("--controls/--no-controls", default=None, help="Whether the controls join the run. [yes]")

@@ -99,6 +99,18 @@ class Explainer(ABC):
         """For counterfactual explainers: the images changed toward the classes `toward` (N,), (N, C, *spatial)."""
         raise NotImplementedError
 
+    def masked_logits(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        """For explainers whose own classifier reads images through their maps, after `restore`.
+
+        Args:
+            images: float32 (N, C, *spatial), in [0, 1].
+            maps: float32 (N, *spatial): whose, is the caller's choice. A mask that is the message is found out so.
+
+        Returns:
+            Logits (N, K).
+        """
+        raise NotImplementedError
+
     # --- what the harness asks ----------------------------------------------------------------------------------------
 
     @property
@@ -110,6 +122,11 @@ class Explainer(ABC):
     def transfers(self) -> bool:
         """Whether this explainer makes counterfactual images."""
         return type(self).transfer is not Explainer.transfer
+
+    @property
+    def reads_through_maps(self) -> bool:
+        """Whether its own classifier reads images through maps."""
+        return type(self).masked_logits is not Explainer.masked_logits
 
     def explain(self, model: nn.Module, batch: Batch, targets: torch.Tensor, name: str, seed: int = 0) -> torch.Tensor:
         """`attribute_batch` with the housekeeping around it: eval mode, frozen parameters, hooks and randomness undone.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,11 +15,59 @@ from xbench.options import Options
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from xbench.contracts.dataset import DatasetInfo, Split
+    from xbench.contracts.feature import ImageFeature
+    from xbench.samples import Batch
     from xbench.session import Session
 
 Observations = Mapping[str, np.ndarray]
+
+
+NEEDS = frozenset({"masks", "transfer", "train", "explain", "masked"})
+
+
+class Explanation(Protocol):
+    """An explainer at work, for metrics that ask it for more than the maps of the split."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The classifier explained, in eval mode on the session's device. Change a copy of it, never itself."""
+        ...
+
+    def maps(self, batch: Batch, targets: torch.Tensor, model: nn.Module | None = None) -> torch.Tensor:
+        """Maps of other images, or of the same for another model of this architecture: float32 (n, *spatial).
+
+        Args:
+            batch: On the session's device; its `feature` is made here.
+            targets: int64 (n,).
+            model: Instead of the classifier; a trained explainer keeps its state.
+        """
+        ...
+
+    def transfer(self, images: torch.Tensor, toward: torch.Tensor) -> torch.Tensor:
+        """Images (n, C, *spatial) changed toward the classes (n,); only with `needs` "transfer"."""
+        ...
+
+    def masked_logits(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        """The explainer's own classifier reads images through given maps: (n, K); only with `needs` "masked"."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainMaps:
+    """The maps of the training split.
+
+    Attributes:
+        split: The M samples.
+        maps: float32 (M, *spatial), on disk.
+        targets: int64 (M,).
+    """
+
+    split: Split
+    maps: MappedArray
+    targets: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -37,6 +85,11 @@ class Case:
         maps: float32 (N, *spatial), on disk: a slice of it is an array, the whole may not fit. Empty in `prepare`.
         prepared: What `prepare` gave.
         session: Device, precision, batch size, seed, progress.
+        feature: (N, ...), the metric's `feature` of each image, on disk; None where it asks for none.
+        train: The maps of the training split, with `needs` "train".
+        explanation: The explainer at work, with `needs` "explain", "transfer" or "masked".
+        cost: What the maps cost: "seconds_maps", "seconds_fit", "forward_passes" and "backward_passes" (images through
+            the classifier explained), "peak_bytes" (NaN where it can't be known).
     """
 
     info: DatasetInfo
@@ -48,6 +101,10 @@ class Case:
     session: Session
     maps: np.ndarray | MappedArray = field(default_factory=lambda: np.empty((0,), dtype=np.float32))
     prepared: Mapping[str, np.ndarray] = field(default_factory=dict)
+    feature: np.ndarray | MappedArray | None = None
+    train: TrainMaps | None = None
+    explanation: Explanation | None = None
+    cost: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,13 +129,19 @@ class Metric(ABC):
 
     Attributes:
         higher_is_better: Direction.
-        needs: Of {"masks", "transfer"}: what a cell must have to be scored.
+        needs: What a cell must have to be scored, or what the case must bring: "masks" of the expert; "transfer", an
+            explainer that makes counterfactual images; "masked", one whose own classifier reads through its maps;
+            "train", the maps of the training split; "explain", the explainer at work.
         unit: Shown beside the value, or empty.
+        dear: Whether a cell costs a training: the inverted and blurred company of each explainer is left out then.
+        feature: What it wants of each image in `case.feature`, or None.
     """
 
     higher_is_better: bool = True
     needs: frozenset[str] = frozenset()
     unit: str = ""
+    dear: bool = False
+    feature: ImageFeature | None = None
 
     def __init__(self, options: Options, argument: str = "") -> None:
         self.options = options

@@ -15,9 +15,10 @@ from xbench.contracts.explainer import Explainer, MapTransform, check_target
 from xbench.contracts.model import class_scores
 from xbench.errors import PluginError, UserError, XbenchError
 from xbench.jobs.base import Job, Settings
+from xbench.jobs.cost import PeakMemory, counted_passes
 from xbench.jobs.data import DataJob
 from xbench.jobs.feature import FeatureJob
-from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob
+from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob, Subject
 from xbench.mapped import MappedArray, writing
 from xbench.references import Choice
 from xbench.session import Session
@@ -155,6 +156,11 @@ class MapsJob(Job):
         return self if self.inner is None else self.inner.innermost
 
     @property
+    def ready(self) -> Explainer:
+        """The explainer, with its trained state if it has one."""
+        return self.state.restored if self.state else self.explainer
+
+    @property
     def calibration(self) -> CalibrationJob:
         """Of the classifier the maps are scored against."""
         return self.predictions.calibration
@@ -174,8 +180,9 @@ class MapsJob(Job):
         np.save(session.folder / "targets.npy", targets)
         size = self.calibration.batch_size
         shape = (len(scored), *self.data.info.spatial)
-        constant, incomplete = 0, None
+        constant, incomplete, memory = 0, None, PeakMemory(self.settings.device)
         with (
+            counted_passes(self.model.module) as passes,
             writing(session.folder / MAPS, "<f4", shape) as out,
             session.progress.task("explaining", len(scored)) as bar,
         ):
@@ -186,7 +193,7 @@ class MapsJob(Job):
                 bar.advance(len(maps))
                 if self.explainer.completeness_error is not None:
                     incomplete = max(incomplete or 0.0, float(self.explainer.completeness_error.abs().max()))
-        session.facts["constant_maps"] = constant
+        session.facts |= {"constant_maps": constant, "peak_bytes": memory.bytes()} | passes
         if incomplete is not None:
             session.facts["completeness_error"] = incomplete / max(float(np.abs(self.predictions.logits).max()), 1e-12)
 
@@ -241,8 +248,7 @@ class MapsJob(Job):
         if self.inner is not None:
             return self._transformed(batch, start)
         wanted = torch.from_numpy(targets[start:stop]).to(self.settings.device)
-        explainer = self.state.restored if self.state else self.explainer
-        return explainer.explain(self.model.module, batch, wanted, self.choice.entry.owner, self.settings.seed)
+        return self.ready.explain(self.model.module, batch, wanted, self.choice.entry.owner, self.settings.seed)
 
     def _transformed(self, batch: Batch, start: int) -> torch.Tensor:
         import torch
@@ -256,6 +262,33 @@ class MapsJob(Job):
     def maps(self, absolute: bool = False) -> MappedArray:
         """float32 (N, *spatial), or their absolute values, read slice by slice."""
         return MappedArray(np.load(self.folder / MAPS, mmap_mode="r"), absolute)
+
+    def cost(self) -> dict[str, float]:
+        """What the maps cost, those they are made from included."""
+        inner = self.inner.cost() if self.inner is not None else {}
+        own = {
+            "seconds_maps": self.manifest.seconds,
+            "seconds_fit": self.state.manifest.seconds if self.state else 0.0,
+            "forward_passes": float(self.facts["forward_passes"]),
+            "backward_passes": float(self.facts["backward_passes"]),
+        }
+        total = {key: value + inner.get(key, 0.0) for key, value in own.items()}
+        return total | {"peak_bytes": float(np.nanmax([self.facts["peak_bytes"], inner.get("peak_bytes", np.nan)]))}
+
+    def of_training(self) -> MapsJob:
+        """The same maps of the whole training split."""
+        settings = dataclasses.replace(self.settings, split="train", limit=None)
+        data = DataJob(self.store, settings, self.data.choice)
+        model = ModelJob(self.store, settings, self.model.choice, data)
+        made_of = None if self.inner is None else MadeOf(self.inner.of_training(), self.absolute)
+        state = None
+        if self.state is not None:
+            state = ExplainerJob(self.store, settings, self.choice, model, self.explainer)
+        subject: Subject = model
+        if isinstance(self.calibration.subject, OwnClassifier):
+            subject = OwnClassifier(made_of.maps.innermost.state if made_of else state)  # type: ignore[arg-type]
+        predictions = PredictionsJob(self.store, settings, CalibrationJob(self.store, settings, subject, data))
+        return MapsJob(self.store, settings, self.choice, self.explainer, state, predictions, model, made_of)
 
     @functools.cached_property
     def targets(self) -> np.ndarray:

@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 
 from xbench.artifacts import Store
-from xbench.contracts.metric import Case, Metric
+from xbench.contracts.metric import Case, Metric, TrainMaps
 from xbench.errors import PluginError, XbenchError
 from xbench.jobs.base import Job, Settings
+from xbench.jobs.explanation import AtWork
+from xbench.jobs.feature import FeatureJob
 from xbench.jobs.maps import MapsJob
 from xbench.jobs.model import PredictionsJob
 from xbench.references import Choice
 from xbench.session import Session
 
 OBSERVATIONS = "observations.npz"
+_AT_WORK = frozenset({"explain", "transfer", "masked"})
 
 
 def _case(predictions: PredictionsJob, session: Session, **more: Any) -> Case:
@@ -96,6 +99,9 @@ class ObservationsJob(Job):
         super().__init__(store, settings)
         self.preparation, self.maps, self.absolute = preparation, maps, absolute
         self.metric, self.choice = preparation.metric, preparation.choice
+        self.train = maps.of_training() if "train" in self.metric.needs else None
+        feature = self.metric.feature
+        self.feature = None if feature is None else FeatureJob(store, settings, feature, maps.data)
 
     @property
     def label(self) -> str:
@@ -104,7 +110,7 @@ class ObservationsJob(Job):
 
     @property
     def upstream(self) -> tuple[Job, ...]:
-        return (self.preparation, self.maps)
+        return (self.preparation, self.maps, *(job for job in (self.train, self.feature) if job is not None))
 
     def identity(self) -> dict[str, Any]:
         return self.choice.identity() | {"absolute": self.absolute, "seed": self.settings.seed}
@@ -116,8 +122,17 @@ class ObservationsJob(Job):
             targets=self.maps.targets,
             maps=self.maps.maps(self.absolute),
             prepared=self.preparation.prepared,
+            feature=None if self.feature is None else self.feature.features,
+            train=self._train_maps(),
+            explanation=AtWork(self.maps, self.absolute) if self.metric.needs & _AT_WORK else None,
+            cost=self.maps.cost(),
         )
         _save(session.folder, self.metric.observations(case, self.choice.entry.owner))
+
+    def _train_maps(self) -> TrainMaps | None:
+        if self.train is None:
+            return None
+        return TrainMaps(self.train.data.scored, self.train.maps(self.absolute), self.train.targets)
 
     @functools.cached_property
     def observations(self) -> dict[str, np.ndarray]:
