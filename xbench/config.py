@@ -33,6 +33,9 @@ class RunConfig(Options):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     precision: Literal["32", "bf16", "16"] = Field("32", description="of forward passes")
     batch_size: int | None = Field(None, ge=1, description="for passes without gradients; default: calibrated")
+    conventions: Path | None = Field(
+        None, description="TOML file with a grid of metric options, signs and blurs: which ranks hold under all of it"
+    )
     resamples: int = Field(2000, ge=100, description="bootstrap resamples behind each interval")
     model_view: bool = Field(True, description="whether a picture of each model is made: what its classes like to see")
     out: Path | None = Field(None, description="run folder; default: xbench-runs/<time>")

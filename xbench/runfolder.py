@@ -154,13 +154,13 @@ def _draw(scored: Sequence[ScoredCell], folder: Path, note: Any) -> None:
     good = [item for item in scored if item.error is None]
     note("scores")
     for key, members in _grouped(good, _place).items():
-        _draw_scores(members, folder / "scores" / _file_name(*key))
-        _draw_curves(members, folder / "curves" / _file_name(*key))
+        _draw_scores(members, folder / "scores" / file_name(*key))
+        _draw_curves(members, folder / "curves" / file_name(*key))
     note("training")
     _draw_training(good, folder / "training")
     note("gallery")
     for key, members in _grouped(good, lambda item: (item.row.dataset, item.row.model)).items():
-        _draw_gallery(members, folder / "gallery" / _file_name(*key))
+        _draw_gallery(members, folder / "gallery" / file_name(*key))
 
 
 def _place(item: ScoredCell) -> tuple[str, ...]:
@@ -168,7 +168,7 @@ def _place(item: ScoredCell) -> tuple[str, ...]:
     return (row.dataset, row.model, row.metric, row.sign)
 
 
-def _file_name(*words: str) -> str:
+def file_name(*words: str) -> str:
     """A file name that every file system takes."""
     kept = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in "--".join(words))
     return kept.strip("-.")
@@ -209,7 +209,7 @@ def _draw_training(good: Sequence[ScoredCell], folder: Path) -> None:
         with (job.folder / HISTORY).open(newline="") as file:
             history = list(csv.DictReader(file))
         if history:
-            stem = folder / _file_name(job.kind, job.label, job.fingerprint[:6])
+            stem = folder / file_name(job.kind, job.label, job.fingerprint[:6])
             training_curves(stem, f"Training of {job.kind} {job.label}", history)
 
 
@@ -218,7 +218,7 @@ def _draw_views(views: Sequence[ViewJob], folder: Path) -> None:
         if job.store.has(job):  # it may have failed, and a run goes on without
             folder.mkdir(exist_ok=True)
             data, found = job.model.data, job.found
-            stem = folder / _file_name(data.label, job.label)
+            stem = folder / file_name(data.label, job.label)
             title = f"What each class of {job.label} likes to see, {data.label}"
             class_views(stem, title, data.info.classes, found.images, found.scores, found.probabilities)
 

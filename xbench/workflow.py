@@ -6,23 +6,28 @@ import datetime
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from xbench.artifacts import Store, default_root
 from xbench.config import RunConfig
+from xbench.conventions import Conventions, standings, standings_table, under_conventions, write_standings
 from xbench.discovery import discover
 from xbench.display import LiveProgress
 from xbench.errors import UserError
 from xbench.plan import Plan, make_plan
 from xbench.registry import Registry
+from xbench.results import ScoreRow
 
 
 def show_plan(config: RunConfig) -> int:
     """Print the cells and artifacts of a run, and which are cached; make nothing."""
     console = Console()
-    plan = make_plan(config, _installed(LiveProgress()), Store(config.cache or default_root()))
+    registry = _installed(LiveProgress())
+    config, _ = under_conventions(config, registry)
+    plan = make_plan(config, registry, Store(config.cache or default_root()))
     console.print(f"{len(plan.cells)} cells", style="bold")
     for cell in plan.cells:
         subject = " (its own classifier)" if cell.subject == "self" else ""
@@ -58,6 +63,7 @@ def carry_out(config: RunConfig) -> int:
     progress = LiveProgress()
     registry = _installed(progress)
     store = Store(config.cache or default_root(), progress)
+    config, tried = under_conventions(config, registry)
     with progress.shown():
         plan = make_plan(config, registry, store)
         _say_plan(plan, progress)
@@ -71,8 +77,24 @@ def carry_out(config: RunConfig) -> int:
         out, header, rows = write_run(out, config, finished, progress)
     console = Console()
     console.print(score_tables(rows, header))
+    if tried is not None:
+        _show_standings(rows, tried, out, console)
     console.print(f"run folder: {out}", markup=False, highlight=False)
     return worst_exit_code(scored, plan)
+
+
+def _show_standings(rows: Sequence[ScoreRow], tried: Conventions, out: Path, console: Console) -> None:
+    """Print what becomes of the ranks, and write it beside the scores: one file a dataset and model."""
+    from xbench.runfolder import file_name
+
+    (out / "conventions").mkdir()
+    for dataset, model in dict.fromkeys((row.dataset, row.model) for row in rows):
+        members = [row for row in rows if (row.dataset, row.model) == (dataset, model)]
+        found, flips = standings(members, tried)
+        console.print()
+        console.print(f"{model} on {dataset}", style="bold", markup=False, highlight=False)
+        console.print(standings_table(found, flips))
+        write_standings(found, flips, out / "conventions" / f"{file_name(dataset, model)}.csv")
 
 
 def _installed(progress: LiveProgress) -> Registry:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from xbench import Batch, Case, Curves, DatasetInfo, Metric, Observations, class_scores
+from xbench import Batch, Case, Curves, DatasetInfo, Metric, Observations, class_scores, probabilities
 from xbench.mapped import stacked
 from xbench_metrics.options import FidelityOptions
 from xbench_metrics.perturbation import perturbed
@@ -23,6 +23,10 @@ class Fidelity(Metric):
     Pixels are removed step by step, the most important first (MiF) or the least important first (LiF), and the images
     are classified after each step. F = area(LiF) - area(MiF) of the balanced accuracy over the share of removed pixels,
     by the trapezoid rule: in [-1, 1]; 0 is what a random map gets.
+
+    `score` and `curve` give the variants under which others publish: probabilities or logits of the explained class
+    instead of accuracy, one of the two curves instead of both. They rank explainers differently, so their rows are
+    never ranked together.
 
     With `opposite` removal the fill pushes every image toward the wrong class, so accuracy may fall below chance;
     values of different removals must not be compared.
@@ -45,18 +49,42 @@ class Fidelity(Metric):
         """Both curves of every sample.
 
         Returns:
-            mif, lif: bool (N, K + 1), whether the class is right after 0, step, ..., 1 of the pixels were removed.
-            fidelity: float64 (N,), the area between the sample's two curves.
+            mif, lif: (N, K + 1), after 0, step, ..., 1 of the pixels were removed: bool, whether the class is right; or
+                float32, the probability or score of the explained class.
+            fidelity: float64 (N,), the area between the sample's two curves, or under one of them (`curve`).
             tie_fraction: float64 (N,), share of pixels whose value another pixel has too.
         """
-        correct = np.empty((len(case.split), 2, self.options.steps + 1), dtype=bool)
-        correct[:, :, 0] = _right(case.logits, case.split.labels)[:, None]
-        correct[:, :, -1] = _right(case.prepared["removed_logits"], case.split.labels)[:, None]
+        kind = np.bool_ if self.options.score == "accuracy" else np.float32
+        heights: np.ndarray = np.empty((len(case.split), 2, self.options.steps + 1), dtype=kind)
+        classes = torch.from_numpy(self._classes(case, slice(None)))
+        for place, logits in ((0, case.logits), (-1, case.prepared["removed_logits"])):
+            heights[:, :, place] = self._heights(torch.from_numpy(np.array(logits)), classes).numpy()[:, None]
         ties = np.empty(len(case.split))
         for rows, curves, tied in self._interior(case):
-            correct[rows, :, 1:-1], ties[rows] = curves, tied
-        mif, lif = np.ascontiguousarray(correct[:, 0]), np.ascontiguousarray(correct[:, 1])
-        return {"mif": mif, "lif": lif, "fidelity": _area(lif) - _area(mif), "tie_fraction": ties}
+            heights[rows, :, 1:-1], ties[rows] = curves, tied
+        mif, lif = np.ascontiguousarray(heights[:, 0]), np.ascontiguousarray(heights[:, 1])
+        return {"mif": mif, "lif": lif, "fidelity": self._areas(mif, lif), "tie_fraction": ties}
+
+    def _classes(self, case: Case, rows: slice) -> np.ndarray:
+        """Whose score is followed: the true class for accuracy, else the one that the map explains."""
+        chosen = case.split.labels if self.options.score == "accuracy" else case.targets
+        return np.array(chosen[rows], dtype=np.int64)
+
+    def _heights(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """What is followed: (N, K) logits, (N,) classes -> (N,)."""
+        if self.options.score == "accuracy":
+            return class_scores(logits).argmax(1) == classes
+        values = class_scores(logits) if self.options.score == "logit" else probabilities(logits)
+        return values.gather(1, classes[:, None]).squeeze(1)
+
+    def _areas(self, mif: np.ndarray, lif: np.ndarray) -> np.ndarray:
+        high, low = _area(lif), _area(mif)
+        if self.options.curve == "mif":
+            high = mif[:, 0].astype(float)
+        if self.options.curve == "lif":
+            low = lif[:, -1].astype(float)
+        area: np.ndarray = high - low
+        return area
 
     def summarise(self, observations: Observations) -> float:
         """F. The trapezoid rule and the mean over samples are both linear, so the areas of the samples are averaged."""
@@ -72,7 +100,11 @@ class Fidelity(Metric):
                 "least important first": _balanced(observations["lif"], labels),
             },
             x_label="pixels removed (%)",
-            y_label="balanced accuracy",
+            y_label={
+                "accuracy": "balanced accuracy",
+                "probability": "probability of the explained class",
+                "logit": "score of the explained class",
+            }[self.options.score],
         )
 
     def supports(self, info: DatasetInfo) -> str | None:
@@ -84,18 +116,29 @@ class Fidelity(Metric):
     def card(self, info: DatasetInfo) -> dict[str, Any]:
         """What F means."""
         return {
-            "score": "balanced accuracy over the classes present, against the true label",
-            "target": "none: accuracy is against the true label, whatever class the map explains",
+            "score": {
+                "accuracy": "balanced accuracy over the classes present, against the true label",
+                "probability": "probability of the explained class, averaged within and then over classes",
+                "logit": "score of the explained class, averaged within and then over classes",
+            }[self.options.score],
+            "target": "none: accuracy is against the true label, whatever class the map explains"
+            if self.options.score == "accuracy"
+            else "the class that the map explains",
             "removal": resolve(self.options.removal, info),
             "removal_space": "[0, 1] intensities, before the model's own normalisation",
             "channels": "replaced together",
             "ties": "at random, seeded by sample",
             "steps": self.options.steps,
-            "aggregation": "trapezoid rule over the share of pixels; area(LiF) - area(MiF)",
+            "aggregation": "trapezoid rule over the share of pixels; "
+            + {
+                "difference": "area(LiF) - area(MiF)",
+                "mif": "height of the whole image - area(MiF)",
+                "lif": "area(LiF) - height of the wholly removed image",
+            }[self.options.curve],
         }
 
     def _interior(self, case: Case) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-        """Chunk by chunk: rows; is the class right after steps 1 to K - 1, (m, 2, K - 1); tie fractions (m,)."""
+        """Chunk by chunk: rows; the heights after steps 1 to K - 1, (m, 2, K - 1); tie fractions (m,)."""
         size = case.session.batch_size
         removal = Removal(self.options.removal, case, self.options.blur_sigma)
         starts = range(0, len(case.split), size)
@@ -105,9 +148,12 @@ class Fidelity(Metric):
             maps = torch.from_numpy(np.array(case.maps[rows], dtype=np.float32)).to(case.session.device)
             ranks, ties = rank(maps.flatten(1), batch.seeds)
             passes = perturbed(batch.images, removal.fill(batch), ranks, self.options.steps, size)
-            predicted = torch.cat([class_scores(case.score(images)).argmax(1) for images in passes])
-            right = predicted.view(2, -1, len(batch)).permute(2, 0, 1) == batch.labels[:, None, None]
-            yield rows, right.cpu().numpy(), ties.cpu().numpy()
+            classes = torch.from_numpy(self._classes(case, rows)).to(case.session.device)
+            # At once: a model may return a part of its input, which the next pass overwrites.
+            heights = torch.cat(
+                [self._heights(case.score(images), classes.repeat(len(images) // len(batch))) for images in passes]
+            )
+            yield rows, heights.view(2, -1, len(batch)).permute(2, 0, 1).cpu().numpy(), ties.cpu().numpy()
 
     def _warn_at_chance(self, case: Case) -> None:
         accuracy = float(_balanced(_right(case.logits, case.split.labels), case.split.labels))
@@ -131,7 +177,7 @@ def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def _area(curves: np.ndarray) -> np.ndarray:
     """Trapezoid rule over [0, 1]: (N, K + 1) -> float64 (N,)."""
-    heights = curves.sum(1) - (curves[:, 0].astype(float) + curves[:, -1]) / 2
+    heights = curves.sum(1, dtype=np.float64) - (curves[:, 0].astype(float) + curves[:, -1]) / 2
     area: np.ndarray = heights / (curves.shape[1] - 1)
     return area
 

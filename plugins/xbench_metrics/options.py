@@ -21,6 +21,16 @@ class FidelityOptions(Options):
         "class; zero; mean = of the training split, per channel; blur = the image blurred; noise = U(0, 1); "
         "auto = opposite where the dataset declares it, else mean",
     )
+    score: Literal["accuracy", "probability", "logit"] = Field(
+        "accuracy",
+        description="what is followed: accuracy against the true label (the paper's), or the probability or the score "
+        "S_c of the class that the map explains",
+    )
+    curve: Literal["difference", "mif", "lif"] = Field(
+        "difference",
+        description="difference = area(LiF) - area(MiF); mif = how far MiF falls below the whole image; lif = how far "
+        "LiF stays above the wholly removed one",
+    )
     blur_sigma: float = Field(10.0, gt=0, description="standard deviation of the blur of removal=blur, in pixels")
 
     @field_validator("step")

@@ -18,6 +18,7 @@ Examples:
   xbench run --explainer all --metric fidelity --sign both
   xbench run --explainer vinet:subject=self --dataset lidc-phantom:size=96
   xbench run --explainer gradient --model convnet:weights=mine.safetensors --limit 40
+  xbench run --explainer vinet --explainer gradcam --conventions grid.toml
   xbench run --config study.toml --seed 1 --dry-run
 """
 
@@ -40,6 +41,11 @@ Examples:
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps. [auto]")
 @click.option("--precision", type=click.Choice(["32", "bf16", "16"]), help="Of forward passes. [32]")
 @click.option("--batch-size", type=click.IntRange(min=1), help="For passes without gradients. [calibrated]")
+@click.option(
+    "--conventions",
+    type=click.Path(path_type=Path),
+    help="TOML grid of metric options, signs, blurs: which ranks hold, which flip.",
+)
 @click.option("--resamples", type=click.IntRange(min=100), help="Bootstrap resamples. [2000]")
 @click.option("--model-view/--no-model-view", default=None, help="Picture of what each class likes to see. [yes]")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. [xbench-runs/<time>]")
