@@ -34,21 +34,30 @@ def gradient_rows(model: nn.Module, images: torch.Tensor) -> int:
 
     On a CPU by what the largest operation keeps of an image for the way back.
     """
-    most = rows_of(images)
-    if images.device.type != "cpu" or most == 1 or not len(images):
-        return most
+    if images.device.type != "cpu" or rows_of(images) == 1 or not len(images):
+        return rows_of(images)
+    return _rows_keeping(_watched(model, images[:1])[1], images)
+
+
+def _rows_keeping(kept: int, images: torch.Tensor) -> int:
+    """Rows of a pass with gradients whose largest operation keeps so many bytes of an image."""
+    return max(1, min(rows_of(images), _KEPT_CPU // kept)) if images.device.type == "cpu" else rows_of(images)
+
+
+def _watched(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Logits, and the most bytes of an image that an operation keeps for the way back."""
     weights = {tensor.untyped_storage().data_ptr() for tensor in itertools.chain(model.parameters(), model.buffers())}
     largest = 1
 
     def pack(kept: torch.Tensor) -> torch.Tensor:
         nonlocal largest
         if kept.untyped_storage().data_ptr() not in weights:
-            largest = max(largest, kept.nbytes)
+            largest = max(largest, kept.nbytes // len(images))
         return kept
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept):
-        model(images[:1].detach().requires_grad_())
-    return max(1, min(most, _KEPT_CPU // largest))
+        logits = model(images.detach().requires_grad_())
+    return logits.detach(), largest
 
 
 def chunks(count: int, images: torch.Tensor, work: Callable[[int, int], None], rows: int | None = None) -> None:
@@ -135,9 +144,8 @@ def forward(model: nn.Module, images: torch.Tensor) -> Callable[[torch.Tensor], 
         Images (R, C, *spatial) -> class scores (R, K); any R.
     """
     probe = images[:_PROBE]
-    with torch.no_grad():
-        logits = model(probe)
-    rows = min(rows_of(images), _LIGHTER * gradient_rows(model, images))
+    logits, kept = _watched(model, probe)
+    rows = min(rows_of(images), _LIGHTER * _rows_keeping(kept, images))
     layouts = (True, False) if images.ndim == 4 else (False,)
     tolerance = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * float(logits.abs().max())
     for folded, channels_last in [*itertools.product((True,), layouts), (False, False)]:

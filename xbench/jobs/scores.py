@@ -59,6 +59,8 @@ class PreparationJob(Job):
     ) -> None:
         super().__init__(store, settings)
         self.choice, self.metric, self.predictions = choice, metric, predictions
+        feature = metric.feature
+        self.feature = None if feature is None else FeatureJob(store, settings, feature, predictions.data)
 
     @property
     def label(self) -> str:
@@ -66,7 +68,7 @@ class PreparationJob(Job):
 
     @property
     def upstream(self) -> tuple[Job, ...]:
-        return (self.predictions,)
+        return (self.predictions, *(() if self.feature is None else (self.feature,)))
 
     def identity(self) -> dict[str, Any]:
         return self.choice.identity() | {"seed": self.settings.seed}
@@ -74,7 +76,8 @@ class PreparationJob(Job):
     def build(self, session: Session) -> None:
         nothing = np.empty(0, dtype=np.int64)
         try:
-            prepared = self.metric.prepare(_case(self.predictions, session, targets=nothing))
+            features = None if self.feature is None else self.feature.features
+            prepared = self.metric.prepare(_case(self.predictions, session, targets=nothing, feature=features))
         except (XbenchError, OSError):
             raise
         except Exception as error:
@@ -100,8 +103,7 @@ class ObservationsJob(Job):
         self.preparation, self.maps, self.absolute = preparation, maps, absolute
         self.metric, self.choice = preparation.metric, preparation.choice
         self.train = maps.of_training() if "train" in self.metric.needs else None
-        feature = self.metric.feature
-        self.feature = None if feature is None else FeatureJob(store, settings, feature, maps.data)
+        self.feature = preparation.feature
 
     @property
     def label(self) -> str:
