@@ -1,0 +1,194 @@
+"""Brocki's Tables 1 to 3 by xbench and by the libraries: 8 estimators x 2 signs x 3 metrics, the same numbers.
+
+    python benchmarks/performance/protocol.py [--model convnet] [--size 64] [--images 200] [--samples 200]
+
+Both sides get the same untrained network and the same rendered images with masks, and start from nothing. Printed: the
+seconds of maps, fidelity, ROC-AUC and Dice on both sides, their ratios, the share of our time inside bare model passes,
+and the largest difference of a score on the same maps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import by_libraries
+import numpy as np
+import torch
+from torch import nn
+
+from xbench import Case, DatasetInfo, Metric, Session, Split
+from xbench.discovery import discover
+from xbench.references import choose
+from xbench.scoring import Scorer, calibrate
+
+ESTIMATORS = (
+    *("gradient", "deconvolution", "integrated-gradients", "integrated-gradients-bw"),
+    *("expected-gradients", "smoothgrad", "smoothgrad-squared", "random"),
+)
+SECONDS: dict[str, float] = {}
+
+
+@contextmanager
+def timed(name: str) -> Iterator[None]:
+    """Add the time inside to SECONDS."""
+    start = time.perf_counter()
+    yield
+    SECONDS[name] = SECONDS.get(name, 0.0) + time.perf_counter() - start
+
+
+class CountedScorer:
+    """A scorer that notes how long it was at work."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """As the scorer, timed."""
+        with timed("our passes"):
+            return self._scorer(images)
+
+
+def nodules(count: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images with a blob each (N, 1, H, W), labels, and masks: texture for the segmentation, a mask for the overlap."""
+    from scipy.ndimage import gaussian_filter
+
+    draws = np.random.default_rng(0)
+    texture = gaussian_filter(draws.random((count, size, size)), (0, 2, 2))
+    texture = (texture - texture.min()) / np.ptp(texture) * 0.4
+    rows, columns = np.ogrid[:size, :size]
+    centres = draws.uniform(0.3, 0.7, (count, 2)) * size
+    radii = draws.uniform(0.08, 0.16, count) * size
+    away = (rows - centres[:, 0, None, None]) ** 2 + (columns - centres[:, 1, None, None]) ** 2
+    masks = away <= radii[:, None, None] ** 2
+    labels = np.arange(count) % 2
+    images = texture + masks * (0.3 + 0.2 * labels[:, None, None])
+    return images[:, None].astype(np.float32), labels, masks
+
+
+def ours(model: nn.Module, split: Split, info: DatasetInfo, targets: np.ndarray, samples: int) -> dict[str, Any]:
+    """Maps and scores, name -> array and (name, sign, metric) -> value."""
+    registry = discover()
+    maps: dict[str, np.ndarray] = {}
+    chosen = torch.from_numpy(targets)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        session = Session(folder)
+        for estimator in ESTIMATORS:
+            choice = choose("explainer", estimator, registry)
+            options = choice.options
+            if estimator == "expected-gradients":
+                options = options.model_copy(update={"samples": samples})
+            explainer = choice.entry.spec.load()(options)
+            with timed("our maps"):
+                if explainer.trained:
+                    explainer.fit(model, split, split, info, session)
+                    explainer.restore(folder, model, info, "cpu")
+                parts = [
+                    explainer.explain(model, batch, chosen[at : at + len(batch)], estimator)
+                    for at, batch in zip(range(0, len(split), 16), split.batches(16), strict=True)
+                ]
+                maps[estimator] = torch.cat(parts).numpy()
+        scores = our_scores(model, split, info, targets, maps, session)
+    return {"maps": maps, "scores": scores}
+
+
+def our_scores(
+    model: nn.Module,
+    split: Split,
+    info: DatasetInfo,
+    targets: np.ndarray,
+    maps: dict[str, np.ndarray],
+    session: Session,
+) -> dict[tuple[str, str, str], float]:
+    """(estimator, sign, metric) -> value."""
+    registry = discover()
+    images = split.batch(range(min(64, len(split)))).images
+    recipe = calibrate(model, images, "cpu", "32")
+    session.batch_size = recipe.batch_size
+    score = CountedScorer(Scorer(model, recipe, "cpu"))
+    logits = torch.cat([score(batch.images) for batch in split.batches(recipe.batch_size)]).numpy()
+    found: dict[tuple[str, str, str], float] = {}
+    for reference in ("fidelity:removal=zero", "roc_auc", "dice:dilation=5,min_pixel_diff=50"):
+        metric: Metric = choose("metric", reference, registry).create()
+        name = reference.partition(":")[0]
+        case = Case(info, split, np.full(1, 0.5, np.float32), score, logits, targets, session)
+        with timed(f"our {name}"):
+            if metric.feature is not None:
+                features = [metric.feature.join(batch).feature for batch in split.batches(32)]
+                case = dataclasses.replace(case, feature=torch.cat(features).numpy())  # type: ignore[arg-type]
+            case = dataclasses.replace(case, prepared=metric.prepare(case))
+            for estimator, made in maps.items():
+                for sign, values in (("original", made), ("absolute", np.abs(made))):
+                    seen = metric.observe(dataclasses.replace(case, maps=values))
+                    value = metric.summarise({**seen, "label": split.labels, "target": targets})
+                    found[estimator, sign, name] = value
+    return found
+
+
+def theirs(
+    model: nn.Module, split: Split, targets: np.ndarray, maps: dict[str, np.ndarray], samples: int, rows: int
+) -> dict[tuple[str, str, str], float]:
+    """The libraries' time for maps of their own; their scores of *our* maps, so that they can be compared."""
+    batch = split.batch(range(len(split)))
+    with timed("their maps"):
+        by_libraries.captum_maps(model, batch.images, torch.from_numpy(targets), batch.images[:100], rows, samples)
+    images, masks = batch.images.numpy(), batch.masks.numpy()
+    with timed("their dice"):
+        segmented = by_libraries.segments(images)
+    found = {}
+    for estimator, made in maps.items():
+        for sign, values in (("original", made), ("absolute", np.abs(made))):
+            scores: dict[str, Callable[[], float]] = {
+                "fidelity": lambda values=values: by_libraries.fidelity(
+                    model, batch.images, split.labels, values, 0.0, rows
+                ),
+                "roc_auc": lambda values=values: by_libraries.roc_auc(values, masks),
+                "dice": lambda values=values: by_libraries.dice(images, values, masks, segmented),
+            }
+            for name, run in scores.items():
+                with timed(f"their {name}"):
+                    found[estimator, sign, name] = run()
+    return found
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="convnet")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--samples", type=int, default=200, help="of expected gradients")
+    parser.add_argument("--rows", type=int, default=16, help="rows of the libraries' passes: take the fastest")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    info = DatasetInfo("blobs", ("dim", "bright"), 1, (options.size, options.size), has_masks=True)
+    torch.manual_seed(0)
+    model = choose("model", options.model, discover()).create().build(info).eval().requires_grad_(False)
+    images, labels, masks = nodules(options.images, options.size)
+    names = [str(index) for index in range(options.images)]
+    split = Split.from_arrays(images, labels, names, names, masks)
+    targets = np.concatenate([model(batch.images).argmax(1).numpy() for batch in split.batches(16)])
+    mine = ours(model, split, info, targets, options.samples)
+    other = theirs(model, split, targets, mine["maps"], options.samples, options.rows)
+    print(f"{options.model}, {options.images} images of {options.size} x {options.size}")
+    print(f"{'':<12}{'xbench':>10}{'libraries':>11}{'ratio':>8}{'  largest difference of a score'}")
+    total = {"our": 0.0, "their": 0.0}
+    for part in ("maps", "fidelity", "roc_auc", "dice"):
+        a, b = SECONDS[f"our {part}"], SECONDS[f"their {part}"]
+        total = {"our": total["our"] + a, "their": total["their"] + b}
+        apart = max((abs(mine["scores"][key] - other[key]) for key in other if key[2] == part), default=float("nan"))
+        print(f"{part:<12}{a:>9.1f}s{b:>10.1f}s{b / a:>7.1f}x{apart:>12.2g}")
+    print(f"{'all':<12}{total['our']:>9.1f}s{total['their']:>10.1f}s{total['their'] / total['our']:>7.1f}x")
+    print(f"share of our fidelity inside bare passes: {SECONDS['our passes'] / SECONDS['our fidelity']:.0%}")
+
+
+if __name__ == "__main__":
+    main()
