@@ -31,11 +31,13 @@ class ScoredCell:
         cell: What was to be scored.
         row: Its score row, ranks included.
         error: Why it failed, or None.
+        replicates: float64 (B,), its value on each resample; None if it failed.
     """
 
     cell: Cell
     row: ScoreRow
     error: XbenchError | None
+    replicates: np.ndarray | None = None
 
 
 def make_artifacts(plan: Plan, store: Store, progress: Progress) -> Failures:
@@ -139,7 +141,7 @@ def score_cells(plan: Plan, failures: Failures, count: int, progress: Progress) 
                 same_as=ranked.explainer,
             )
     return [
-        ScoredCell(cell, rows[index], failures.get(cell.observations.fingerprint))
+        ScoredCell(cell, rows[index], failures.get(cell.observations.fingerprint), replicates.get(index))
         for index, cell in enumerate(plan.cells)
     ]
 
@@ -226,12 +228,14 @@ def _valued(row: ScoreRow, cell: Cell, drawn: Sequence[np.ndarray]) -> tuple[Sco
         [metric.summarise({key: values[where] for key, values in observations.items()}) for where in drawn]
     )
     low, high = interval(replicates)
-    scored = maps.data.scored
+    groups = np.array(maps.data.scored.groups)
+    if "used" in observations:  # a metric's word for the samples that count: those with a mask, say
+        groups = groups[observations["used"].astype(bool)]
     innermost = maps.innermost
     valued = dataclasses.replace(
         row,
-        n=len(scored),
-        groups=len(set(scored.groups)),
+        n=len(groups),
+        groups=len(set(groups)),
         value=float(metric.summarise(observations)),
         ci_low=low,
         ci_high=high,

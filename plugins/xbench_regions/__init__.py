@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xbench import ExplainerSpec, hookimpl
+from xbench import ExplainerSpec, MetricSpec, hookimpl
 
 
 @hookimpl
@@ -19,4 +19,16 @@ def xbench_explainers() -> Iterator[ExplainerSpec]:
         default="integrated-gradients-bw",
         reference="Kapishnikov et al., XRAI: Better Attributions Through Regions, ICCV 2019, "
         "as in the authors' package saliency",
+    )
+
+
+@hookimpl
+def xbench_metrics() -> Iterator[MetricSpec]:
+    """Dice."""
+    yield MetricSpec(
+        "dice",
+        "overlap of the expert's mask with the image's regions that the map ranks highest, at the best displayed area",
+        factory="xbench_regions.dice:Dice",
+        options="xbench_regions.options:DiceOptions",
+        reference="Brocki et al., section 3.3",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import field_validator
+
 from xbench import Field, Options
 
 # The size for which the paper's authors chose their parameters, and to which they resize before they segment.
@@ -9,8 +11,8 @@ REFERENCE_SIDE = 224
 _DILATION, _MIN_PIXEL_DIFF = 5, 50
 
 
-class XraiOptions(Options):
-    """Options of `xrai`. The authors' own values, not scaled: dilation=5, min_pixel_diff=50."""
+class RegionOptions(Options):
+    """How an image is cut into regions. The authors' own values, not scaled: dilation=5, min_pixel_diff=50."""
 
     dilation: int | None = Field(
         None, ge=0, description="radius of the disk that dilates each region, in pixels; none: 5 per 224 of the side"
@@ -32,3 +34,32 @@ class XraiOptions(Options):
             return self.min_pixel_diff
         height, width = spatial
         return max(1, round(_MIN_PIXEL_DIFF * height * width / REFERENCE_SIDE**2))
+
+
+class XraiOptions(RegionOptions):
+    """Options of `xrai`."""
+
+
+class DiceOptions(RegionOptions):
+    """Options of `dice`; the regions are those of `xrai`."""
+
+    areas: str = Field(
+        "1,2,3,4,5,6,7,8,9,10,12,15,20,30,50,70,100",
+        description="shares of the image to display, in percent; the best of them makes the value",
+    )
+
+    @field_validator("areas")
+    @classmethod
+    def _in_order(cls, areas: str) -> str:
+        try:
+            grid = sorted({float(area) for area in areas.split(",")})
+        except ValueError:
+            grid = []
+        if not grid or not 0 < grid[0] <= grid[-1] <= 100:  # NaN is refused too
+            raise ValueError("give numbers above 0, up to 100, with commas between them: 5,10,20")
+        return ",".join(f"{area:g}" for area in grid)
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """`areas` as numbers, ascending."""
+        return tuple(float(area) for area in self.areas.split(","))

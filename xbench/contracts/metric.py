@@ -66,7 +66,7 @@ class TrainMaps:
     """
 
     split: Split
-    maps: MappedArray
+    maps: np.ndarray | MappedArray
     targets: np.ndarray
 
 
@@ -157,7 +157,10 @@ class Metric(ABC):
 
     @abstractmethod
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """Per-sample observations: arrays whose first axis is the N samples of the case, in order."""
+        """Per-sample observations: arrays whose first axis is the N samples of the case, in order.
+
+        One of them may be `used`, bool (N,): which samples count (those with a mask, say). The rows' `n` is theirs.
+        """
 
     @abstractmethod
     def summarise(self, observations: Observations) -> float:

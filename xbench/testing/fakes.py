@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from xbench.samples import Batch
+
 _PER_PATIENT = 2
 
 
@@ -146,6 +148,39 @@ class TinyModel(Model):
         return ConvNetwork(info.channels, outputs, self.options.width, self.options.relu, self.options.batch_norm)
 
 
+class FakeExplanation:
+    """The gradient at work, as an `xbench.Explanation`; counterfactuals are brighter or darker images.
+
+    Args:
+        module: Explained.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.model = module
+
+    def maps(self, batch: Batch, targets: torch.Tensor, model: nn.Module | None = None) -> torch.Tensor:
+        """The gradient, summed over channels."""
+        from xbench.contracts.explainer import undisturbed
+        from xbench.passes import gradients
+
+        explained = self.model if model is None else model
+        with undisturbed(explained):
+            return gradients(explained, batch.images, targets).sum(1)
+
+    def transfer(self, images: torch.Tensor, toward: torch.Tensor) -> torch.Tensor:
+        """Darker toward class 0, brighter toward all others."""
+        step = 0.2 * (2 * (toward > 0).float() - 1)
+        return (images + step.view(-1, *[1] * (images.ndim - 1))).clamp(0, 1)
+
+    def masked_logits(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        """Of the images times the maps."""
+        import torch
+
+        with torch.no_grad():
+            logits: torch.Tensor = self.model(images * maps[:, None])
+        return logits
+
+
 def fake_case(
     info: DatasetInfo, split: Split, module: nn.Module, maps: np.ndarray, session: Session, **replaced: Any
 ) -> Case:
@@ -158,7 +193,7 @@ def fake_case(
         maps: float32 (N, *spatial).
         session: Its `batch_size` is the metric's.
         replaced: Other fields of the case than those that follow from the rest (targets: as predicted; train_mean: of
-            `split` itself; prepared: empty).
+            `split` itself; prepared: empty; explanation: `FakeExplanation`; cost: zeros).
     """
     import torch
 
@@ -178,6 +213,8 @@ def fake_case(
         "logits": logits.numpy(),
         "targets": class_scores(logits).argmax(1).numpy(),
         "maps": maps,
+        "explanation": FakeExplanation(module),
+        "cost": dict.fromkeys(("seconds_maps", "seconds_fit", "forward_passes", "backward_passes", "peak_bytes"), 0.0),
     }
     return Case(info=info, split=split, session=session, **(fields | replaced))
 

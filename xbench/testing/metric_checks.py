@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from xbench.contracts.metric import Case, Metric
+from xbench.contracts.metric import Case, Metric, TrainMaps
 from xbench.errors import PluginError
 from xbench.seeding import rng
 from xbench.session import Session
@@ -48,7 +48,7 @@ def _observed(metric: Metric, scenario: Scenario, batch_size: int = 8) -> tuple[
     maps.flags.writeable = False  # as the harness's memory maps are
     with tempfile.TemporaryDirectory(prefix="xbench-checks-") as folder:
         session = Session(Path(folder), batch_size=batch_size)
-        case = fake_case(scenario.info, split, scenario.module(), maps, session)
+        case = fake_case(scenario.info, split, scenario.module(), maps, session, **_wanted(metric, scenario))
         prepared = metric.prepare(dataclasses.replace(case, maps=np.empty((0,), dtype=np.float32)))
         for key, value in prepared.items():
             assert isinstance(value, np.ndarray), (
@@ -60,6 +60,21 @@ def _observed(metric: Metric, scenario: Scenario, batch_size: int = 8) -> tuple[
         except PluginError as error:
             raise AssertionError(str(error)) from error
     return case, {**seen, "label": split.labels, "target": case.targets}
+
+
+def _wanted(metric: Metric, scenario: Scenario) -> dict[str, Any]:
+    """What the metric asks for beyond the maps: features of the images, maps of the training split."""
+    import torch
+
+    wanted: dict[str, Any] = {}
+    if metric.feature is not None:
+        joined = [metric.feature.join(batch).feature for batch in scenario.split("test").batches(8)]
+        wanted["feature"] = torch.cat([part for part in joined if part is not None]).numpy()
+    if "train" in metric.needs:
+        train = scenario.split("train")
+        random = rng(0, "train maps").standard_normal((len(train), *scenario.info.spatial)).astype(np.float32)
+        wanted["train"] = TrainMaps(train, random, train.labels.copy())
+    return wanted
 
 
 def _observations(scenario: Scenario, subject: Any) -> None:

@@ -1,0 +1,97 @@
+"""Sparsity: how little of the image a map singles out. It says nothing of whether that is the right part."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+
+from xbench import Case, DatasetInfo, Metric, Observations
+
+_OVERSHOOT = 1e-5  # what resizing a map in [0, 1] may add to it in rounding
+
+
+class MapMetric(Metric):
+    """Mean over images of one figure of the map alone.
+
+    Attributes:
+        figure: The observation that is averaged.
+    """
+
+    figure: str
+
+    @abstractmethod
+    def measure(self, maps: np.ndarray) -> dict[str, np.ndarray]:
+        """Observations of each map: float32 (n, P) -> name to float64 (n,)."""
+
+    def observe(self, case: Case) -> dict[str, np.ndarray]:
+        """What `measure` gives."""
+        size = case.session.batch_size
+        starts = range(0, len(case.split), size)
+        parts: dict[str, list[np.ndarray]] = {}
+        for start in case.session.track(starts, self.figure, len(starts)):
+            maps = np.asarray(case.maps[start : min(start + size, len(case.split))], dtype=np.float32)
+            for name, values in self.measure(maps.reshape(len(maps), -1)).items():
+                parts.setdefault(name, []).append(values)
+        return {name: np.concatenate(values) for name, values in parts.items()}
+
+    def summarise(self, observations: Observations) -> float:
+        """The mean over the maps for which it is defined; NaN without any."""
+        values = observations[self.figure]
+        values = values[~np.isnan(values)]
+        return float(values.mean()) if len(values) else float("nan")
+
+
+class ImportanceLoss(MapMetric):
+    """Mean of an importance map in [0, 1] over its pixels (VINet, eq. 8, L_imp): the share of the image it keeps.
+
+    Value = mean over images of (1 / HW) sum_hw M; VINet's tables III and IV print it in hundredths. Lower is better. A
+    mask whose highest pixel is 1, as VINet's always is, has at least 1 / HW; a constant 1 has 1.
+
+    It compares importance maps that are made to a scale. The map is taken as it is, not normalised; outside of [0, 1]
+    it is NaN and does not count. A map of small values has a low mean whatever it shows (one of zeros has 0), so
+    `peak`, the map's maximum, is kept beside it.
+    """
+
+    higher_is_better = False
+    figure = "importance_loss"
+
+    def measure(self, maps: np.ndarray) -> dict[str, np.ndarray]:
+        """The mean, NaN outside of [0, 1], and the maximum."""
+        peak = maps.max(1).astype(np.float64)
+        scaled = (maps.min(1) >= -_OVERSHOOT) & (peak <= 1 + _OVERSHOOT)
+        return {"importance_loss": np.where(scaled, maps.mean(1, dtype=np.float64), np.nan), "peak": peak}
+
+    def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
+        """What the number means."""
+        return {
+            "score": "mean of the map",
+            "map": "as it is; one that leaves [0, 1] does not count",
+            "aggregation": "mean over images",
+        }
+
+
+class Sparseness(MapMetric):
+    """Gini index of the map's absolute values (Chalasani et al. 2020; Hurley and Rickard 2009).
+
+    With |A| sorted, a_1 <= ... <= a_n: G = sum_k (2k - n - 1) a_k / (n sum_k a_k). It is 0 where all pixels weigh the
+    same, and 1 - 1/n where one pixel has everything; scaling the map changes nothing. Higher is better. A map of zeros
+    is constant: 0.
+    """
+
+    figure = "sparseness"
+
+    def measure(self, maps: np.ndarray) -> dict[str, np.ndarray]:
+        """The index of each map."""
+        pixels = maps.shape[1]
+        values = np.sort(np.abs(maps), axis=1).astype(np.float64)
+        weights = np.arange(1 - pixels, pixels, 2, dtype=np.float64)
+        total = values.sum(1)
+        weighed = values @ weights
+        index = np.divide(weighed, pixels * total, out=np.zeros(len(maps)), where=total > 0)
+        return {"sparseness": index}
+
+    def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
+        """What the number means."""
+        return {"score": "Gini index", "map": "absolute values", "aggregation": "mean over images"}
