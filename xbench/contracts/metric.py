@@ -90,6 +90,8 @@ class Case:
         explanation: The explainer at work, with `needs` "explain", "transfer" or "masked".
         cost: What the maps cost: "seconds_maps", "seconds_fit", "forward_passes" and "backward_passes" (images through
             the classifier explained), "peak_bytes" (NaN where it can't be known).
+        model: The classifier explained, in eval mode on the session's device. Change a copy of it, never itself.
+        training: The training split, whose labels and images a metric may learn from; its maps come with `train`.
     """
 
     info: DatasetInfo
@@ -105,6 +107,8 @@ class Case:
     train: TrainMaps | None = None
     explanation: Explanation | None = None
     cost: Mapping[str, float] = field(default_factory=dict)
+    model: nn.Module | None = None
+    training: Split | None = None
 
 
 @dataclass(frozen=True)

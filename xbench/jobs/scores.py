@@ -33,6 +33,8 @@ def _case(predictions: PredictionsJob, session: Session, **more: Any) -> Case:
         score=calibration.scorer,
         logits=predictions.logits,
         session=session,
+        model=calibration.subject.module,
+        training=data.split("train"),
         **more,
     )
 

@@ -193,7 +193,8 @@ def fake_case(
         maps: float32 (N, *spatial).
         session: Its `batch_size` is the metric's.
         replaced: Other fields of the case than those that follow from the rest (targets: as predicted; train_mean: of
-            `split` itself; prepared: empty; explanation: `FakeExplanation`; cost: zeros).
+            `split` itself; prepared: empty; explanation: `FakeExplanation`; cost: zeros;
+            training: none).
     """
     import torch
 
@@ -213,6 +214,7 @@ def fake_case(
         "logits": logits.numpy(),
         "targets": class_scores(logits).argmax(1).numpy(),
         "maps": maps,
+        "model": module,
         "explanation": FakeExplanation(module),
         "cost": dict.fromkeys(("seconds_maps", "seconds_fit", "forward_passes", "backward_passes", "peak_bytes"), 0.0),
     }

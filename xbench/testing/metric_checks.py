@@ -66,7 +66,7 @@ def _wanted(metric: Metric, scenario: Scenario) -> dict[str, Any]:
     """What the metric asks for beyond the maps: features of the images, maps of the training split."""
     import torch
 
-    wanted: dict[str, Any] = {}
+    wanted: dict[str, Any] = {"training": scenario.split("train")}
     if metric.feature is not None:
         joined = [metric.feature.join(batch).feature for batch in scenario.split("test").batches(8)]
         wanted["feature"] = torch.cat([part for part in joined if part is not None]).numpy()

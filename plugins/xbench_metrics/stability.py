@@ -1,0 +1,197 @@
+"""Stability: how much does a map change when the image changes so little that the prediction stays?"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from xbench import Batch, Case, DatasetInfo, Metric, Observations, class_scores
+from xbench.seeding import derive, normal_field, uniform_field
+from xbench_metrics.manipulation import Attack, top_pixels
+from xbench_metrics.options_checks import AdversarialStabilityOptions, StabilityOptions
+from xbench_metrics.similarity import spearman
+from xbench_metrics.subsample import OncePerModel, Part, at_work, mean_of_defined, parts, subsample
+
+
+class InputStability(Metric):
+    """Largest change of a map under small noise that keeps the prediction; lower is better.
+
+        relative = max over x' of ||A(x) - A(x')|| / ||A(x)||    (max-sensitivity, Yeh et al. 2019, section 3)
+        lipschitz = max over x' of ||A(x) - A(x')|| / ||x - x'||  (Alvarez-Melis and Jaakkola 2018, section 4)
+
+    over `samples` images x' = x + noise, clipped to [0, 1], of those whose predicted class is that of x (Ghorbani et
+    al. 2019); Euclidean norms. The class explained stays. `relative` does not depend on the scale of the maps, which
+    explainers choose as they like; `lipschitz` does, so it compares classifiers under one explainer.
+
+    A constant map has 0, and so has one that does not look at the image: stability is worth nothing by itself. NaN for
+    an image where no x' keeps the class, and for `relative` where A(x) is zero and A(x') is not.
+    """
+
+    higher_is_better = False
+    needs = frozenset({"explain"})
+    options: StabilityOptions
+
+    def observe(self, case: Case) -> dict[str, np.ndarray]:
+        """Changes of each map.
+
+        Returns:
+            relative, lipschitz: float64 (N,), the largest; NaN where undefined and for images beyond `limit`.
+            mean_relative: float64 (N,), the mean over the noise that keeps the class.
+            kept: float64 (N,), share of the noise that does.
+        """
+        seen = {name: np.full(len(case.split), np.nan) for name in ("relative", "lipschitz", "mean_relative", "kept")}
+        rows = subsample(case, self.options.limit)
+        total = math.ceil(len(rows) / case.session.batch_size)
+        for part in case.session.track(parts(case, rows), "stability", total):
+            for name, values in self._changes(case, part).items():
+                seen[name][part.rows] = values.cpu().numpy()
+        return seen
+
+    def summarise(self, observations: Observations) -> float:
+        """Mean over the images for which it is defined."""
+        return mean_of_defined(observations[self.options.figure])
+
+    def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
+        """What the change means."""
+        divided = {"relative": "the norm of the map", "lipschitz": "the norm of the noise, as clipped"}
+        return {
+            "distance": f"Euclidean, over {divided[self.options.figure]}",
+            "noise": "on every channel, clipped to [0, 1]; only where the predicted class stays",
+            "target": "the class explained in the untouched image",
+            "randomness": "an explainer that draws numbers draws the same for the noisy image",
+            "aggregation": "largest over the noise, mean over the images",
+        }
+
+    def _changes(self, case: Case, part: Part) -> dict[str, torch.Tensor]:
+        """The figures of some images: (n,) each."""
+        device = case.session.device
+        predicted = _predicted(torch.from_numpy(np.array(case.logits[part.rows]))).to(device)
+        size = _norm(part.maps)
+        relative, lipschitz = [], []
+        for index in range(self.options.samples):
+            noisy = self._noisy(part.batch, index)
+            moved = at_work(case).maps(dataclasses.replace(part.batch, images=noisy), part.targets)
+            kept = _predicted(case.score(noisy)) == predicted
+            change = torch.where(kept, _norm(moved - part.maps), torch.nan)
+            relative.append(_ratio(change, size))
+            lipschitz.append(_ratio(change, _norm(noisy - part.batch.images)))
+        stacked = torch.stack(relative)
+        return {
+            "relative": _largest(stacked),
+            "lipschitz": _largest(torch.stack(lipschitz)),
+            "mean_relative": stacked.nanmean(0),
+            "kept": (~torch.stack(lipschitz).isnan()).double().mean(0),
+        }
+
+    def _noisy(self, batch: Batch, index: int) -> torch.Tensor:
+        """The images with noise number `index`, drawn from each sample's own seed."""
+        seeds, shape = batch.seeds ^ derive(0, "noise that keeps the class", index), batch.images.shape[1:]
+        field = normal_field(seeds, shape) if self.options.noise == "normal" else 2 * uniform_field(seeds, shape) - 1
+        return (batch.images + self.options.radius * field).clamp(0, 1)
+
+
+class AdversarialStability(Metric):
+    """How much of a map's top-k a manipulated image displaces: 1 - |top-k of A(x) and of A(x')| / k; lower is better.
+
+    x' is made by the iterative top-k attack (Ghorbani et al. 2019, algorithm 1) on the gradient of the classifier:
+    sign steps within `epsilon` that take mass away from the gradient map's top-k pixels, with softplus for ReLU because
+    a ReLU network has no second derivatives; of the images on the way that keep the prediction, the one whose plain
+    gradient map keeps the fewest of them.
+
+    This is a transfer attack: whatever the explainer, x' was made against the plain gradient, since most explainers
+    can't be differentiated. An explainer close to the gradient meets an attack made for it, others one made for their
+    neighbour: a low value does not prove that an explainer can't be manipulated. The gradient's own displacement is
+    observed beside it: where the attack itself failed, nothing is shown.
+
+    0 for a map that does not look at the image, for a constant map (ties are broken alike), for a linear classifier,
+    whose gradient is everywhere the same, and where no step keeps the prediction; 1 where nothing of the top-k is left.
+    """
+
+    higher_is_better = False
+    needs = frozenset({"explain"})
+    options: AdversarialStabilityOptions
+
+    def __init__(self, options: AdversarialStabilityOptions, argument: str = "") -> None:
+        super().__init__(options, argument)
+        self._attacked = OncePerModel()
+
+    def observe(self, case: Case) -> dict[str, np.ndarray]:
+        """What the attack does to each map.
+
+        Returns:
+            intersection: float64 (N,), share of the map's top-k that stays; NaN for images beyond `limit`.
+            spearman: float64 (N,), rank correlation of the two maps.
+            gradient_intersection: float64 (N,), the same share for the gradient map that was attacked.
+            change: float64 (N,), the largest change of a pixel.
+        """
+        names = ("intersection", "spearman", "gradient_intersection", "change")
+        seen = {name: np.full(len(case.split), np.nan) for name in names}
+        explanation, rows = at_work(case), subsample(case, self.options.limit)
+        key = (case.info, case.split.ids, tuple(case.targets[rows].tolist()))
+        attacked, shares = self._attacked.get(explanation.model, key, lambda: self._attack(case, rows))
+        seen["gradient_intersection"][rows] = shares
+        start = 0
+        for part in parts(case, rows):
+            images = torch.from_numpy(attacked[start : start + len(part.rows)]).to(case.session.device)
+            start += len(part.rows)
+            maps = explanation.maps(dataclasses.replace(part.batch, images=images), part.targets)
+            before, after = (top_pixels(one, part.batch.seeds, self.options.top) for one in (part.maps, maps))
+            share = (before & after).sum(1).double() / before.sum(1)
+            seen["intersection"][part.rows] = share.cpu().numpy()
+            seen["spearman"][part.rows] = spearman(part.maps, maps).cpu().numpy()
+            seen["change"][part.rows] = (images - part.batch.images).abs().flatten(1).amax(1).cpu().numpy()
+        return seen
+
+    def summarise(self, observations: Observations) -> float:
+        """1 - the mean share that stays."""
+        return 1 - mean_of_defined(observations["intersection"])
+
+    def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
+        """What the displacement means."""
+        return {
+            "attack": "transferred: made against the gradient map of the class explained, softplus for ReLU",
+            "constraint": "largest change of a pixel; the predicted class stays",
+            "ties": "at random, seeded by sample, alike for both maps",
+            "target": "the class explained in the untouched image",
+            "aggregation": "mean over the images, those where the attack found nothing included",
+        }
+
+    def _attack(self, case: Case, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Manipulated images float32 (n, C, *spatial), and the gradient's intersections float64 (n,)."""
+        options = self.options
+        attack = Attack(
+            at_work(case).model, options.epsilon, options.step_size, options.steps, options.top, options.beta
+        )
+        images = np.empty((len(rows), *case.split.batch(rows[:1]).images.shape[1:]), dtype=np.float32)
+        shares, start = np.empty(len(rows)), 0
+        size = attack.rows(case.split.batch(rows[:1]).images.to(case.session.device))
+        for part in case.session.track(parts(case, rows, size), "attack", math.ceil(len(rows) / size)):
+            here = slice(start, start + len(part.rows))
+            moved, share = attack(part.batch, part.targets)
+            images[here], shares[here] = moved.cpu().numpy(), share.cpu().numpy()
+            start = here.stop
+        return images, shares
+
+
+def _predicted(logits: torch.Tensor) -> torch.Tensor:
+    return class_scores(logits).argmax(1)
+
+
+def _norm(values: torch.Tensor) -> torch.Tensor:
+    norm: torch.Tensor = values.flatten(1).double().norm(dim=1)
+    return norm
+
+
+def _ratio(change: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """The change over the size; 0/0 is 0: nothing changed. NaN where it is infinite, and where `change` is NaN."""
+    return torch.where(size > 0, change / torch.where(size > 0, size, 1.0), torch.where(change == 0, 0.0, torch.nan))
+
+
+def _largest(values: torch.Tensor) -> torch.Tensor:
+    """Along the first axis, without NaN; NaN if nothing else is there."""
+    largest = torch.where(values.isnan(), -torch.inf, values).amax(0)
+    return torch.where(largest.isinf(), torch.nan, largest)

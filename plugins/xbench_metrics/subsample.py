@@ -1,0 +1,92 @@
+"""Some images of a split, for metrics that explain each of them many times."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from xbench import Batch, Case, Explanation, PluginError
+from xbench.seeding import derive, uniform_field
+
+T = TypeVar("T")
+
+_STREAM = derive(0, "images chosen of a split")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images with what is known of them, on the session's device.
+
+    Attributes:
+        rows: int64 (n,), their places in the split.
+        batch: n images.
+        targets: int64 (n,).
+        maps: float32 (n, *spatial).
+    """
+
+    rows: np.ndarray
+    batch: Batch
+    targets: torch.Tensor
+    maps: torch.Tensor
+
+
+def subsample(case: Case, limit: int | None) -> np.ndarray:
+    """At most `limit` places in the split, in order: those whose seeds come first in a random order; int64 (n,)."""
+    count = len(case.split)
+    if limit is None or limit >= count:
+        return np.arange(count)
+    keys = uniform_field(torch.from_numpy(np.array(case.split.seeds)) ^ _STREAM, (1,)).flatten().numpy()
+    return np.sort(np.argsort(keys, kind="stable")[:limit])
+
+
+def parts(case: Case, rows: np.ndarray, size: int | None = None) -> Iterator[Part]:
+    """The samples at `rows`, `size` (the session's batch size) at a time."""
+    device, size = case.session.device, size or case.session.batch_size
+    for start in range(0, len(rows), size):
+        chosen = rows[start : start + size]
+        yield Part(
+            chosen,
+            case.split.batch(chosen).to(device),
+            torch.from_numpy(np.array(case.targets[chosen], dtype=np.int64)).to(device),
+            torch.from_numpy(np.array(case.maps[chosen], dtype=np.float32)).to(device),
+        )
+
+
+def at_work(case: Case) -> Explanation:
+    """The explainer at work.
+
+    Raises:
+        PluginError: The case brings none.
+    """
+    if case.explanation is None:
+        raise PluginError("this metric asks for more maps, and the case brings no explainer")
+    return case.explanation
+
+
+def mean_of_defined(values: np.ndarray) -> float:
+    """Mean without NaN; NaN if nothing else is there."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
+
+
+class OncePerModel:
+    """What was last made for a model, kept for the next explainer of the same one; nothing is kept alive with it."""
+
+    def __init__(self) -> None:
+        self._model: weakref.ref[nn.Module] | None = None
+        self._key: object = None
+        self._made: Any = None
+
+    def get(self, model: nn.Module, key: object, make: Callable[[], T]) -> T:
+        """What `make` gives, or gave the last time for this very model and an equal key."""
+        if self._model is None or self._model() is not model or self._key != key:
+            self._made = make()
+            self._model, self._key = weakref.ref(model), key
+        made: T = self._made
+        return made

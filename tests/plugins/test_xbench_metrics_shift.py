@@ -1,0 +1,274 @@
+"""Classifier shift: closed forms, t tests held against scipy; and the classifier's own figures."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import ttest_rel
+from sklearn import metrics as sklearn_metrics
+from torch import nn
+
+from xbench import DatasetInfo, PluginError, Session, Split
+from xbench.seeding import rng
+from xbench.statistics import CLASSIFICATION, classification_metrics
+from xbench.testing import default_scenarios, metric_checks
+from xbench.testing.fakes import fake_case
+from xbench_metrics.classification import Classification
+from xbench_metrics.options_checks import ClassificationOptions
+from xbench_metrics.shift import ClassifierShift, shift_report
+
+
+class Brightness(nn.Module):
+    """One logit: how bright the upper left corner is."""
+
+    def forward(self, images):
+        return 20 * (images[..., :4, :4].flatten(1).mean(1, keepdim=True) - 0.5)
+
+
+class BrightestCorner(nn.Module):
+    """Three logits: how bright each of three corners is."""
+
+    def forward(self, images):
+        corners = images[..., :4, :4], images[..., :4, -4:], images[..., -4:, :4]
+        return 20 * torch.stack([corner.flatten(1).mean(1) for corner in corners], 1)
+
+
+class Patch:
+    """Adds a bright patch for class 1, takes it away for class 0; `strength` 1 is an oracle, 0 the identity."""
+
+    def __init__(self, strength=1.0):
+        self.strength = strength
+
+    def transfer(self, images, toward):
+        aim = toward.float()[:, None, None, None].expand(-1, images.shape[1], 4, 4)
+        moved = images.clone()
+        moved[..., :4, :4] += self.strength * (aim - moved[..., :4, :4])
+        return moved
+
+
+class Corners:
+    """Lights the corner of the class and darkens the others."""
+
+    def transfer(self, images, toward):
+        moved = images.clone()
+        places = (slice(None, 4), slice(None, 4)), (slice(None, 4), slice(-4, None)), (slice(-4, None), slice(None, 4))
+        for index, (rows, columns) in enumerate(places):
+            moved[:, :, rows, columns] = (toward == index).float()[:, None, None, None]
+        return moved
+
+
+def case_of(tmp_path, explanation, module=None, n=13, classes=2, channels=1, spatial=(16, 14), batch_size=5):
+    images = rng(0, "images").random((n, channels, *spatial), dtype=np.float32)
+    ids = [f"sample-{index}" for index in range(n)]
+    split = Split.from_arrays(images, np.arange(n) % classes, ids, [f"patient-{index // 2}" for index in range(n)])
+    info = DatasetInfo("toy", tuple("abc"[:classes]), channels, spatial)
+    maps = np.zeros((n, *spatial), dtype=np.float32)
+    session = Session(tmp_path, batch_size=batch_size)
+    return fake_case(info, split, module or Brightness(), maps, session, explanation=explanation)
+
+
+def observed(case):
+    metric = ClassifierShift()
+    return metric, metric.observe(case)
+
+
+def test_the_identity_shifts_nothing(tmp_path):
+    metric, seen = observed(case_of(tmp_path, Patch(0.0)))
+    assert metric.summarise(seen) == pytest.approx(0, abs=1e-15)
+    assert not seen["l1"].any()
+    np.testing.assert_allclose(seen["dssim"], 0, atol=1e-12)
+    for name in ("plus", "minus"):
+        row = shift_report(seen)[name]
+        assert (row["t"], row["p"], row["d_z"], row["df"], row["flipped"]) == (0, 1, 0, 12, 0)
+
+
+def test_an_oracle_shifts_everything(tmp_path):
+    metric, seen = observed(case_of(tmp_path, Patch(1.0)))
+    assert metric.summarise(seen) == pytest.approx(1, abs=1e-4)
+    report = shift_report(seen)
+    assert report["plus"]["mean"] == pytest.approx(1, abs=1e-4)
+    assert report["minus"]["mean"] == pytest.approx(0, abs=1e-4)
+    assert report["plus"]["flipped"] == report["minus"]["flipped"] == 1
+    assert report["plus"]["t"] > 0 > report["minus"]["t"]
+
+
+def test_a_transfer_the_wrong_way_round_has_the_negative_value(tmp_path):
+    class Reversed(Patch):
+        def transfer(self, images, toward):
+            return super().transfer(images, 1 - toward)
+
+    values = [
+        metric.summarise(seen) for metric, seen in (observed(case_of(tmp_path, t(0.3))) for t in (Patch, Reversed))
+    ]
+    assert values[0] > 0
+    assert values[1] == pytest.approx(-values[0], abs=1e-12)
+
+
+def test_two_classes_are_the_difference_of_the_two_means(tmp_path):
+    case = case_of(tmp_path, Patch(0.4), channels=2)
+    metric, seen = observed(case)
+    images = case.split.batch(range(13)).images
+    after = {
+        sign: torch.sigmoid(Brightness()(Patch(0.4).transfer(images, torch.full((13,), sign)))).flatten().numpy()
+        for sign in (0, 1)
+    }
+    assert metric.summarise(seen) == pytest.approx(after[1].mean() - after[0].mean(), abs=1e-6)
+    np.testing.assert_allclose(seen["toward"][:, 1, 1], after[1], atol=1e-6)
+    np.testing.assert_allclose(seen["toward"][:, 0, 1], after[0], atol=1e-6)
+    np.testing.assert_allclose(seen["toward"].sum(2), 1)
+    change = (Patch(0.4).transfer(images, torch.ones(13)) - images).abs().mean((1, 2, 3))
+    np.testing.assert_allclose(seen["l1"][:, 1], change, atol=1e-6)
+
+
+def test_three_classes(tmp_path):
+    case = case_of(tmp_path, Corners(), BrightestCorner(), classes=3)
+    metric, seen = observed(case)
+    assert metric.summarise(seen) == pytest.approx(1, abs=1e-6)
+    report = shift_report(seen)
+    assert set(report) == {f"{name} {index}" for name in ("original", "toward") for index in range(3)}
+    for index in range(3):
+        assert report[f"toward {index}"]["mean"] == pytest.approx(1, abs=1e-6)
+        assert report[f"toward {index}"]["flipped"] == 1
+    metric, seen = observed(case_of(tmp_path, Patch(0.0), BrightestCorner(), classes=3))
+    assert metric.summarise(seen) == pytest.approx(0, abs=1e-12)
+
+
+def test_flips_count_only_what_could_flip(tmp_path):
+    _, seen = observed(case_of(tmp_path, Patch(0.2)))
+    already = seen["original"][:, 1] >= 0.5
+    assert 0 < already.sum() < len(already)
+    np.testing.assert_array_equal(np.isnan(seen["flipped"][:, 1]), already)
+    np.testing.assert_array_equal(np.isnan(seen["flipped"][:, 0]), ~already)
+    could = ~already
+    np.testing.assert_array_equal(seen["flipped"][could, 1], seen["toward"][could, 1, 1] > 0.5)
+
+
+def test_t_tests_agree_with_scipy(tmp_path):
+    _, seen = observed(case_of(tmp_path, Patch(0.3)))
+    report = shift_report(seen)
+    for name, aim in (("plus", 1), ("minus", 0)):
+        after, before = seen["toward"][:, aim, 1], seen["original"][:, 1]
+        expected = ttest_rel(after, before)
+        assert report[name]["t"] == pytest.approx(expected.statistic, rel=1e-9)
+        assert report[name]["p"] == pytest.approx(expected.pvalue, rel=1e-9)
+        assert report[name]["df"] == expected.df == 12
+        difference = after - before
+        assert report[name]["d_z"] == pytest.approx(difference.mean() / difference.std(ddof=1), rel=1e-9)
+
+
+def table(before, after):
+    """Observations of two classes with these probabilities of class 1, the same after both transfers."""
+    both = np.stack([1 - after, after], 1)
+    nothing = np.zeros((len(before), 2))
+    return {
+        "original": np.stack([1 - before, before], 1),
+        "toward": np.stack([both, both], 1),
+        **dict.fromkeys(("flipped", "l1", "dssim"), nothing),
+    }
+
+
+def test_equal_differences_have_no_spread():
+    before = np.full(6, 0.25)
+    row = shift_report(table(before, before + 0.5))["plus"]
+    assert (row["t"], row["d_z"], row["p"]) == (math.inf, math.inf, 0)
+    row = shift_report(table(before, before - 0.125))["minus"]
+    assert (row["t"], row["d_z"], row["p"]) == (-math.inf, -math.inf, 0)
+    assert math.isnan(shift_report(table(before[:1], before[:1]))["plus"]["t"])
+
+
+def test_intervals_are_resampled_by_patient():
+    draw = rng(0, "probabilities")
+    before, groups = np.repeat(draw.random(20), 5), np.repeat(np.arange(20), 5).astype(str)
+    seen = table(before, before**2)
+    of_samples, of_patients = shift_report(seen)["original"], shift_report(seen, groups)["original"]
+    assert of_samples["mean"] == of_patients["mean"] == pytest.approx(before.mean())
+    # Five equal samples a patient: the standard error is sqrt(5) times as large.
+    ratio = (of_patients["high"] - of_patients["low"]) / (of_samples["high"] - of_samples["low"])
+    assert ratio == pytest.approx(math.sqrt(5), rel=0.15)
+
+
+def test_without_an_explainer_it_says_so(tmp_path):
+    with pytest.raises(PluginError, match="no explainer"):
+        ClassifierShift().observe(case_of(tmp_path, None))
+
+
+class Given:
+    """A metric under check whose case brings an explainer."""
+
+    def __init__(self, metric, explanation):
+        class Bound(metric):
+            def observe(self, case):
+                return super().observe(dataclasses.replace(case, explanation=explanation))
+
+        self.metric = Bound
+
+
+@pytest.mark.parametrize("check", [pytest.param(run, id=name) for name, run in metric_checks(default_scenarios())])
+def test_shift_conforms(check):
+    check(Given(ClassifierShift, Patch(0.5)).metric)
+
+
+# --- the classifier's own figures -------------------------------------------------------------------------------------
+
+
+def value(figure, labels, given):
+    metric = Classification(ClassificationOptions(figure=figure))
+    seen = {"probabilities": given, "predicted": given.argmax(1), "label": np.asarray(labels)}
+    return metric.summarise(seen)
+
+
+FIXTURE = {
+    "accuracy": 0.8085,
+    "f1": 0.8018,
+    "sensitivity": 0.8125,
+    "specificity": 0.8049,
+    "ppv": 0.7913,
+    "npv": 0.8250,
+    "informedness": 0.6174,
+    "markedness": 0.6163,
+    "mcc": 0.6168,
+    "balanced_accuracy": 0.8087,
+}
+
+
+@pytest.mark.parametrize(("figure", "expected"), FIXTURE.items())
+def test_the_confusion_of_the_paper(figure, expected):
+    """Katzmann et al.'s test set: TP 91, FN 21, TN 99, FP 24."""
+    labels = np.repeat([1, 1, 0, 0], [91, 21, 99, 24])
+    positive = np.repeat([0.9, 0.1, 0.2, 0.8], [91, 21, 99, 24])
+    assert value(figure, labels, np.stack([1 - positive, positive], 1)) == pytest.approx(expected, abs=5e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("figure", CLASSIFICATION)
+def test_agrees_with_the_intervals_of_the_classifier(figure, classes):
+    draw = rng(3, "figures", classes)
+    labels, given = draw.integers(classes, size=60), draw.dirichlet(np.ones(classes), 60).round(1)
+    expected = classification_metrics(labels, given, np.arange(60).astype(str), count=1)[figure][0]
+    assert value(figure, labels, given) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_agrees_with_scikit_learn():
+    draw = rng(4, "figures")
+    labels, given = draw.integers(3, size=80), draw.dirichlet(np.ones(3), 80)
+    predicted = given.argmax(1)
+    area = sklearn_metrics.roc_auc_score(labels, given, multi_class="ovr", average="macro")
+    assert value("auc", labels, given) == pytest.approx(area)
+    assert value("mcc", labels, given) == pytest.approx(sklearn_metrics.matthews_corrcoef(labels, predicted))
+    assert value("f1", labels, given) == pytest.approx(sklearn_metrics.f1_score(labels, predicted, average="macro"))
+    expected = sklearn_metrics.balanced_accuracy_score(labels, predicted)
+    assert value("balanced_accuracy", labels, given) == pytest.approx(expected)
+
+
+def test_undefined_figures_are_nan():
+    given = np.array([[0.7, 0.3], [0.6, 0.4]])
+    undefined = [name for name in CLASSIFICATION if math.isnan(value(name, [0, 0], given))]
+    assert undefined == ["balanced_accuracy", "f1", "sensitivity", "ppv", "informedness", "markedness", "mcc", "auc"]
+
+
+@pytest.mark.parametrize("figure", ["balanced_accuracy", "auc"])
+@pytest.mark.parametrize("check", [pytest.param(run, id=name) for name, run in metric_checks(default_scenarios())])
+def test_classification_conforms(check, figure):
+    check(lambda: Classification(ClassificationOptions(figure=figure)))
