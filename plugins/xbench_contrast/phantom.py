@@ -1,0 +1,249 @@
+"""`contrast-phantom`: chest slices without and with contrast agent, which differ inside the exact mask alone."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from xbench import Dataset, DatasetInfo, Session, Split, UserError
+from xbench.mapped import writing
+from xbench.seeding import rng
+from xbench_contrast.anatomy import LEVELS, Anatomy, draw_anatomy
+from xbench_contrast.marker import BRIGHT, marker_mask
+from xbench_contrast.options import ContrastPhantomOptions
+from xbench_contrast.rendering import Scanner
+
+WINDOW = (-1000.0, 1000.0)
+"""HU shown as 0 and 1."""
+CLASSES = ("without", "with")
+SPLITS = ("train", "validation", "test")
+IMAGES, MASKS, MANIFEST = "images.npy", "masks.npy", "manifest.csv"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One slice.
+
+    Attributes:
+        image: float32 (size, size), in [0, 1].
+        mask: bool (size, size), where blood takes up the agent, or would.
+        marker: bool (size, size), the letter's pixels; none without a letter.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    marker: np.ndarray
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the manifest, `manifest.csv`.
+
+    Attributes:
+        id: Patient and slice.
+        group: Patient.
+        label: Index into the classes.
+        class_name: Its name.
+        split: "train", "validation" or "test".
+        level_mm: Above the bifurcation of the pulmonary trunk.
+        agent_venous: What the agent adds to blood before the lungs, HU; what it would add, without agent.
+        agent_arterial: To blood after the lungs.
+        noise: Standard deviation in the middle of the body, HU.
+        mask_pixels: Pixels of the mask.
+        marker: First row and column, last row and column of the letter; empty without one.
+        window: HU at 0 and at 1.
+        sha256: Of the image's bytes (float32, little endian, row by row).
+    """
+
+    id: str
+    group: str
+    label: int
+    class_name: str
+    split: str
+    level_mm: float
+    agent_venous: float
+    agent_arterial: float
+    noise: float
+    mask_pixels: int
+    marker: str
+    window: str
+    sha256: str
+
+
+class ContrastPhantom(Dataset):
+    """Axial chest slices of rendered patients, half of whom were given contrast agent.
+
+    A patient's anatomy, levels and noise are drawn from the patient's name; the class is drawn apart from them, and
+    decides only whether the agent is added to the blood. The mask is where it is added, and is the same without agent.
+    """
+
+    options: ContrastPhantomOptions
+
+    def __init__(self, options: ContrastPhantomOptions) -> None:
+        super().__init__(options)
+        self._scanner = Scanner(options.size, options.field_of_view, options.calibre)
+
+    @property
+    def info(self) -> DatasetInfo:
+        """Two classes and the geometry of the options."""
+        spacing = self.options.field_of_view / self.options.size
+        return DatasetInfo(
+            name="contrast-phantom",
+            classes=CLASSES,
+            channels=1,
+            spatial=(self.options.size, self.options.size),
+            spacing=(spacing, spacing),
+            has_masks=True,
+            removal=(1.0, 0.0),  # Brocki et al., section 3.1: white replaces pixels without agent, black those with it
+            synthetic=True,
+            licence="CC0 1.0 (rendered; no patient's data)",
+            citation=(
+                "xbench, contrast-phantom (rendered); the task: Brocki et al., Evaluation of importance estimators in "
+                "deep learning classifiers for Computed Tomography, 2022"
+            ),
+        )
+
+    def prepare(self, folder: Path, session: Session) -> None:
+        """Write `images.npy`, float32 (N, 1, H, W), `masks.npy`, bool (N, H, W), and `manifest.csv`, split by split."""
+        counts = {split: self._counts(split) for split in SPLITS}
+        total, size = sum(patients * slices for patients, slices in counts.values()), self.options.size
+        rows: list[Row] = []
+        with (
+            writing(folder / IMAGES, "<f4", (total, 1, size, size)) as images,
+            writing(folder / MASKS, bool, (total, size, size)) as masks,
+        ):
+            patients = [(split, index) for split in SPLITS for index in range(counts[split][0])]
+            for split, index in session.track(patients, "rendering contrast-phantom", len(patients)):
+                for row, rendered in self._patient(split, index):
+                    images.append(rendered.image)
+                    masks.append(rendered.mask)
+                    rows.append(row)
+        _write_manifest(folder / MANIFEST, rows)
+        session.facts |= {"class_counts": _class_counts(rows), "patients": len(patients)}
+
+    def load(self, split: str, folder: Path) -> Split:
+        """A split, memory-mapped.
+
+        Raises:
+            UserError: There is no such split.
+        """
+        if split not in SPLITS:
+            raise UserError(f"contrast-phantom has no split {split!r}", "known: " + ", ".join(SPLITS))
+        with (folder / MANIFEST).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        places = [place for place, row in enumerate(rows) if row["split"] == split]
+        here = slice(places[0], places[-1] + 1)  # written split by split: no copy is made
+        return Split.from_arrays(
+            images=np.load(folder / IMAGES, mmap_mode="r")[here],
+            labels=np.array([int(row["label"]) for row in rows[here]], dtype=np.int64),
+            ids=[row["id"] for row in rows[here]],
+            groups=[row["group"] for row in rows[here]],
+            masks=np.load(folder / MASKS, mmap_mode="r")[here],
+        )
+
+    def anatomy(self, patient: str) -> Anatomy:
+        """Who a patient is, whatever the class."""
+        return draw_anatomy(
+            self._rng("anatomy", patient), (self.options.enhancement_low, self.options.enhancement_high)
+        )
+
+    def level(self, sample: str) -> float:
+        """Where a slice is cut, mm."""
+        return float(self._rng("level", sample).uniform(*LEVELS))
+
+    def render(self, anatomy: Anatomy, sample: str, agent: bool, marked: bool = False) -> Rendered:
+        """One slice of a patient, whatever else is rendered.
+
+        Args:
+            anatomy: The patient.
+            sample: The slice's id, from which level, texture and noise are drawn.
+            agent: Whether the blood has the agent.
+            marked: Whether the slice has a letter in its corner.
+        """
+        cut = self._scanner.slice(anatomy, self.level(sample), self._rng("texture", sample))
+        values = cut.tissue + self._scanner.noise(anatomy, cut.body, self._rng("noise", sample))
+        if agent:
+            values = values + cut.enhancement
+        marker = np.zeros_like(cut.mask)
+        if marked:
+            marker = marker_mask(self.options.size, self._rng("marker", sample))
+            values[marker] = BRIGHT
+        # Whole HU, as CT stores them: the last bits of exp and cos, which differ between processors, do not survive.
+        values = (np.rint(values) - WINDOW[0]) / (WINDOW[1] - WINDOW[0])
+        return Rendered(np.clip(values, 0, 1).astype(np.float32), cut.mask, marker)
+
+    def _counts(self, split: str) -> tuple[int, int]:
+        """Patients of a split, and slices of each."""
+        options = self.options
+        patients = {
+            "train": options.patients_train,
+            "validation": options.patients_validation,
+            "test": options.patients_test,
+        }
+        return patients[split], options.slices_test if split == "test" else options.slices_train
+
+    def _patient(self, split: str, index: int) -> Iterator[tuple[Row, Rendered]]:
+        """The slices of a patient."""
+        patient = f"{split}-{index:04d}"
+        label, anatomy = self._label(split, index), self.anatomy(patient)
+        for number in range(self._counts(split)[1]):
+            sample = f"{patient}-{number:02d}"
+            rendered = self.render(anatomy, sample, label == 1, self._marked(split, sample, label))
+            yield self._row(split, patient, sample, label, anatomy, rendered), rendered
+
+    def _label(self, split: str, index: int) -> int:
+        """A coin decides which patient of each pair has the agent; more patients change no one's class."""
+        return int(self._rng("class", split, index // 2).integers(2)) ^ (index % 2)
+
+    def _marked(self, split: str, sample: str, label: int) -> bool:
+        if self.options.confounder is None:
+            return False
+        share = self.options.confounder_test if split == "test" else self.options.confounder
+        return bool(self._rng("marked", sample).random() < (share if label == 1 else 1 - share))
+
+    def _rng(self, *parts: object) -> np.random.Generator:
+        return rng(self.options.seed, "contrast-phantom", *parts)
+
+    def _row(self, split: str, patient: str, sample: str, label: int, anatomy: Anatomy, rendered: Rendered) -> Row:
+        return Row(
+            id=sample,
+            group=patient,
+            label=label,
+            class_name=CLASSES[label],
+            split=split,
+            level_mm=round(self.level(sample), 2),
+            agent_venous=round(float(anatomy.agent[0]), 1),
+            agent_arterial=round(float(anatomy.agent[1]), 1),
+            noise=round(anatomy.noise, 2),
+            mask_pixels=int(rendered.mask.sum()),
+            marker=_box(rendered.marker),
+            window=f"[{WINDOW[0]:g}, {WINDOW[1]:g}] HU",
+            sha256=hashlib.sha256(rendered.image.tobytes()).hexdigest(),
+        )
+
+
+def _box(mask: np.ndarray) -> str:
+    """First and last row and column of a mask."""
+    places = np.argwhere(mask)
+    return " ".join(map(str, [*places.min(axis=0), *places.max(axis=0)])) if len(places) else ""
+
+
+def _write_manifest(path: Path, rows: Sequence[Row]) -> None:
+    names = [field.name for field in fields(Row)]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows([getattr(row, name) for name in names] for row in rows)
+
+
+def _class_counts(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
+    """Samples by split and class."""
+    counts: dict[str, dict[str, int]] = {split: dict.fromkeys(CLASSES, 0) for split in SPLITS}
+    for row in rows:
+        counts[row.split][row.class_name] += 1
+    return counts
