@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from xbench.comparison import REPLICATES, Replicates, sampling, write_replicates
 from xbench.config import RunConfig
 from xbench.errors import ArtifactError
 from xbench.jobs.base import Job
@@ -58,6 +59,7 @@ def write_run(
         rows = [item.row for item in run.scored] + broken_rows(run.plan)
         write_scores(rows, partial / "scores.csv")
         _write_observations(run.scored, partial)
+        write_replicates(_replicates(run.scored), partial / REPLICATES)
         with progress.task("drawing figures") as bar:
             _draw(run.scored, partial, bar.note)
             _draw_views(run.plan.views, partial / "models")
@@ -138,6 +140,16 @@ def _observation_cell(item: ScoredCell) -> ObservationCell:
         targets=job.maps.targets,
         observations={key: value for key, value in job.observations.items() if key not in ("label", "target")},
     )
+
+
+def _replicates(scored: Sequence[ScoredCell]) -> dict[str, Replicates]:
+    """By the fingerprint of the observations: a map without signs serves both columns."""
+    found: dict[str, Replicates] = {}
+    for item in scored:
+        if item.replicates is not None and item.row.fingerprint not in found:
+            data = item.cell.maps.data.scored
+            found[item.row.fingerprint] = Replicates(item.replicates, sampling(data.ids, data.groups, item.row.seed))
+    return found
 
 
 def _grouped(items: Iterable[Any], key: Any) -> dict[Any, list[Any]]:

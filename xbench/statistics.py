@@ -140,7 +140,7 @@ def rank_sets(
     values = np.asarray(values, dtype=np.float64)
     scored = np.flatnonzero(~np.isnan(values))
     first, second = (scored[index] for index in np.triu_indices(len(scored), k=1))
-    p = holm(_pair_p(values, np.asarray(replicates, dtype=np.float64), first, second, patients))
+    p = holm(pair_p(values, np.asarray(replicates, dtype=np.float64), first, second, patients))
     apart = np.zeros((len(values), len(values)), dtype=bool)
     gain = values[first] - values[second]
     told = (p < level) & (gain != 0)  # NaN: never told apart
@@ -150,7 +150,7 @@ def rank_sets(
     return _ranks(apart, ~np.isnan(values))
 
 
-def _pair_p(
+def pair_p(
     values: np.ndarray, replicates: np.ndarray, first: np.ndarray, second: np.ndarray, patients: int | None
 ) -> np.ndarray:
     p = np.empty(len(first))

@@ -84,7 +84,7 @@ def warnings_of(plan: Plan, models: Sequence[Mapping[str, Any]]) -> list[str]:
         if not model["learned"]:
             found.append(
                 f"{model['name']} on {model['dataset']} has learned nothing that holds: held-out AUC {auc:.2f} "
-                f"[{low:.2f}, {high:.2f}]; explanations of it mean nothing"
+                f"[{low:.2f}, {high:.2f}]; explanations of it say nothing about the task"
             )
     for cell in {cell.maps.fingerprint: cell for cell in plan.cells if not cell.control}.values():
         facts = cell.maps.facts if cell.maps.store.has(cell.maps) else {}

@@ -14,6 +14,7 @@ from xbench.errors import XbenchError
 # Name -> what the overview says; the command itself is xbench.cli.<name>_command, imported only when it is called.
 _COMMANDS = {
     "run": "Score explainers with metrics and write a run folder.",
+    "compare": "Compare runs: ranks, paired tests, agreement of metrics.",
     "list": "List datasets, models, explainers and metrics.",
     "show": "Show one item: options, defaults, reference.",
     "supports": "Try which explainers can explain which models.",

@@ -12,6 +12,7 @@ _PUBLIC = {
     "CurveSeries": "curves",
     "GalleryItem": "overlays",
     "Overlay": "overlays",
+    "agreement_chart": "agreement",
     "class_views": "views",
     "gallery": "overlays",
     "perturbation_curves": "curves",
@@ -24,6 +25,7 @@ __all__ = [
     "CurveSeries",
     "GalleryItem",
     "Overlay",
+    "agreement_chart",
     "class_views",
     "gallery",
     "perturbation_curves",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from xbench.report.agreement import agreement_chart as agreement_chart
     from xbench.report.curves import CurveSeries as CurveSeries
     from xbench.report.curves import perturbation_curves as perturbation_curves
     from xbench.report.curves import training_curves as training_curves

@@ -1,0 +1,73 @@
+"""`xbench compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_EPILOG = """\b
+Examples:
+  xbench compare xbench-runs/20260102-030405
+  xbench compare mine --metric fidelity --against gradient
+  xbench compare mine --explainer vinet --against gradient --csv difference.csv
+  xbench compare resnet convnet densenet --figure figures
+"""
+
+
+@click.command("compare", epilog=_EPILOG, no_args_is_help=True)
+@click.argument("runs", metavar="RUN [RUN ...]", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--metric", "-m", multiple=True, metavar="NAME", help="Only this metric; repeatable. [all]")
+@click.option("--explainer", "-e", multiple=True, metavar="NAME", help="Only this explainer; repeatable. [all]")
+@click.option("--against", metavar="NAME", default="", help="Explainer the others are held against. [the best]")
+@click.option(
+    "--controls/--no-controls",
+    default=False,
+    help="Whether the controls take part in the tests over datasets and the agreement of metrics. [no]",
+)
+@click.option(
+    "--figure", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="Write the pictures into it."
+)
+@click.option(
+    "--csv", "table", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write the ranks."
+)
+def command(
+    runs: tuple[Path, ...],
+    metric: tuple[str, ...],
+    explainer: tuple[str, ...],
+    against: str,
+    controls: bool,
+    figure: Path | None,
+    table: Path | None,
+) -> None:
+    """Compare explainers within one run folder or over several.
+
+    Prints for every dataset, model and metric the ranking with 95 % intervals, and each explainer's paired difference
+    to the best (or to --against) on the same resamples, with p corrected after Holm; what is not ranked together, and
+    why; over several datasets or models Friedman's test and Nemenyi's critical difference; and the rank correlations
+    between metrics. Needs neither the plugins nor the images, only what the runs wrote.
+    """
+    from rich.console import Console
+
+    from xbench.comparison import compare, read_runs
+    from xbench.comparison.tables import comparison_tables, write_comparison
+    from xbench.errors import UserError
+
+    found = compare(read_runs(runs), metric, explainer, against, controls)
+    console = Console()
+    console.print(comparison_tables(found))
+    try:
+        if table is not None:
+            write_comparison(found.rankings, table)
+            console.print(f"table: {table}", markup=False, highlight=False)
+        if figure is not None:
+            from xbench.report import agreement_chart
+
+            if not found.agreements:
+                console.print("no picture: fewer than two metrics with two explainers in common", style="yellow")
+            for one in found.agreements:
+                for path in agreement_chart(figure, one):
+                    console.print(f"figure: {path}", markup=False, highlight=False)
+    except OSError as error:
+        where = error.filename or table or figure
+        raise UserError(f"can't write {where}: {error.strerror or error}", "name another place") from error

@@ -1,0 +1,206 @@
+"""Run folders -> fields: the rows that may be ranked together, of one run or of several."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xbench.comparison.replicates import REPLICATES, Replicates, read_replicates
+from xbench.errors import UserError
+from xbench.results import RunHeader, ScoreRow, read_header, read_scores
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds.
+
+    Attributes:
+        name: Of the folder, or its path where two folders bear one name.
+        header: run.json.
+        rows: scores.csv.
+        replicates: By the fingerprint of the observations; empty for a run of an xbench that did not write them.
+    """
+
+    name: str
+    header: RunHeader
+    rows: tuple[ScoreRow, ...]
+    replicates: Mapping[str, Replicates]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What rows must share to be ranked together.
+
+    Attributes:
+        dataset: Name.
+        split: Scored.
+        dataset_fingerprint: Of the dataset.
+        model: The classifier.
+        model_fingerprint: Of its weights.
+        subject: "shared" or "self".
+        target: Target rule.
+        sign: Of the maps.
+        metric: Name with options.
+        card: Hash of the metric card.
+        sampling: Of the resamples; empty without replicates.
+    """
+
+    dataset: str
+    split: str
+    dataset_fingerprint: str
+    model: str
+    model_fingerprint: str
+    subject: str
+    target: str
+    sign: str
+    metric: str
+    card: str
+    sampling: str
+
+    @property
+    def place(self) -> str:
+        """Where it was scored, in words."""
+        return f"{self.dataset} / {self.model}" + (" (own model)" if self.subject == "self" else "")
+
+    def without(self, *names: str) -> Setting:
+        """A copy with some attributes emptied: what fields share that differ in them alone."""
+        return dataclasses.replace(self, **dict.fromkeys(names, ""))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of a field.
+
+    Attributes:
+        label: The explainer; with its run behind it where runs bring different results under one name.
+        row: Its scores.
+        runs: Which brought it.
+        replicates: float64 (B,), the same B for all entries of a field; None without.
+    """
+
+    label: str
+    row: ScoreRow
+    runs: tuple[str, ...]
+    replicates: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Field:
+    """The rows that may be ranked together.
+
+    Attributes:
+        setting: What they share.
+        card: What the number means: the metric card itself.
+        entries: The rows with status "ok".
+    """
+
+    setting: Setting
+    card: Mapping[str, Any]
+    entries: tuple[Entry, ...]
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of the metric."""
+        return self.entries[0].row.higher_is_better
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """All runs that brought a row."""
+        return tuple(dict.fromkeys(name for entry in self.entries for name in entry.runs))
+
+    @property
+    def metric_name(self) -> str:
+        """The metric without its options."""
+        return str(self.card.get("metric") or self.setting.metric.partition(":")[0])
+
+    def oriented(self, entry: Entry) -> float:
+        """The value such that more is better."""
+        return entry.row.value if self.higher_is_better else -entry.row.value
+
+    def twin(self, entry: Entry) -> Entry | None:
+        """The entry of the explainer that gives the same maps as this one, if the run found one and it is here."""
+        for other in self.entries:
+            if other is not entry and entry.row.same_as == other.row.explainer and set(entry.runs) & set(other.runs):
+                return other
+        return None
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Read run folders.
+
+    Raises:
+        UserError: One is not a run folder, is named twice, can't be read, or is of a newer schema.
+    """
+    known: set[Path] = set()
+    for folder in folders:
+        if folder.resolve() in known:
+            raise UserError(f"run {folder} is named twice", "name each run once")
+        known.add(folder.resolve())
+        for name in ("scores.csv", "run.json"):
+            if not (folder / name).is_file():
+                raise UserError(
+                    f"{folder} is not a run folder: it has no {name}" if folder.is_dir() else f"no run folder {folder}",
+                    "name a folder that `xbench run` wrote (its --out)",
+                )
+    names = [folder.resolve().name for folder in folders]
+    return [
+        Run(
+            name=name if names.count(name) == 1 else str(folder),
+            header=read_header(folder / "run.json"),
+            rows=tuple(read_scores(folder / "scores.csv")),
+            replicates=read_replicates(folder / REPLICATES),
+        )
+        for folder, name in zip(folders, names, strict=True)
+    ]
+
+
+def fields(runs: Iterable[Run], metrics: Sequence[str] = (), explainers: Sequence[str] = ()) -> list[Field]:
+    """Sort the rows of all runs into fields, in the order they come.
+
+    The same cell in several runs counts once. Cells of one explainer's name but of other maps stay apart, each with
+    its run's name.
+
+    Args:
+        runs: As `read_runs` gives them.
+        metrics: Only these, by name with or without options; empty for all.
+        explainers: Only these; empty for all.
+    """
+    found: dict[Setting, list[tuple[ScoreRow, Run]]] = {}
+    cards: dict[str, Mapping[str, Any]] = {}
+    for run in runs:
+        cards |= {card: content for card, content in run.header.cards.items() if isinstance(content, Mapping)}
+        for row in run.rows:
+            wanted = not metrics or row.metric in metrics or row.metric.partition(":")[0] in metrics
+            if row.status == "ok" and wanted and (not explainers or row.explainer in explainers):
+                found.setdefault(_setting(row, run), []).append((row, run))
+    return [Field(setting, cards.get(setting.card, {}), _entries(members)) for setting, members in found.items()]
+
+
+def _setting(row: ScoreRow, run: Run) -> Setting:
+    replicates = run.replicates.get(row.fingerprint)
+    shared = {field.name: getattr(row, field.name) for field in dataclasses.fields(Setting) if field.name != "sampling"}
+    return Setting(**shared, sampling=replicates.sampling if replicates else "")
+
+
+def _entries(members: Sequence[tuple[ScoreRow, Run]]) -> tuple[Entry, ...]:
+    cells: dict[tuple[str, str], list[tuple[ScoreRow, Run]]] = {}
+    for row, run in members:
+        cells.setdefault((row.explainer, row.fingerprint), []).append((row, run))
+    names = [explainer for explainer, _ in cells]
+    entries = []
+    for (explainer, fingerprint), same in cells.items():
+        row, _ = same[0]
+        known = [run.replicates[fingerprint].values for _, run in same if fingerprint in run.replicates]
+        label = explainer if names.count(explainer) == 1 else f"{explainer} [{same[0][1].name}]"
+        brought = tuple(run.name for _, run in same)
+        entries.append(Entry(label, row, brought, max(known, key=len) if known else None))
+    shortest = min((len(entry.replicates) for entry in entries if entry.replicates is not None), default=0)
+    return tuple(
+        dataclasses.replace(entry, replicates=None if entry.replicates is None else entry.replicates[:shortest])
+        for entry in entries
+    )
