@@ -153,6 +153,18 @@ def rank_sets(
 def pair_p(
     values: np.ndarray, replicates: np.ndarray, first: np.ndarray, second: np.ndarray, patients: int | None
 ) -> np.ndarray:
+    """Two-sided p of each pair of explainers, not corrected for their number.
+
+    Args:
+        values: (E,).
+        replicates: float64 (E, B), on the same resamples.
+        first: int (P,), index of one explainer of each pair.
+        second: int (P,), of the other.
+        patients: None, or their number, below whose 2^(1 - patients) no p can fall.
+
+    Returns:
+        (P,).
+    """
     p = np.empty(len(first))
     for explainer in np.unique(first):  # a row of pairs at a time keeps memory at E x B
         of = first == explainer

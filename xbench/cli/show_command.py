@@ -43,7 +43,16 @@ def command(kind: str, name: str) -> None:
         table.add_row(*(Text(row[key]) for key in ("name", "type", "default", "description")))
     console.print()
     console.print(table)
-    console.print(f"\nset them inline: {spec.name}:{rows[0]['name']}=...", markup=False, highlight=False)
+    console.print(f"\nset them inline: {_inline(spec, rows[0]['name'])}", markup=False, highlight=False)
+
+
+def _inline(spec: Spec, option: str) -> str:
+    """How an option is written: behind the argument, or before it where that is another explainer with its own."""
+    if not spec.argument:
+        return f"{spec.name}:{option}=..."
+    if spec.argument == "explainer":
+        return f"{spec.name}:{option}=...:<explainer>"
+    return f"{spec.name}:<{spec.argument}>:{option}=..."
 
 
 def _of_explainer(spec: Spec) -> list[tuple[str, str]]:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xbench.comparison.fields import Entry, Field
-from xbench.statistics import pair_p as pair_p
-from xbench.statistics import holm, interval, rank_sets
+from xbench.statistics import holm, interval, pair_p, rank_sets
 
 
 @dataclass(frozen=True)

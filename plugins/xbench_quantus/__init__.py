@@ -1,0 +1,23 @@
+"""Every metric of the installed Quantus that gives an image a score, fed so that the score is the image's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from xbench import MetricSpec, hookimpl
+
+
+@hookimpl
+def xbench_metrics() -> Iterable[MetricSpec]:
+    """`quantus:<Name>`."""
+    yield MetricSpec(
+        "quantus",
+        "a metric of Quantus by its class name (quantus:PixelFlipping:features_in_step=64; an unknown name lists all), "
+        "every image scored by itself",
+        factory="xbench_quantus.bridge:QuantusMetric",
+        options="xbench_quantus.options:QuantusOptions",
+        argument="a Quantus metric",
+        requires=("quantus",),
+        reference="Hedström et al., Quantus: An Explainable AI Toolkit for Responsible Evaluation of Neural Network "
+        "Explanations and Beyond, JMLR 24(34), 2023",
+    )
