@@ -138,6 +138,7 @@ class TesterOptions(Schedule):
         0.2, gt=0, lt=1, description="share of the training images held out, by patient, for early stopping"
     )
     epochs: int = Field(40, ge=0, description="most passes over the training images")
+    patience: int = Field(20, ge=1, description="stop after so many epochs without a better held-out cross entropy")
     train_batch: int = Field(16, ge=2, description="training batch size")
     learning_rate: float = Field(2e-3, gt=0, description="of Adam")
 

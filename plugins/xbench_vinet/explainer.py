@@ -84,6 +84,18 @@ class VINet(Explainer):
         """VINet's own classifier behind its destruction: images -> logits (N, K), deterministic."""
         return OwnClassifier(self._trained()).eval()
 
+    def masked_logits(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        """What its own classifier makes of images destroyed by the given maps: logits (N, K).
+
+        With the images' own maps these are the logits of `classifier`.
+
+        Args:
+            images: float32 (N, C, H, W), in [0, 1].
+            maps: float32 (N, H, W), in (0, 1]: importance maps of these images, or of others.
+        """
+        with torch.no_grad():
+            return self._trained().read(images, maps)
+
     def _trained(self) -> VINetNetwork:
         if self._network is None:
             raise UserError("vinet is not trained yet", "call fit, then restore")

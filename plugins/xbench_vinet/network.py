@@ -94,10 +94,14 @@ class VINetNetwork(nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (N, K) and importance maps (N, H, W) of images (N, C, H, W)."""
         maps = self.importance_map(images)
+        return self.read(images, maps), maps
+
+    def read(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        """Logits (N, K) of images (N, C, H, W), destroyed where the maps (N, H, W), in [0, 1], are low."""
         if self.training:
-            return self._classify(Destruction(maps[:, None], fresh_noise, self._resize), images), maps
+            return self._classify(Destruction(maps[:, None], fresh_noise, self._resize), images)
         draws = [self._classify(Destruction(maps[:, None], noise, self._resize), images) for noise in self._fixed]
-        return torch.stack(draws).mean(0), maps
+        return torch.stack(draws).mean(0)
 
     def _classify(self, destruction: Destruction, images: torch.Tensor) -> torch.Tensor:
         destroyed = destruction(images, INPUT).contiguous(memory_format=torch.channels_last)

@@ -59,6 +59,8 @@ def _observed(metric: Metric, scenario: Scenario, batch_size: int = 8) -> tuple[
             seen = metric.observations(case, "under test")
         except PluginError as error:
             raise AssertionError(str(error)) from error
+        own = seen.keys() & _RESERVED
+        assert not own, f"observe() gave {', '.join(sorted(own))}: the harness adds these, choose other names"
     return case, {**seen, "label": split.labels, "target": case.targets}
 
 
@@ -79,11 +81,9 @@ def _wanted(metric: Metric, scenario: Scenario) -> dict[str, Any]:
 
 def _observations(scenario: Scenario, subject: Any) -> None:
     metric = fresh(subject, Metric)
-    case, seen = _observed(metric, scenario)
+    _, seen = _observed(metric, scenario)
     names = seen.keys() - {"label", "target"}
     assert names, "observe() gave nothing: give at least one array of one row per sample"
-    own = metric.observe(case).keys() & _RESERVED
-    assert not own, f"observe() gave {', '.join(sorted(own))}: the harness adds these, choose other names"
     for name in names:
         assert seen[name].dtype.kind in _NUMBERS, f"observation {name!r} is {seen[name].dtype}: give bool, int or float"
     _value(metric, seen, "all samples")
