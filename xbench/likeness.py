@@ -12,8 +12,9 @@ import numpy as np
 
 from xbench.jobs.maps import MapsJob
 
-TOLERANCE = 1e-3
-"""Largest difference, as a share of a map's norm, at which two maps still count as the same."""
+TOLERANCE = 1e-2
+"""Largest difference, as a share of a map's norm, at which two maps still count as the same: LRP with the epsilon rule
+and input x gradient, one in theory, were up to 0.5 % apart by rounding on three images of 130."""
 _FEW = 8  # images on which candidates are found; only those are held against each other on all images
 _CHUNK = 32
 

@@ -40,6 +40,7 @@ from xbench.summary import Finished
 from xbench.training import HISTORY
 
 _PER_CLASS = 4
+_MANY = 24  # explainers and controls in a gallery
 
 
 def write_run(
@@ -246,6 +247,8 @@ def _draw_gallery(members: Sequence[ScoredCell], stem: Path) -> None:
         for item in sorted(members, key=lambda item: item.row.control)
         if item.cell.maps.facts.get("constant_maps") != item.row.n
     }
+    if len(shown) > _MANY:  # pages of inverted and blurred copies hide what there is to see
+        shown = {label: cell for label, cell in shown.items() if not (cell.control and cell.maps.inner is not None)}
     maps = {label: cell.maps.maps() for label, cell in shown.items()}
     # An inverted map has negative values even where the map itself is unsigned.
     signed = {

@@ -96,9 +96,11 @@ class Bare:
             "forward": lambda rows: score(self._images[:rows]),
             "gradient": lambda rows: gradients(model, self._images[:rows], targets[:rows]),
         }
-        self.rows = {
-            kind: min(ROWS, key=lambda rows, run=run: self._each(run, rows)) for kind, run in self.kinds.items()
-        }
+        self.each = {kind: {rows: self._each(run, rows) for rows in ROWS} for kind, run in self.kinds.items()}
+
+    def rows(self, kind: str, count: float) -> int:
+        """The fastest batch size that `count` passes can fill."""
+        return min((rows for rows in ROWS if rows <= max(1, count)), key=lambda rows: self.each[kind][rows])
 
     def _each(self, run: Callable[[int], Any], rows: int) -> float:
         run(rows)
@@ -109,7 +111,7 @@ class Bare:
         total = 0.0
         for kind, count in passes._asdict().items():
             if count:
-                rows = self.rows[kind]
+                rows = self.rows(kind, count)
                 repeats = max(10, round(count / rows))
                 run = self.kinds[kind]
                 spent = seconds(lambda run=run, rows=rows, n=repeats: [run(rows) for _ in range(n)], self._device)
@@ -166,7 +168,7 @@ def main() -> None:
     print(
         f"{options.model}, {options.images} images {info.channels} x {options.size} x {options.size}, {options.device}"
     )
-    print(f"rows of a bare pass: {bare.rows}")
+    print(f"fastest rows of a bare pass: {', '.join(f'{kind} {bare.rows(kind, 64)}' for kind in bare.kinds)}")
     print(f"{'explainer':<26}{'ms an image':>12}{'over bare':>11}{'over library':>14}")
     for name in names:
         row = measured(name, registry, model, split, batch, bare, info, options)
