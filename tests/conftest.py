@@ -8,6 +8,13 @@ import textwrap
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def same_weights():
+    """Networks that a test builds have the same weights in every run and every order of tests."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
 class Shelf:
     """A folder on the import path with distributions of strangers in it."""
 

@@ -106,10 +106,15 @@ def stability(case, **options):
 
 @pytest.mark.parametrize("make", [constant, random])
 def test_a_map_that_does_not_look_at_the_image_is_stable(tmp_path, make):
+    case = case_of(tmp_path, make)
+    kept = []
     for figure in ("relative", "lipschitz"):
-        seen, value = stability(case_of(tmp_path, make), figure=figure)
+        seen, value = stability(case, figure=figure)
         assert value == 0
-    np.testing.assert_array_equal(seen["kept"], seen["kept"][0])
+        kept.append(seen["kept"])
+    # Which noise keeps the prediction is a matter of the classifier alone.
+    np.testing.assert_array_equal(*kept)
+    assert (kept[0] > 0).all()
 
 
 def test_the_image_as_its_own_map_has_lipschitz_constant_one(tmp_path):
