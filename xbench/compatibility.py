@@ -16,6 +16,7 @@ import numpy as np
 
 from xbench.contracts.dataset import DatasetInfo, Split
 from xbench.contracts.explainer import Explainer, MapTransform, undisturbed
+from xbench.contracts.model import Model
 from xbench.errors import XbenchError
 from xbench.references import Choice
 from xbench.seeding import isolated, rng
@@ -57,11 +58,15 @@ def verdicts(explainers: Sequence[Choice], models: Sequence[Choice], info: Datas
         explainers: To be tried, as they are by default but with fewer samples.
         models: Freshly initialised; nothing is trained.
         info: Kind and size of the images.
+
+    Raises:
+        UserError: There is no such model. One that does not take these images is a verdict.
     """
     split = _random_images(info)
     for model in models:
+        plugin: Model = model.create()
         try:
-            modules = [_initialised(model, info, seed) for seed in range(_TRIES)]
+            modules = [_initialised(plugin, info, seed) for seed in range(_TRIES)]
         except XbenchError as error:
             yield from (Verdict(choice.label, model.label, str(error)) for choice in explainers)
             continue
@@ -69,10 +74,9 @@ def verdicts(explainers: Sequence[Choice], models: Sequence[Choice], info: Datas
             yield Verdict(choice.label, model.label, _reason(choice, modules, info, split))
 
 
-def _initialised(model: Choice, info: DatasetInfo, seed: int) -> nn.Module:
+def _initialised(model: Model, info: DatasetInfo, seed: int) -> nn.Module:
     with isolated(seed, "compatibility"):
-        module: nn.Module = model.create().build(info).eval()
-    return module
+        return model.build(info).eval()
 
 
 def _random_images(info: DatasetInfo) -> Split:

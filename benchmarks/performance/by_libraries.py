@@ -25,7 +25,6 @@ def captum_maps(
     model: nn.Module, images: torch.Tensor, targets: torch.Tensor, pool: torch.Tensor, rows: int, samples: int
 ) -> dict[str, np.ndarray]:
     """The eight estimators: name -> (N, H, W)."""
-    channels = images.shape[1]
 
     def batched(explain: attr.Attribution, size: int = rows, **options: object) -> np.ndarray:
         parts = [
@@ -46,7 +45,6 @@ def captum_maps(
     expected = attr.GradientShap(model)
     one_by_one = {"baselines": pool, "n_samples": samples, "stdevs": 0.0}
     generator = np.random.default_rng(0)
-    assert channels >= 1
     return {
         "gradient": batched(attr.Saliency(model), abs=False),
         "deconvolution": batched(attr.Deconvolution(model)),

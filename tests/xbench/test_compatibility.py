@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from xbench import DatasetInfo
+from xbench import DatasetInfo, UserError
 from xbench.compatibility import Verdict, markdown, verdicts
 from xbench.discovery import discover
 from xbench.plan import all_explainers
@@ -38,6 +38,11 @@ def test_a_refusal_of_the_inner_explainer_is_the_outers():
 def test_a_model_that_cant_be_built_is_a_reason_for_all():
     found = _try(["gradient", "edges"], ["convnet"], DatasetInfo("random", ("a", "b"), 1, (4, 4)))
     assert all("too small" in verdict.reason for verdict in found)
+
+
+def test_a_misspelt_model_is_an_error_not_a_verdict():
+    with pytest.raises(UserError, match="no classifier 'restnet'"):
+        _try(["gradient"], ["timm:restnet"])
 
 
 def test_maps_without_contrast_do_not_count():

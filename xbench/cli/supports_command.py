@@ -17,9 +17,13 @@ import click
 @click.option(
     "--explainer", "explainers", multiple=True, metavar="REF", help="Explainer; can be repeated.  [default: all]"
 )
-@click.option("--size", default=64, show_default=True, help="Side of the images, in pixels.")
-@click.option("--channels", multiple=True, type=int, default=(1,), help="Of the images; can be repeated. [1]")
-@click.option("--classes", default=2, show_default=True, help="Classes.")
+@click.option(
+    "--size", type=click.IntRange(min=1), default=64, show_default=True, help="Side of the images, in pixels."
+)
+@click.option(
+    "--channels", multiple=True, type=click.IntRange(min=1), default=(1,), help="Of the images; can be repeated. [1]"
+)
+@click.option("--classes", type=click.IntRange(min=2), default=2, show_default=True, help="Classes.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write the table into a file too.")
 def command(
     models: tuple[str, ...],
@@ -40,9 +44,12 @@ def command(
     from xbench.compatibility import verdicts
     from xbench.contracts.dataset import DatasetInfo
     from xbench.discovery import discover
+    from xbench.errors import UserError
     from xbench.plan import all_explainers
     from xbench.references import choose
 
+    if markdown is not None and not markdown.absolute().parent.is_dir():
+        raise UserError(f"{markdown} can't be written: there is no folder {markdown.parent}", "make it first")
     registry = discover()
     named = [choose("explainer", reference, registry) for reference in explainers if reference != "all"]
     chosen = named or all_explainers(registry)

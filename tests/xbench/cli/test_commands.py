@@ -54,6 +54,9 @@ def test_show_gives_options_defaults_and_reference(command):
         (("run", "--explainr", "vinet"), "--explainer"),
         (("run",), "Usage"),
         (("cache", "prune"), "say what to delete"),
+        (("supports", "--model", "timm:restnet"), "did you mean resnet"),
+        (("supports", "--model", "convnet", "--classes", "1"), "x>=2"),
+        (("supports", "--model", "convnet", "--markdown", "/nowhere/of/that/name/x.md"), "make it first"),
     ],
 )
 def test_mistakes_exit_with_2_and_no_traceback(command, words, expected):

@@ -1,0 +1,173 @@
+"""A stranger's plugin, installed by the tests of whole runs: some of it at fault, some of it curious."""
+
+from xbench import DatasetSpec, Explainer, ExplainerSpec, ImageFeature, Metric, MetricSpec, Options, hookimpl
+from xbench.testing import fakes
+from xbench.testing.fakes import FakeDataset, FakeOptions
+
+
+@hookimpl
+def xbench_datasets():
+    yield from fakes.xbench_datasets()
+    yield DatasetSpec("hollow", "lacks something", factory="stranger:Hollow", options="stranger:HollowOptions")
+
+
+@hookimpl
+def xbench_models():
+    yield from fakes.xbench_models()
+
+
+@hookimpl
+def xbench_explainers():
+    for name, factory in (("raising", "Raising"), ("nan", "Nan"), ("flat", "Flat"), ("unmakeable", "Unmakeable")):
+        yield ExplainerSpec(name, "at fault", factory=f"stranger:{factory}")
+    yield ExplainerSpec("refusing", "never fits", factory="stranger:Refusing")
+    yield ExplainerSpec("late", "fits no trained model", factory="stranger:Late")
+    yield ExplainerSpec("twofold", "the gradient twice as large", factory="stranger:Twofold")
+    yield ExplainerSpec("median", "above the image's median", factory="stranger:AboveMedian")
+
+
+class Hollow(FakeDataset):
+    # Its test split is empty, or lacks a class.
+    def __init__(self, options):
+        super().__init__(FakeOptions())
+        self.kind = options.kind
+
+    def load(self, split, folder):
+        whole = super().load(split, folder)
+        if split != "test":
+            return whole
+        return whole.select([] if self.kind == "empty" else (whole.labels == 0).nonzero()[0])
+
+
+class HollowOptions(Options):
+    kind: str = "empty"
+
+
+class NeedsMasks(Metric):
+    needs = frozenset({"masks"})
+
+    def observe(self, case):
+        return {"inside": case.split.batch(range(len(case.split))).masks.flatten(1).float().mean(1).numpy()}
+
+    def summarise(self, observations):
+        return float(observations["inside"].mean())
+
+
+@hookimpl
+def xbench_metrics():
+    yield MetricSpec("needsmasks", "of masks", factory="stranger:NeedsMasks")
+    yield MetricSpec("curious", "asks for everything", factory="stranger:Curious")
+    yield MetricSpec("through", "asks for an explainer that there is not", factory="stranger:Through")
+
+
+class Raising(Explainer):
+    def attribute(self, model, images, targets):
+        raise ValueError("inside attribute")
+
+
+class Nan(Explainer):
+    def attribute(self, model, images, targets):
+        return images[:, 0] * float("nan")
+
+
+class Flat(Explainer):
+    def attribute(self, model, images, targets):
+        return images
+
+
+class Unmakeable(Explainer):
+    def __init__(self, options):
+        raise RuntimeError("in the constructor")
+
+
+class Late(Explainer):
+    def supports(self, model, info):
+        moved = any(
+            buffer.dtype.is_floating_point and buffer.ne(0).any()
+            for name, buffer in model.named_buffers()
+            if "running_mean" in name
+        )
+        return "its batch norms have moved" if moved else None
+
+    def attribute(self, model, images, targets):
+        return images[:, 0]
+
+
+class Twofold(Explainer):
+    def attribute(self, model, images, targets):
+        from xbench.passes import gradients
+
+        return 2 * gradients(model, images, targets).sum(1)
+
+
+class Median(ImageFeature):
+    def __init__(self):
+        super().__init__("median", {}, "float32")
+
+    def shape(self, spatial):
+        return (1,)
+
+    def compute(self, image):
+        import numpy as np
+
+        return np.median(image, keepdims=True)[0, 0]
+
+
+class AboveMedian(Explainer):
+    feature = Median()
+
+    def attribute_batch(self, model, batch, targets):
+        return batch.images.sum(1) - batch.feature[:, :, None]
+
+
+class Curious(Metric):
+    needs = frozenset({"train", "explain"})
+    feature = Median()
+    dear = True
+
+    def observe(self, case):
+        import copy
+
+        import numpy as np
+        import torch
+
+        count, train = len(case.split), case.train
+        batch, targets = case.split.batch(range(count)), torch.from_numpy(case.targets)
+        again = case.explanation.maps(batch, targets).numpy()
+        other = copy.deepcopy(case.explanation.model)
+        for parameter in other.parameters():
+            parameter.data = torch.rand_like(parameter) - 0.5
+        changed = case.explanation.maps(batch, targets, other).numpy()
+        of_train = case.explanation.maps(train.split.batch(range(4)), torch.from_numpy(train.targets[:4])).numpy()
+        return {
+            "again": abs(again - case.maps[:count]).reshape(count, -1).max(1),
+            "changed": abs(changed - case.maps[:count]).reshape(count, -1).max(1),
+            "train": np.full(count, abs(of_train - train.maps[:4]).max()),
+            "train_size": np.full(count, len(train.split) - len(train.maps)),
+            "feature": case.feature[:count, 0] - np.median(batch.images.numpy().reshape(count, -1), 1),
+            "forward": np.full(count, case.cost["forward_passes"]),
+            "backward": np.full(count, case.cost["backward_passes"]),
+            "memory": np.full(count, case.cost["peak_bytes"]),
+            "negative": (case.maps[:count] < 0).any((1, 2)),
+        }
+
+    def summarise(self, observations):
+        return float(observations["again"].max())
+
+
+class Through(Metric):
+    needs = frozenset({"masked"})
+
+    def observe(self, case):
+        return {}
+
+    def summarise(self, observations):
+        return 0.0
+
+
+class Refusing(Explainer):
+    def supports(self, model, info):
+        return "it has no such layer"
+
+    def attribute(self, model, images, targets):
+        return images[:, 0]
