@@ -17,15 +17,21 @@ import numpy as np
 import xbench
 from xbench.errors import UserError
 
-SCHEMA = 2
+SCHEMA = 3
 """The schema number of every file this module writes; raised with each change of a file's meaning or columns."""
 
 Status = Literal["ok", "failed", "skipped"]
 Record = dict[str, Any]
 
-ROW_UPGRADES: dict[int, Callable[[Record], Record]] = {1: lambda row: row | {"same_as": ""}}
+ROW_UPGRADES: dict[int, Callable[[Record], Record]] = {
+    1: lambda row: row | {"same_as": ""},
+    2: lambda row: row | {"warning": ""},
+}
 """From schema n to n + 1: a row of text cells, as read from the CSV file."""
-HEADER_UPGRADES: dict[int, Callable[[Record], Record]] = {1: lambda header: header}
+HEADER_UPGRADES: dict[int, Callable[[Record], Record]] = {
+    1: lambda header: header,
+    2: lambda header: header | {"suite": {}},
+}
 """From schema n to n + 1: the JSON object of the header."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what makes a spreadsheet execute a cell (OWASP, "CSV injection")
@@ -70,6 +76,7 @@ class ScoreRow:
         batch_size: Of passes without gradients.
         status: "ok", "failed" or "skipped".
         reason: Why not "ok".
+        warning: What must be known before believing the value, such as an explainer that says its training failed.
         xbench_version: That wrote the row.
         schema: Of the row.
     """
@@ -107,6 +114,7 @@ class ScoreRow:
     batch_size: int
     status: Status = "ok"
     reason: str = ""
+    warning: str = ""
     xbench_version: str = xbench.__version__
     schema: int = SCHEMA
 
@@ -133,6 +141,7 @@ class RunHeader:
         cards: Hash of a metric card -> the card.
         datasets: One object each: the fields of `DatasetInfo`, and "class_counts" (split -> counts).
         warnings: What the user must know.
+        suite: The suite that was run: "name", "version", "fingerprint"; empty without one.
         wall_seconds: Of the whole run.
         xbench_version: That wrote it.
         schema: Of the header.
@@ -147,6 +156,7 @@ class RunHeader:
     cards: dict[str, Any] = field(default_factory=dict)
     datasets: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    suite: dict[str, Any] = field(default_factory=dict)
     wall_seconds: float = math.nan
     xbench_version: str = xbench.__version__
     schema: int = SCHEMA

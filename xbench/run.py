@@ -243,6 +243,7 @@ def _valued(row: ScoreRow, cell: Cell, drawn: Sequence[np.ndarray]) -> tuple[Sco
         seconds_maps=maps.manifest.seconds,
         seconds_metric=cell.observations.manifest.seconds,
         batch_size=maps.calibration.batch_size,
+        warning=str(innermost.state.facts.get("warning", "")) if innermost.state else "",
     )
     return valued, replicates
 

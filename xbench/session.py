@@ -82,7 +82,9 @@ class Session:
         seed: Of this piece of work; derive everything random from it (`xbench.seeding`).
         batch_size: For passes without gradients, calibrated or as the user said.
         progress: Where to report.
-        facts: What the work wants remembered beside its files (JSON values): losses, accuracies, counts.
+        facts: What the work wants remembered beside its files (JSON values): losses, accuracies, counts. A trained
+            explainer's text under "warning" says why its maps deserve no trust (a training that collapsed, say); it
+            stands in the run's warnings and in each of its score rows.
     """
 
     folder: Path

@@ -88,6 +88,9 @@ def warnings_of(plan: Plan, models: Sequence[Mapping[str, Any]]) -> list[str]:
             )
     for cell in {cell.maps.fingerprint: cell for cell in plan.cells if not cell.control}.values():
         facts = cell.maps.facts if cell.maps.store.has(cell.maps) else {}
+        state = cell.maps.innermost.state
+        if state is not None and state.store.has(state) and state.facts.get("warning"):
+            found.append(f"{cell.explainer.label}: {state.facts['warning']}")
         if facts.get("constant_maps"):
             found.append(
                 f"{cell.explainer.label}: {facts['constant_maps']} of {len(cell.maps.data.scored)} maps are constant"

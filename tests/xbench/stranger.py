@@ -22,6 +22,7 @@ def xbench_explainers():
         yield ExplainerSpec(name, "at fault", factory=f"stranger:{factory}")
     yield ExplainerSpec("refusing", "never fits", factory="stranger:Refusing")
     yield ExplainerSpec("late", "fits no trained model", factory="stranger:Late")
+    yield ExplainerSpec("collapsed", "its training failed, and it says so", factory="stranger:Collapsed")
     yield ExplainerSpec("twofold", "the gradient twice as large", factory="stranger:Twofold")
     yield ExplainerSpec("median", "above the image's median", factory="stranger:AboveMedian")
 
@@ -78,6 +79,21 @@ class Flat(Explainer):
 class Unmakeable(Explainer):
     def __init__(self, options):
         raise RuntimeError("in the constructor")
+
+
+class Collapsed(Explainer):
+    # Trained, makes counterfactual images (brighter or darker), and warns of itself.
+    def fit(self, model, train, validation, info, session):
+        session.facts["warning"] = "both generators give the same image"
+
+    def restore(self, folder, model, info, device):
+        pass
+
+    def attribute(self, model, images, targets):
+        return images.mean(1)
+
+    def transfer(self, model, images, toward):
+        return (images + 0.2 * (2.0 * toward.reshape(-1, 1, 1, 1) - 1)).clip(0, 1)
 
 
 class Late(Explainer):

@@ -227,9 +227,21 @@ class TestSchema:
         path.write_text("".join(",".join(line[:place] + line[place + 1 :]) + "\n" for line in lines))
         assert read_scores(path) == [ROW]
 
-    def test_a_header_of_schema_1_is_read_as_it_is(self, tmp_path):
-        write_header(dataclasses.replace(HEADER, schema=1), tmp_path / "run.json")
-        assert read_header(tmp_path / "run.json").schema == SCHEMA
+    def test_a_table_of_schema_2_warns_of_nothing(self, tmp_path):
+        path = written(tmp_path / "scores.csv", dataclasses.replace(ROW, schema=2, warning="to be dropped"))
+        lines = [line.split(",") for line in path.read_text().splitlines()]
+        place = lines[0].index("warning")
+        path.write_text("".join(",".join(line[:place] + line[place + 1 :]) + "\n" for line in lines))
+        assert read_scores(path) == [ROW]
+
+    @pytest.mark.parametrize("schema", [1, 2])
+    def test_an_old_header_ran_no_suite(self, tmp_path, schema):
+        write_header(dataclasses.replace(HEADER, schema=schema), tmp_path / "run.json")
+        record = json.loads((tmp_path / "run.json").read_text())
+        del record["suite"]
+        (tmp_path / "run.json").write_text(json.dumps(record))
+        back = read_header(tmp_path / "run.json")
+        assert (back.schema, back.suite) == (SCHEMA, {})
 
     def test_older_than_any_known_step(self, tmp_path):
         path = changed(written(tmp_path / "scores.csv", ROW), 2, "schema", "0")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xbench.results import read_scores
+from xbench.results import read_header, read_scores
 
 
 @pytest.mark.slow
@@ -82,3 +82,13 @@ def test_all_metrics_are_those_that_fit(tiny, tmp_path):
     refused = tiny("--explainer", "gradient", "--metric", "through", "--out", "run")
     assert refused.returncode == 2
     assert "whose own classifier reads through its maps" in refused.stderr
+
+
+def test_an_explainer_that_warns_of_itself_is_scored_and_marked(tiny, tmp_path):
+    done = tiny("--explainer", "collapsed", "--explainer", "gradient", "--out", tmp_path / "warned")
+    assert done.returncode == 0, done.stderr
+    assert "(!) collapsed: both generators give the same image" in done.stdout
+    warnings = {row.explainer: row.warning for row in read_scores(tmp_path / "warned" / "scores.csv")}
+    assert warnings["collapsed"] == warnings["blurred:collapsed"] == "both generators give the same image"
+    assert warnings["gradient"] == ""
+    assert "collapsed: both generators give the same image" in read_header(tmp_path / "warned" / "run.json").warnings

@@ -91,6 +91,8 @@ def _metric_part(rows: Sequence[ScoreRow]) -> Iterator[RenderableType]:
         yield _table(sections)
     for section in sections:
         yield from _unbeaten(section)
+    for warned in dict.fromkeys(f"(!) {row.explainer}: {one_line(row.warning)}" for row in rows if row.warning):
+        yield Text(warned, style="red")
     for row in rows:
         if math.isnan(row.value):
             word = "no value" if row.status == "ok" else row.status
@@ -129,7 +131,9 @@ def _table_cells(row: ScoreRow) -> list[Text]:
     return [
         Text(row.ranks),
         Text.assemble(
-            (row.explainer, "" if row.control else "bold"), (f" = {row.same_as}" if row.same_as else "", "dim")
+            (row.explainer, "" if row.control else "bold"),
+            (f" = {row.same_as}" if row.same_as else "", "dim"),
+            (" (!)" if row.warning else "", "bold red"),
         ),
         Text("control" if row.control else "own model" if row.subject == "self" else ""),
         Text(row.sign),
