@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -20,6 +23,33 @@ _PIXELS_GPU, _ROWS_GPU = 2**24, 1024
 _KEPT_CPU = 2**23
 _LIGHTER = 2  # so many times more rows fit a pass that keeps nothing
 _PROBE = 4
+_PAYS = 64  # passes of an image, from which on a copy made for them alone is worth its making
+
+T = TypeVar("T")
+_kept: weakref.WeakKeyDictionary[nn.Module, dict[Hashable, Any]] = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def unchanging(model: nn.Module) -> Iterator[None]:
+    """Promise that nothing of the model changes inside: what `forward` and `differentiable` make of it is made once.
+
+    Weights, hooks and settings can be changed in ways that nobody notices, so that only who owns the model can know.
+    """
+    before = _kept.get(model)
+    _kept[model] = {}
+    try:
+        yield
+    finally:
+        del _kept[model]
+        if before is not None:
+            _kept[model] = before
+
+
+def _once(model: nn.Module, key: Hashable, make: Callable[[], T]) -> T:
+    made: dict[Hashable, T] = _kept.get(model, {})
+    if key not in made:
+        made[key] = make()
+    return made[key]
 
 
 def rows_of(images: torch.Tensor) -> int:
@@ -36,7 +66,8 @@ def gradient_rows(model: nn.Module, images: torch.Tensor) -> int:
     """
     if images.device.type != "cpu" or rows_of(images) == 1 or not len(images):
         return rows_of(images)
-    return _rows_keeping(_watched(model, images[:1])[1], images)
+    key = ("rows", tuple(images.shape[1:]))
+    return _once(model, key, lambda: _rows_keeping(_watched(model, images[:1])[1], images))
 
 
 def _rows_keeping(kept: int, images: torch.Tensor) -> int:
@@ -143,6 +174,35 @@ def forward(model: nn.Module, images: torch.Tensor) -> Callable[[torch.Tensor], 
     Returns:
         Images (R, C, *spatial) -> class scores (R, K); any R.
     """
+    scorer = _equivalent(model, images)
+    return lambda rows: class_scores(scorer(rows))
+
+
+def differentiable(model: nn.Module, images: torch.Tensor, passes: int) -> nn.Module:
+    """The model for passes with gradients to the image: the copy that `forward` takes, or itself.
+
+    A copy gives the model's gradients but for rounding (at a kink of the network, a ReLU's zero, rounding decides on
+    which side an image is). It is made where it pays: once for all inside `unchanging`, else for many passes.
+
+    Args:
+        model: (N, C, *spatial) -> (N, K), in eval mode, frozen. Left as it is.
+        images: (N, C, *spatial), on the model's device; the first few are tried.
+        passes: How many images will go through it.
+
+    Returns:
+        Images (R, C, *spatial) -> logits (R, K). Leave it as it is.
+    """
+    if model not in _kept and passes < _PAYS:
+        return model
+    return _equivalent(model, images).network
+
+
+def _equivalent(model: nn.Module, images: torch.Tensor) -> Scorer:
+    key = ("scorer", tuple(images.shape[1:]), images.device)
+    return _once(model, key, lambda: _make_equivalent(model, images))
+
+
+def _make_equivalent(model: nn.Module, images: torch.Tensor) -> Scorer:
     probe = images[:_PROBE]
     logits, kept = _watched(model, probe)
     rows = min(rows_of(images), _LIGHTER * _rows_keeping(kept, images))
@@ -153,4 +213,4 @@ def forward(model: nn.Module, images: torch.Tensor) -> Callable[[torch.Tensor], 
         scorer = Scorer(model, recipe, str(images.device))
         if float((scorer(probe) - logits).abs().max()) <= tolerance:
             break
-    return lambda rows: class_scores(scorer(rows))
+    return scorer

@@ -1,4 +1,4 @@
-"""Forward passes without gradients on the fastest equivalent copy of a module, in the batch that suits the machine."""
+"""Passes on the fastest equivalent copy of a module, in the batch that suits the machine."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Recipe:
 
 
 class Scorer:
-    """Logits of a module, without gradients. The module itself is neither run nor changed: a copy of it is.
+    """Logits of a module, mostly without gradients. The module itself is neither run nor changed: a copy of it is.
 
     Forward hooks are copied with the module, because they may be part of what it computes.
 
@@ -71,6 +71,11 @@ class Scorer:
         self._copy = _Copy(module, recipe.folded, device)
         self._copy.lay_out(recipe.channels_last)
         self._precision = recipe.precision
+
+    @property
+    def network(self) -> nn.Module:
+        """The copy, frozen and in eval mode: for passes with gradients to the images. Leave it as it is."""
+        return self._copy.module
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of images on the device: float32 (n, C, *spatial) -> float32 (n, K).

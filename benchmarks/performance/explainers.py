@@ -5,9 +5,10 @@
 
 Bare passes: forward passes without gradients on the fastest copy of the network (batch norms folded, channels-last),
 and forward and backward passes to the image on the network itself, each in the best of several batch sizes, on images
-that are there already. How many an explainer needs is in `needs`. All sides are timed in turn, and a ratio is the
-median over the turns, because a machine's speed drifts. The library (references.py) makes the same maps: the same
-samples, steps, background and superpixels.
+that are there already. How many an explainer needs is in `needs`. All sides are timed in turn, short ones several times
+over, and a ratio is the median over the turns, because a machine's speed drifts. As in a run, what is made of the
+network is made once for all batches and not counted. The library (references.py) makes the same maps: the same samples,
+steps, background and superpixels.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from torch import nn
 
 from xbench import Batch, DatasetInfo, Session, Split
 from xbench.discovery import discover
-from xbench.passes import forward, gradients
+from xbench.passes import forward, gradients, unchanging
 from xbench.references import choose
 from xbench_baselines.superpixels import Superpixels
 
 ROWS = (1, 2, 4, 8, 16, 32, 64)
 FEWER = {"samples": 100, "masks": 200, "background": 20}  # of what is the same work again and again
-FIXED = 15  # samples of the papers for noise
+MOMENT = 0.3  # seconds that a timing takes at least
 
 
 class Passes(NamedTuple):
@@ -56,7 +57,7 @@ def needs(name: str, options: Any, images: int, segments: float, windows: int) -
         windows: Of occlusion, an image.
     """
     samples = getattr(options, "samples", 0)
-    one = ("gradient", "input-x-gradient", "deconvolution", "guided-backpropagation", "guided-gradcam", "deeplift")
+    one = ("gradient", "input-x-gradient", "deconvolution", "guided-backpropagation")
     counted = {
         **dict.fromkeys(one, Passes(gradient=images)),
         **dict.fromkeys(("smoothgrad", "smoothgrad-squared", "vargrad"), Passes(gradient=samples * images)),
@@ -64,6 +65,8 @@ def needs(name: str, options: Any, images: int, segments: float, windows: int) -
         **dict.fromkeys(("lime", "kernelshap"), Passes(forward=samples * images)),
         "integrated-gradients": Passes(gradient=getattr(options, "steps", 0) * images),
         "integrated-gradients-bw": Passes(gradient=2 * getattr(options, "steps", 0) * images),
+        "deeplift": Passes(forward=images, gradient=images),  # of the reference, and of the image
+        "guided-gradcam": Passes(gradient=2 * images),  # one by the rule, one without
         "visualbackprop": Passes(forward=images),
         "lrp-epsilon": Passes(gradient=images),
         "occlusion": Passes(forward=(windows + 1) * images),
@@ -226,16 +229,19 @@ def measured(
     def ours() -> Any:
         return explainer.explain(model, batch, targets, name)
 
-    ours()
     mine, over_bare, over_library = [], [], []
-    for _ in range(options.repeats):
-        if passes:
-            base = bare.time(passes)
-        mine.append(seconds(ours, options.device))
-        if passes:
-            over_bare.append(mine[-1] / base)
-        if reference is not None:
-            over_library.append(mine[-1] / seconds(lambda: reference(work), options.device))
+    with unchanging(model):  # as a run promises
+        ours()
+        times = max(1, round(MOMENT / seconds(ours, options.device)))
+        for _ in range(options.repeats):
+            if passes:
+                base = bare.time(passes)
+            mine.append(seconds(lambda: [ours() for _ in range(times)], options.device) / times)
+            if passes:
+                over_bare.append(mine[-1] / base)
+            if reference is not None:
+                theirs = seconds(lambda: [reference(work) for _ in range(times)], options.device) / times
+                over_library.append(mine[-1] / theirs)
     return {
         "explainer": name,
         "ms_an_image": 1e3 * statistics.median(mine) / len(batch),

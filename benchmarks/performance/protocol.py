@@ -26,6 +26,7 @@ from torch import nn
 
 from xbench import Case, DatasetInfo, Metric, Session, Split
 from xbench.discovery import discover
+from xbench.passes import unchanging
 from xbench.references import choose
 from xbench.scoring import Scorer, calibrate
 
@@ -91,10 +92,11 @@ def ours(model: nn.Module, split: Split, info: DatasetInfo, targets: np.ndarray,
                 if explainer.trained:
                     explainer.fit(model, split, split, info, session)
                     explainer.restore(folder, model, info, "cpu")
-                parts = [
-                    explainer.explain(model, batch, chosen[at : at + len(batch)], estimator)
-                    for at, batch in zip(range(0, len(split), 16), split.batches(16), strict=True)
-                ]
+                with unchanging(model):  # as a run promises
+                    parts = [
+                        explainer.explain(model, batch, chosen[at : at + len(batch)], estimator)
+                        for at, batch in zip(range(0, len(split), 16), split.batches(16), strict=True)
+                    ]
                 maps[estimator] = torch.cat(parts).numpy()
         scores = our_scores(model, split, info, targets, maps, session)
     return {"maps": maps, "scores": scores}

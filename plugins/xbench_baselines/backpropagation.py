@@ -88,11 +88,6 @@ class _Rectified(Gradient):
 
     backward_rule: ClassVar[type[_Rectifier]]
 
-    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial)."""
-        with Rules(self._rules()):
-            return super().attribute(model, images, targets)
-
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
         """Refuses models without ReLU, with other activations, or where the rule proves to have no effect."""
         answered = {self.backward_rule.__name__} | _MAX_POOLS | _GATES
@@ -101,6 +96,11 @@ class _Rectified(Gradient):
             or refusal(model, probe(info, model), self._rules(), answered, _needs_relu)
             or self._unproven(model, probe(info, model))
         )
+
+    def _gradients(self, network: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """(N, C, *spatial), by the rules."""
+        with Rules(self._rules()):
+            return super()._gradients(network, images, targets)
 
     def _rules(self) -> dict[str, Rule]:
         return {"relu": lambda operation: self._rectified(operation.input), "clamp": self._clamp}

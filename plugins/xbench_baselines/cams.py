@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from xbench import DatasetInfo, Explainer, class_scores, undisturbed
 from xbench.gate import operations_behind, probe, unanswered
+from xbench.passes import differentiable
 from xbench_baselines.backpropagation import GuidedBackpropagation
 from xbench_baselines.features import FeatureMap, FeatureMapError, Observer, Structure, unreadable
 from xbench_baselines.options.cams import CamOptions, GradCamOptions, LayerOptions
@@ -48,7 +49,9 @@ class ActivationMap(Explainer):
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """(N, *spatial)."""
-        head = self._head(model, images, targets)
+        # The copy has the same feature maps, but for a named layer's: a convolution there has its batch norm in it.
+        network = model if self.options.layer else differentiable(model, images, len(images))
+        head = self._head(network, images, targets)
         coarse = self.combined(head.features.detach(), head.gradients)
         return enlarged(coarse, images.shape[2:])
 

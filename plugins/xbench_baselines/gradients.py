@@ -7,7 +7,7 @@ from torch import nn
 
 from xbench import DatasetInfo, Explainer, undisturbed
 from xbench.gate import probe
-from xbench.passes import gradients
+from xbench.passes import differentiable, gradients
 from xbench_baselines.options.gradients import GradientOptions
 
 
@@ -25,7 +25,7 @@ class Gradient(Explainer):
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """(N, *spatial); zero for a model that does not look at its input."""
-        return gradients(model, images, self.explained(targets)).sum(1)
+        return self._gradients(differentiable(model, images, len(images)), images, targets).sum(1)
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
         """Refuses `score=neuron` for a model with several output neurons."""
@@ -34,6 +34,10 @@ class Gradient(Explainer):
     def explained(self, targets: torch.Tensor) -> torch.Tensor:
         """The class whose score is differentiated, for each image: `targets`, or with `score=neuron` 1 (S_1 = z)."""
         return torch.ones_like(targets) if self._neuron else targets
+
+    def _gradients(self, network: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """(N, C, *spatial)."""
+        return gradients(network, images, self.explained(targets))
 
     @property
     def _neuron(self) -> bool:
@@ -48,7 +52,7 @@ class InputTimesGradient(Gradient):
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """(N, *spatial)."""
-        return (images * gradients(model, images, self.explained(targets))).sum(1)
+        return (images * self._gradients(differentiable(model, images, len(images)), images, targets)).sum(1)
 
 
 def several_neurons(model: nn.Module, info: DatasetInfo) -> str | None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from xbench import Batch, DatasetInfo, Explainer, Session, Split
-from xbench.passes import gradient_rows, gradients, mean_over_samples
+from xbench.passes import differentiable, gradient_rows, gradients, mean_over_samples
 from xbench.seeding import derive, uniform_field
 from xbench_baselines.background import Background
 from xbench_baselines.options.gradients import (
@@ -58,12 +58,13 @@ def path_mean(
     Returns:
         (N, *spatial).
     """
+    network = differentiable(model, images, len(images) * samples)
 
     def term(which: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         start, end, alpha, weight = points(which, numbers)
         difference = end - start
         column = (-1, *[1] * (images.ndim - 1))
-        found = gradients(model, torch.addcmul(start, difference, alpha.view(column)), targets[which])
+        found = gradients(network, torch.addcmul(start, difference, alpha.view(column)), targets[which])
         return found.mul_(difference).sum(1).mul_(weight.view(column[:-1]))
 
     return mean_over_samples(images, samples, term, gradient_rows(model, images))

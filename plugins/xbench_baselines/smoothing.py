@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from xbench import Batch, Explainer
-from xbench.passes import gradient_rows, gradients, mean_over_samples
+from xbench.passes import differentiable, gradient_rows, gradients, mean_over_samples
 from xbench.seeding import derive, normal_field
 from xbench_baselines.gradients import Gradient
 from xbench_baselines.options.gradients import NoiseOptions, SmoothGradOptions
@@ -108,6 +108,7 @@ class _Noisy:
     def __init__(self, model: nn.Module, batch: Batch, targets: torch.Tensor, options: NoiseOptions) -> None:
         self._model, self._images, self._targets = model, batch.images, targets
         self._samples = options.samples
+        self._network = differentiable(model, batch.images, len(batch) * options.samples)
         # One stream for all three methods: their maps can be compared sample by sample.
         self._noise = ImageNoise(batch, options.samples, options.sigma, "smoothgrad")
 
@@ -118,4 +119,4 @@ class _Noisy:
     def gradients(self, which: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         """At image plus noise: int64 (R,) indices of images, (R,) numbers of samples -> (R, C, *spatial)."""
         points = self._noise.on(self._images[which], which, numbers)
-        return gradients(self._model, points, self._targets[which])
+        return gradients(self._network, points, self._targets[which])

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from xbench import DatasetInfo, Explainer, Options, undisturbed
 from xbench.gate import probe
+from xbench.passes import differentiable
 from xbench_baselines.features import (
     ACTIVATIONS,
     POOLS,
@@ -45,7 +46,7 @@ class VisualBackProp(Explainer):
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """(N, *spatial), in [0, 1]."""
         with torch.no_grad():
-            _, layers, averages = self._averages(model, images)
+            _, layers, averages = self._averages(differentiable(model, images, len(images)), images)
             mask = averages[-1]
             for layer, below in zip(layers[:0:-1], averages[-2::-1], strict=True):
                 # Scale is lost in the end; without this, a deep network's products leave the range of floats.

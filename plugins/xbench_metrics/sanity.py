@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from xbench import Batch, Case, Curves, DatasetInfo, Metric, Observations, Split
+from xbench import Batch, Case, Curves, DatasetInfo, Metric, Observations, Session, Split
+from xbench.passes import unchanging
 from xbench.seeding import derive, rng
-from xbench.training import train_classifier
+from xbench.training import ClassifierObjective, train_network
 from xbench_metrics.options_checks import LabelRandomisationOptions, ParameterRandomisationOptions
 from xbench_metrics.reinitialisation import layers, reinitialised, stages
 from xbench_metrics.similarity import map_ssim, spearman
@@ -21,6 +22,7 @@ from xbench_metrics.subsample import at_work, mean_of_defined, parts, subsample
 
 SIMILARITIES = {"spearman": spearman, "ssim": map_ssim}
 _STATE = "state."
+_LEARNED = 0.05  # cross entropy below which labels are known by heart: less is no better
 _FITTED = 0.95  # Adebayo et al. train until the permuted labels are learned this well
 
 
@@ -41,10 +43,11 @@ def _similarities(case: Case, rows: np.ndarray, model: nn.Module) -> dict[str, n
     """Of the case's maps to those of another model, at `rows`: float64 (N,) each, NaN elsewhere."""
     result = {name: np.full(len(case.split), np.nan) for name in SIMILARITIES}
     explanation = at_work(case)
-    for part in parts(case, rows):
-        maps = explanation.maps(part.batch, part.targets, model)
-        for name, similarity in SIMILARITIES.items():
-            result[name][part.rows] = similarity(part.maps, maps).cpu().numpy()
+    with unchanging(model):
+        for part in parts(case, rows):
+            maps = explanation.maps(part.batch, part.targets, model)
+            for name, similarity in SIMILARITIES.items():
+                result[name][part.rows] = similarity(part.maps, maps).cpu().numpy()
     return result
 
 
@@ -123,8 +126,8 @@ class LabelRandomisation(Metric):
 
     Labels are permuted by patient: the patients' runs of labels are shuffled and dealt out anew in the order of the
     split, so that classes keep their numbers and (where patients have equally many images) a patient has labels of one
-    patient. Training ends when the permuted labels are not fitted better, on the training split itself: there is
-    nothing to generalise to.
+    patient. Training ends when the permuted labels are known by heart (a cross entropy of 0.05) or not fitted better,
+    on the training split itself: there is nothing to generalise to.
     """
 
     higher_is_better = False
@@ -163,7 +166,8 @@ class LabelRandomisation(Metric):
         """What the similarity means."""
         return _card(self.options.similarity) | {
             "labels": "permuted by patient",
-            "training": "class-weighted cross entropy, Adam; the weights that fit the permuted labels best",
+            "training": "class-weighted cross entropy, Adam; the weights that fit the permuted labels best, to a cross "
+            "entropy of 0.05",
         }
 
     def _train(self, case: Case, model: nn.Module) -> tuple[nn.Module, float]:
@@ -174,7 +178,7 @@ class LabelRandomisation(Metric):
         network = reinitialised(model, layers(model, image), self.options.seed).requires_grad_(True)
         seed = derive(self.options.seed, "label randomisation")
         session = dataclasses.replace(case.session, seed=seed, facts={})
-        history = train_classifier(network, split, split, self.options, session)
+        history = train_network(_ByHeart(network, split), split, split, self.options, session)
         best = min(history, key=lambda row: row["validation_criterion"], default={})
         fitted = best.get("validation_accuracy", float("nan"))
         if not fitted >= _FITTED:
@@ -183,6 +187,15 @@ class LabelRandomisation(Metric):
                 "wanted; give it more epochs"
             )
         return network.requires_grad_(False), fitted
+
+
+class _ByHeart(ClassifierObjective):
+    """Training that ends, after its patience, once the labels are known by heart."""
+
+    def validate(self, split: Split, session: Session) -> dict[str, float]:
+        """As ever, with nothing to gain below `_LEARNED`."""
+        figures = super().validate(split, session)
+        return figures | {"criterion": max(figures["criterion"], _LEARNED)}
 
 
 class Relabelled(Split):

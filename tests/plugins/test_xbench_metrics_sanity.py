@@ -17,10 +17,11 @@ from xbench.seeding import rng
 from xbench.testing import parametrize_with_checks
 from xbench.testing.fakes import fake_case
 from xbench.testing.networks import ConvNetwork, LinearNetwork
+from xbench.training import train_network
 from xbench_metrics import xbench_metrics
 from xbench_metrics.options_checks import LabelRandomisationOptions, ParameterRandomisationOptions
 from xbench_metrics.reinitialisation import layers, reinitialised, stages
-from xbench_metrics.sanity import LabelRandomisation, ParameterRandomisation, permuted_labels
+from xbench_metrics.sanity import LabelRandomisation, ParameterRandomisation, _ByHeart, permuted_labels
 
 SPECS = {spec.name: spec for spec in xbench_metrics()}
 
@@ -256,8 +257,8 @@ def test_maps_of_a_network_that_learned_permuted_labels(tmp_path):
 def test_it_is_trained_on_the_same_images_with_other_labels(tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr(
-        "xbench_metrics.sanity.train_classifier",
-        lambda network, train, validation, schedule, session: trained.append(train) or [],
+        "xbench_metrics.sanity.train_network",
+        lambda objective, train, validation, schedule, session: trained.append(train) or [],
     )
     case = case_of(tmp_path, Gradient(ConvNetwork(1, 2)), training=training_of())
     LabelRandomisation(LabelRandomisationOptions()).prepare(case)
@@ -265,6 +266,22 @@ def test_it_is_trained_on_the_same_images_with_other_labels(tmp_path, monkeypatc
     assert sorted(trained[0].labels) == sorted(original.labels)
     assert (trained[0].labels != original.labels).any()
     assert torch.equal(trained[0].batch([3]).images, original.batch([3]).images)
+
+
+def test_training_ends_when_the_labels_are_known_by_heart(tmp_path):
+    # Two labels that any image tells apart: known within a few epochs, never a reason to go on for long.
+    images = np.repeat([0.1, 0.9], 8).astype(np.float32).reshape(16, 1, 1, 1) * np.ones((16, 1, 16, 16), np.float32)
+    names = [str(index) for index in range(16)]
+    split = Split.from_arrays(images, np.repeat([0, 1], 8), names, ["a"] * 8 + ["b"] * 8)
+    session = Session(tmp_path / "train")
+    session.folder.mkdir()
+    objective = _ByHeart(ConvNetwork(1, 2), split)
+    schedule = LabelRandomisationOptions(epochs=200, patience=3, learning_rate=0.05, train_batch=16)
+    history = train_network(objective, split, split, schedule, session)
+    known = [row["epoch"] for row in history if row["validation_criterion"] <= 0.05]
+    assert known
+    assert len(history) == known[0] + 3
+    assert min(row["validation_criterion"] for row in history) == 0.05
 
 
 def test_a_map_that_ignores_the_labels_has_one(tmp_path):

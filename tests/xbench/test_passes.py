@@ -91,3 +91,48 @@ def test_forward_falls_back_to_the_model_itself():
     images = torch.rand(4, 3, 6, 6)
     score = passes.forward(Counting(), images)
     torch.testing.assert_close(score(images), 2 * images.flatten(1)[:, :2])
+
+
+def test_the_differentiable_copy_gives_the_models_gradients():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 36, 3))
+    model(torch.rand(16, 1, 8, 8))  # the running statistics move
+    model.eval().requires_grad_(False)
+    images, targets = torch.rand(5, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1])
+    copy = passes.differentiable(model, images, passes=1000)
+    assert copy is not model
+    torch.testing.assert_close(
+        passes.gradients(copy, images, targets), passes.gradients(model, images, targets), atol=1e-6, rtol=1e-5
+    )
+
+
+def test_a_copy_is_made_where_it_pays_and_once_for_a_model_that_stays(monkeypatch):
+    made = []
+    make = passes._make_equivalent
+    monkeypatch.setattr(passes, "_make_equivalent", lambda *what: made.append(what) or make(*what))
+    model, images = ConvNetwork(1, 2).eval().requires_grad_(False), torch.rand(2, 1, 8, 8)
+    assert passes.differentiable(model, images, passes=2) is model
+    assert not made
+    with passes.unchanging(model):
+        for _ in range(3):
+            passes.differentiable(model, images, passes=2)
+            passes.forward(model, images)
+        assert len(made) == 1
+        with passes.unchanging(model):  # a promise of its own, such as another count of passes
+            passes.forward(model, images)
+        assert len(made) == 2
+        passes.forward(model, images)
+        assert len(made) == 2
+    passes.forward(model, images)
+    assert len(made) == 3
+
+
+def test_what_changed_between_two_promises_is_seen():
+    model, images = LinearNetwork(1, (4, 4), 2).eval().requires_grad_(False), torch.rand(2, 1, 4, 4)
+    targets = torch.zeros(2, dtype=torch.int64)
+    with passes.unchanging(model):
+        before = passes.gradients(passes.differentiable(model, images, 1), images, targets)
+    for parameter in model.parameters():
+        parameter.data.mul_(3)
+    with passes.unchanging(model):
+        after = passes.gradients(passes.differentiable(model, images, 1), images, targets)
+    torch.testing.assert_close(after, 3 * before)

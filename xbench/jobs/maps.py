@@ -175,6 +175,8 @@ class MapsJob(Job):
         return self.choice.identity() | self.machine() | chosen
 
     def build(self, session: Session) -> None:
+        from xbench.passes import unchanging
+
         self._check_support()
         scored, targets = self.data.scored, self._choose_targets()
         np.save(session.folder / "targets.npy", targets)
@@ -183,6 +185,7 @@ class MapsJob(Job):
         constant, incomplete, memory = 0, None, PeakMemory(self.settings.device)
         with (
             counted_passes(self.model.module) as passes,
+            unchanging(self.model.module),  # inside: the copy takes the hook that counts with it
             writing(session.folder / MAPS, "<f4", shape) as out,
             session.progress.task("explaining", len(scored)) as bar,
         ):

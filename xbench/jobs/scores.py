@@ -120,6 +120,8 @@ class ObservationsJob(Job):
         return self.choice.identity() | {"absolute": self.absolute, "seed": self.settings.seed}
 
     def build(self, session: Session) -> None:
+        from xbench.passes import unchanging
+
         case = _case(
             self.maps.predictions,
             session,
@@ -131,7 +133,8 @@ class ObservationsJob(Job):
             explanation=AtWork(self.maps, self.absolute) if self.metric.needs & _AT_WORK else None,
             cost=self.maps.cost(),
         )
-        _save(session.folder, self.metric.observations(case, self.choice.entry.owner))
+        with unchanging(self.maps.model.module):
+            _save(session.folder, self.metric.observations(case, self.choice.entry.owner))
 
     def _train_maps(self) -> TrainMaps | None:
         if self.train is None:
