@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import ValidationInfo, field_validator
 
 from xbench import Field, Options
@@ -38,6 +40,10 @@ class ContrastPhantomOptions(Options):
     confounder_test: float = Field(
         0.5, ge=0, le=1, description="the same of the test slices: 0.5 uninformative, 0 or 1 as informative as can be"
     )
+    truth: Literal["agent", "letter"] = Field(
+        "agent",
+        description="what the masks mark: the blood that takes up the agent, or the letter where a slice carries one",
+    )
     seed: int = Field(0, ge=0, description="seed of patients, levels, noise and letters")
 
     @field_validator("enhancement_high")
@@ -53,6 +59,13 @@ class ContrastPhantomOptions(Options):
     def _room_for_a_letter(cls, value: float | None, options: ValidationInfo) -> float | None:
         if value is not None and options.data.get("size", 64) < 64:
             raise ValueError("a letter beside the body needs a size of 64 or more")
+        return value
+
+    @field_validator("truth")
+    @classmethod
+    def _a_letter_to_mark(cls, value: str, options: ValidationInfo) -> str:
+        if value == "letter" and options.data.get("confounder") is None:
+            raise ValueError("there are letters where confounder is set only")
         return value
 
     @field_validator("confounder_test")

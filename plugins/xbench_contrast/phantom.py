@@ -54,7 +54,7 @@ class Row:
         agent_venous: What the agent adds to blood before the lungs, HU; what it would add, without agent.
         agent_arterial: To blood after the lungs.
         noise: Standard deviation in the middle of the body, HU.
-        mask_pixels: Pixels of the mask.
+        mask_pixels: Pixels that take up the agent, or would.
         marker: First row and column, last row and column of the letter; empty without one.
         window: HU at 0 and at 1.
         sha256: Of the image's bytes (float32, little endian, row by row).
@@ -79,7 +79,8 @@ class ContrastPhantom(Dataset):
     """Axial chest slices of rendered patients, half of whom were given contrast agent.
 
     A patient's anatomy, levels and noise are drawn from the patient's name; the class is drawn apart from them, and
-    decides only whether the agent is added to the blood. The mask is where it is added, and is the same without agent.
+    decides only whether the agent is added to the blood. The mask is where it is added, and is the same without agent;
+    with `truth=letter` it is the planted letter, and empty where there is none.
     """
 
     options: ContrastPhantomOptions
@@ -121,7 +122,7 @@ class ContrastPhantom(Dataset):
             for split, index in session.track(patients, "rendering contrast-phantom", len(patients)):
                 for row, rendered in self._patient(split, index):
                     images.append(rendered.image)
-                    masks.append(rendered.mask)
+                    masks.append(rendered.marker if self.options.truth == "letter" else rendered.mask)
                     rows.append(row)
         _write_manifest(folder / MANIFEST, rows)
         session.facts |= {"class_counts": _class_counts(rows), "patients": len(patients)}

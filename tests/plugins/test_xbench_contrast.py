@@ -254,6 +254,18 @@ class TestConfounder:
         assert shares["train", 0] == pytest.approx(0.2, abs=band)
         assert (shares["test", 0], shares["test", 1]) == (1, 0)
 
+    def test_the_masks_can_mark_the_letters_of_the_same_images(self, tmp_path):
+        (tmp_path / "agent").mkdir()
+        (tmp_path / "letter").mkdir()
+        _, images, _, rows = made(tmp_path / "agent", confounder=1.0, confounder_test=1.0)
+        _, same, letters, _ = made(tmp_path / "letter", confounder=1.0, confounder_test=1.0, truth="letter")
+        assert np.array_equal(images, same)
+        for row, image, letter in zip(rows, images, letters, strict=True):
+            assert letter.any() == bool(row["marker"]) == (row["label"] == "1")
+            assert (image[letter] == 1).all()
+        with pytest.raises(ValueError, match="where confounder is set only"):
+            ContrastPhantomOptions(truth="letter")
+
     @pytest.mark.parametrize("size", [64, 100, 512])
     def test_the_letter_is_outside_the_body(self, patients, size):
         largest = max(patients, key=lambda pair: pair[0].scale.prod() * pair[0].torso[0])[0]
