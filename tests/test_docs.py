@@ -8,11 +8,13 @@ import pytest
 from xbench import hookspecs
 from xbench.cli import _COMMANDS
 from xbench.config import read_config
+from xbench.suites import paper_rows, read_suite
 from xbench.testing import check
 
 ROOT = Path(__file__).parent.parent
 PLUGINS = (ROOT / "docs" / "writing-plugins.md").read_text()
 RUNNING = (ROOT / "docs" / "running.md").read_text()
+SUITES = (ROOT / "docs" / "suites.md").read_text()
 README = (ROOT / "README.md").read_text()
 
 
@@ -37,7 +39,7 @@ def test_the_explainer_of_the_guide_is_installed_as_written_and_passes_every_che
 
 def test_every_hook_is_in_the_guide():
     hooks = [name for name in vars(hookspecs) if name.startswith("xbench_")]
-    assert len(hooks) == 4
+    assert len(hooks) == 5
     for hook in hooks:
         assert f"`{hook}`" in PLUGINS or f"def {hook}" in PLUGINS
 
@@ -50,7 +52,32 @@ def test_the_configuration_of_the_guide_is_read(tmp_path):
     assert len(config.explainer) == 3
 
 
-@pytest.mark.parametrize("text", [README, RUNNING, PLUGINS])
+def test_the_suite_of_the_guide_is_read_with_its_numbers(tmp_path):
+    (tmp_path / "mine.toml").write_text(_block(SUITES, "# mine.toml") + _block(SUITES, "[[paper]]"))
+    (tmp_path / "table2.csv").write_text(
+        'Method,F x 10,from,to,"F x 10, abs",liked by\nGrad,1,0,2,3,\nOurs,4,,,5,0.5\nNo explanation,,,,,0.1\n'
+    )
+    suite = read_suite(tmp_path / "mine.toml")
+    assert [table.cells for table in suite.tables] == [8, 1]
+    numbers = [(row.explainer, row.metric, row.sign, round(row.value, 3)) for row in paper_rows(suite)]
+    assert numbers == [
+        ("gradient", "fidelity", "original", 0.1),
+        ("gradient", "fidelity", "absolute", 0.3),
+        ("vinet", "fidelity", "original", 0.4),
+        ("vinet", "fidelity", "absolute", 0.5),
+        ("vinet", "readers who liked it", "", 0.5),
+        ("", "readers who liked it", "", 0.1),
+    ]
+
+
+def test_every_shipped_suite_is_in_the_guide():
+    from xbench.discovery import discover
+
+    named = re.findall(r"^\| `(\w+)` \|", SUITES, re.M)
+    assert sorted(named) == [entry.spec.name for entry in discover().of_kind("suite") if entry.distribution == "xbench"]
+
+
+@pytest.mark.parametrize("text", [README, RUNNING, PLUGINS, SUITES])
 def test_every_command_named_exists(text):
     named = set(re.findall(r"xbench (run|list|show|check|cache|[a-z]+)\b(?= --| [a-z]+ |`)", text))
     assert named <= set(_COMMANDS) | {"is"}

@@ -42,7 +42,8 @@ def test_plugins_name_their_papers():
     for entry in discover().entries.values():
         spec = entry.spec
         assert spec.summary
-        if not (isinstance(spec, ExplainerSpec) and spec.control):
+        control = isinstance(spec, ExplainerSpec) and spec.control
+        if not control and spec.name not in ("quick", "full"):  # suites of no paper
             assert spec.reference, spec.name
         spec.load()
         spec.load_options()

@@ -42,6 +42,7 @@ _PUBLIC = {
     "ExplainerSpec": "specs",
     "MetricSpec": "specs",
     "ModelSpec": "specs",
+    "SuiteSpec": "specs",
     "hookimpl": "hookspecs",
 }
 
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from xbench.specs import ExplainerSpec as ExplainerSpec
     from xbench.specs import MetricSpec as MetricSpec
     from xbench.specs import ModelSpec as ModelSpec
+    from xbench.specs import SuiteSpec as SuiteSpec
 
 
 def __getattr__(name: str) -> Any:

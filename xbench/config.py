@@ -15,8 +15,8 @@ from xbench.options import Field, Options, parse_options
 Reference = str | dict[str, Any]
 
 
-class RunConfig(Options):
-    """A run. The words are those of the command line; lists may hold references or tables with `name` and options."""
+class TableConfig(Options):
+    """What makes the cells, and may differ between the tables of a suite."""
 
     explainer: tuple[Reference, ...] = Field((), description="explainers to score")
     metric: tuple[Reference, ...] = Field(("fidelity",), description="metrics to score them with")
@@ -26,8 +26,29 @@ class RunConfig(Options):
     sign: Literal["original", "absolute", "both"] = Field(
         "original", description="score maps as they are, |map|, or both"
     )
+
+    @field_validator("explainer", "metric", "model", "dataset", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Mapping) else value
+
+
+class ScoringConfig(Options):
+    """What determines the numbers, and is the same for all tables of a suite."""
+
     target: str = Field("predicted", description="class to explain: predicted, true, or a class index")
     split: Literal["train", "validation", "test"] = Field("test", description="split to score")
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples behind each interval")
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _target_as_text(cls, value: Any) -> Any:
+        return str(value)
+
+
+class RunConfig(TableConfig, ScoringConfig):
+    """A run. The words are those of the command line; lists may hold references or tables with `name` and options."""
+
     limit: int | None = Field(None, ge=1, description="score at most so many samples (for trying things out)")
     seed: int = Field(0, ge=0, description="of everything random")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
@@ -36,25 +57,14 @@ class RunConfig(Options):
     conventions: Path | None = Field(
         None, description="TOML file with a grid of metric options, signs and blurs: which ranks hold under all of it"
     )
-    resamples: int = Field(2000, ge=100, description="bootstrap resamples behind each interval")
     model_view: bool = Field(True, description="whether a picture of each model is made: what its classes like to see")
     out: Path | None = Field(None, description="run folder; default: xbench-runs/<time>")
     cache: Path | None = Field(None, description="cache folder; default: $XBENCH_CACHE or the user's cache folder")
     allow_pickle: bool = Field(False, description="read the user's own weights even if they are a pickle")
 
-    @field_validator("explainer", "metric", "model", "dataset", mode="before")
-    @classmethod
-    def _as_list(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str | Mapping) else value
-
     @field_validator("precision", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
-        return str(value)
-
-    @field_validator("target", mode="before")
-    @classmethod
-    def _target_as_text(cls, value: Any) -> Any:
         return str(value)
 
 
@@ -68,14 +78,7 @@ def read_config(path: Path | None, spoken: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: The file can't be read; a key is unknown or wrong; no explainer was named.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"configuration {path} does not exist") from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise UserError(f"configuration {path} can't be read: {error}") from None
+    values = read_toml(path, "configuration") if path is not None else {}
     owner = f"configuration {path}" if path is not None else "xbench run"
     config = parse_options(
         RunConfig, {key.replace("-", "_"): value for key, value in values.items()} | dict(spoken), owner
@@ -86,6 +89,24 @@ def read_config(path: Path | None, spoken: Mapping[str, Any]) -> RunConfig:
         if not getattr(config, word):
             raise UserError(f"no {word} was named", f"xbench run --{word} ...; xbench list shows them all")
     return config
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Args:
+        path: Of the file.
+        what: It is, for messages.
+
+    Raises:
+        UserError: It does not exist, can't be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{what} {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{what} {path} can't be read: {error}") from None
 
 
 def resolve_device(wanted: str) -> str:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from xbench.config import RunConfig
 from xbench.errors import UserError
-from xbench.plan import ALL, all_explainers
 from xbench.references import Choice, choose
 from xbench.registry import Registry
 from xbench.results import ScoreRow
+from xbench.selection import ALL, all_explainers
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

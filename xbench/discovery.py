@@ -15,10 +15,12 @@ import pluggy
 from xbench import hookspecs
 from xbench.errors import UserError
 from xbench.registry import KINDS, BrokenPlugin, Entry, Registry
-from xbench.specs import DatasetSpec, ExplainerSpec, MetricSpec, ModelSpec
+from xbench.specs import DatasetSpec, ExplainerSpec, MetricSpec, ModelSpec, Spec, SuiteSpec
 
 GROUP = "xbench"
-_RECORDS = {"dataset": DatasetSpec, "model": ModelSpec, "explainer": ExplainerSpec, "metric": MetricSpec}
+_RECORDS: dict[str, type[Spec]] = {
+    spec.kind: spec for spec in (DatasetSpec, ModelSpec, ExplainerSpec, MetricSpec, SuiteSpec)
+}
 
 
 def discover() -> Registry:

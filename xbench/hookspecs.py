@@ -1,4 +1,4 @@
-"""The four hooks.
+"""The five hooks.
 
 A plugin is a module that implements any of them and is named in an entry point of group "xbench":
 
@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from xbench.specs import DatasetSpec, ExplainerSpec, MetricSpec, ModelSpec
+from xbench.specs import DatasetSpec, ExplainerSpec, MetricSpec, ModelSpec, SuiteSpec
 
 hookspec = pluggy.HookspecMarker("xbench")
 hookimpl = pluggy.HookimplMarker("xbench")
@@ -44,3 +44,8 @@ def xbench_explainers() -> Iterable[ExplainerSpec]:  # type: ignore[empty-body]
 @hookspec
 def xbench_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
     """The metrics this plugin brings."""
+
+
+@hookspec
+def xbench_suites() -> Iterable[SuiteSpec]:  # type: ignore[empty-body]
+    """The suites this plugin brings."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xbench.artifacts import Store
@@ -11,6 +11,7 @@ from xbench.contracts.explainer import Explainer, check_target
 from xbench.contracts.metric import Metric
 from xbench.errors import PluginError, UserError
 from xbench.jobs.base import Job, Settings
+from xbench.jobs.counterfactuals import CounterfactualsJob
 from xbench.jobs.data import DataJob
 from xbench.jobs.maps import MapsJob
 from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob
@@ -19,10 +20,7 @@ from xbench.jobs.scores import ObservationsJob, PreparationJob
 from xbench.jobs.views import ViewJob
 from xbench.references import Choice, choose
 from xbench.registry import Registry
-from xbench.specs import ExplainerSpec
-
-ALL = "all"
-"""What the user says for every installed explainer or metric; what doesn't fit is left out with its reason."""
+from xbench.selection import Scorer, Wanted, distinct, named, spec_of, wanted_explainers, wanted_metrics
 
 
 @dataclass(frozen=True)
@@ -87,6 +85,8 @@ class Plan:
         broken: Numbers that can't be, because an explainer can't be made.
         settings: Shared by all jobs.
         views: Pictures of the models.
+        strips: Counterfactual images of the explainers that make any.
+        tables: Of a suite: name -> the cells of that table; a cell may be in several.
     """
 
     cells: tuple[Cell, ...]
@@ -94,11 +94,13 @@ class Plan:
     broken: tuple[BrokenCell, ...]
     settings: Settings
     views: tuple[ViewJob, ...] = ()
+    strips: tuple[CounterfactualsJob, ...] = ()
+    tables: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
 
     @property
     def jobs(self) -> list[Job]:
         """Every artifact to have, each once, upstream first."""
-        return _ordered([*(cell.observations for cell in self.cells), *self.views])
+        return _ordered([*(cell.observations for cell in self.cells), *self.views, *self.strips])
 
 
 def make_plan(config: RunConfig, registry: Registry, store: Store) -> Plan:
@@ -107,6 +109,33 @@ def make_plan(config: RunConfig, registry: Registry, store: Store) -> Plan:
     Raises:
         UserError: Unknown names, wrong options, or cells that can't work: all of these in one message.
     """
+    planner = _planner(config, store)
+    planner.add(config, registry, strict=True)
+    return planner.finish()
+
+
+def make_suite_plan(
+    tables: Mapping[str, RunConfig], added: Sequence[Reference], registry: Registry, store: Store
+) -> Plan:
+    """The union of the cells of several tables; what does not fit is left out with its reason, as after `all`.
+
+    Args:
+        tables: Name -> what it asks for; they differ only in what `TableConfig` holds.
+        added: Explainers that the user adds to the tables; each must fit somewhere.
+        registry: What is installed.
+        store: The cache.
+
+    Raises:
+        UserError: Unknown names, wrong options; an added explainer, or nothing at all, that fits anywhere.
+    """
+    planner = _planner(next(iter(tables.values())), store)
+    made = {}
+    for name, config in tables.items():
+        made[name] = planner.add(config, registry, strict=False)
+    return planner.finish(made, named("explainer", added, registry))
+
+
+def _planner(config: RunConfig, store: Store) -> _Planner:
     settings = Settings(
         seed=config.seed,
         device=resolve_device(config.device),
@@ -117,88 +146,19 @@ def make_plan(config: RunConfig, registry: Registry, store: Store) -> Plan:
         target=config.target,
         allow_pickle=config.allow_pickle,
     )
-    datasets, models = (
-        [choose(kind, reference, registry) for reference in getattr(config, kind)] for kind in ("dataset", "model")
-    )
-    metrics = [_Scorer(choice, by_user=True) for choice in _named("metric", config.metric, registry)]
-    if ALL in config.metric:
-        taken = {scorer.choice.label for scorer in metrics}
-        metrics += [_Scorer(choice, by_user=False) for choice in all_metrics(registry) if choice.label not in taken]
-    planner = _Planner(store, settings, config.sign, config.model_view)
-    named = _named("explainer", config.explainer, registry)
-    others = all_explainers(registry) if ALL in config.explainer else []
-    explainers = [_Wanted(choice, by_user=True) for choice in named]
-    explainers += [_Wanted(choice, by_user=False) for choice in _distinct(others) if choice not in named]
-    asked = [wanted.choice for wanted in explainers]
-    if config.controls:
-        explainers += [_Wanted(choice, by_user=False) for choice in _joining(registry, asked)]
-    for dataset in _distinct(datasets):
-        data = DataJob(store, settings, dataset)
-        check_target(settings.target, len(data.info.classes))
-        for model in _distinct(models):
-            planner.add_model(data, model, explainers, metrics)
-    return planner.finish()
+    return _Planner(store, settings, config.model_view)
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    choice: Choice
-    by_user: bool
+class _Place:
+    """A model on a dataset, and what has been built for it."""
 
-    @property
-    def is_company(self) -> bool:
-        """Whether it joined as the inverted or blurred copy of another explainer."""
-        return not self.by_user and _spec(self.choice).joins == "explainer"
-
-
-@dataclass(frozen=True)
-class _Scorer:
-    choice: Choice
-    by_user: bool
-
-
-def _named(kind: str, references: Iterable[Reference], registry: Registry) -> list[Choice]:
-    """What the user names, each once; `all` is not a name."""
-    return _distinct(choose(kind, each, registry) for each in references if each != ALL)
-
-
-def all_metrics(registry: Registry) -> list[Choice]:
-    """Every metric that needs no argument, as it is by default."""
-    specs = [entry.spec for entry in registry.of_kind("metric")]
-    return [choose("metric", spec.name, registry) for spec in specs if not spec.argument]
-
-
-def all_explainers(registry: Registry) -> list[Choice]:
-    """Every explainer that is no control, as it is by default; those that need an argument only if they have one."""
-    specs = [entry.spec for entry in registry.of_kind("explainer")]
-    return [
-        choose("explainer", spec.name, registry)
-        for spec in specs
-        if isinstance(spec, ExplainerSpec) and not spec.control and (not spec.argument or spec.default)
-    ]
-
-
-def _joining(registry: Registry, asked: list[Choice]) -> Iterator[Choice]:
-    """The explainers that join by themselves and were not asked for."""
-    named = {choice.label for choice in asked}
-    # An explainer that joins every run needs no inverted and blurred company of its own.
-    users = [choice for choice in asked if _spec(choice).joins == "no"]
-    for entry in registry.of_kind("explainer"):
-        joins = entry.spec.joins if isinstance(entry.spec, ExplainerSpec) else "no"
-        references = {"run": [entry.spec.name], "explainer": [f"{entry.spec.name}:{user.label}" for user in users]}
-        for reference in references.get(joins, []):
-            choice = choose("explainer", reference, registry)
-            if choice.label not in named:
-                yield choice
-
-
-def _spec(choice: Choice) -> ExplainerSpec:
-    assert isinstance(choice.entry.spec, ExplainerSpec)
-    return choice.entry.spec
-
-
-def _distinct(choices: Iterable[Choice]) -> list[Choice]:
-    return list({choice.label: choice for choice in choices}.values())
+    def __init__(self, store: Store, settings: Settings, model: Choice, data: DataJob) -> None:
+        self.data = data
+        self.job = ModelJob(store, settings, model, data)
+        shared = PredictionsJob(store, settings, CalibrationJob(store, settings, self.job, data))
+        self.maps = MapsOf(store, settings, self.job, shared)
+        self.fits = Fits()
+        self.prepared: dict[tuple[str, int], PreparationJob] = {}
 
 
 @dataclass
@@ -207,88 +167,130 @@ class _Planner:
 
     store: Store
     settings: Settings
-    sign: str
     model_view: bool
-    views: list[ViewJob] = field(default_factory=list)
-    cells: list[Cell] = field(default_factory=list)
+    data: dict[str, DataJob] = field(default_factory=dict)
+    places: dict[tuple[str, str], _Place] = field(default_factory=dict)
+    cells: dict[tuple[str, ...], Cell] = field(default_factory=dict)
     refusals: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     broken: list[BrokenCell] = field(default_factory=list)
 
-    def add_model(self, data: DataJob, model: Choice, explainers: list[_Wanted], metrics: list[_Scorer]) -> None:
+    def add(self, config: RunConfig, registry: Registry, strict: bool) -> tuple[Cell, ...]:
+        """All cells that `config` asks for, each once, whoever asked for it before.
+
+        Args:
+            config: Everything is paired with everything.
+            registry: What is installed.
+            strict: Whether what is named must fit.
+        """
+        scorers = wanted_metrics(config, registry, strict)
+        explainers = wanted_explainers(config, registry, strict)
+        datasets, models = (
+            distinct(choose(kind, reference, registry) for reference in getattr(config, kind))
+            for kind in ("dataset", "model")
+        )
+        signs = ("original", "absolute") if config.sign == "both" else (config.sign,)
+        found: list[Cell] = []
+        for dataset in datasets:
+            data = self.data.setdefault(dataset.label, DataJob(self.store, self.settings, dataset))
+            check_target(self.settings.target, len(data.info.classes))
+            for model in models:
+                key = (data.label, model.label)
+                if key not in self.places:
+                    self.places[key] = _Place(self.store, self.settings, model, data)
+                found += self._add_place(self.places[key], explainers, scorers, signs)
+        return tuple(found)
+
+    def _add_place(
+        self, place: _Place, explainers: list[Wanted], metrics: list[Scorer], signs: Sequence[str]
+    ) -> Iterator[Cell]:
         """All cells of one model on one dataset."""
-        job = ModelJob(self.store, self.settings, model, data)
-        shared = PredictionsJob(self.store, self.settings, CalibrationJob(self.store, self.settings, job, data))
-        maps = MapsOf(self.store, self.settings, job, shared)
-        fits = Fits()
-        if self.model_view:
-            self.views.append(ViewJob(self.store, self.settings, job))
-        prepared: dict[tuple[str, int], PreparationJob] = {}
-        made_metrics: list[tuple[_Scorer, Metric]] = [(scorer, scorer.choice.create()) for scorer in metrics]
+        made_metrics: list[tuple[Scorer, Metric]] = [(scorer, scorer.choice.create()) for scorer in metrics]
         for wanted in explainers:
             try:
-                made = self._maps(maps, wanted, job, fits)
+                made = self._maps(wanted, place)
             except PluginError as error:
-                self._break(wanted, job, made_metrics, str(error))
+                self._break(wanted, place.job, made_metrics, str(error))
                 continue
             if made is None:
                 continue
-            of_absolute = maps.of(wanted.choice, absolute=True)
+            by_sign = {"original": made, "absolute": place.maps.of(wanted.choice, absolute=True)}
             for scorer, metric in made_metrics:
                 choice = scorer.choice
                 if metric.dear and wanted.is_company:
                     continue
-                reason = _misfit(metric, choice, made.explainer, data)
+                reason = _misfit(metric, choice, made.explainer, place.data)
                 if reason:
-                    text = f"{wanted.choice.label} x {choice.label} on {data.label}: {reason}"
-                    self._refuse(wanted, text, by_user=wanted.by_user and scorer.by_user)
+                    text = f"{wanted.choice.label} x {choice.label} on {place.data.label}: {reason}"
+                    self._refuse(wanted, text, must_fit=wanted.must_fit and scorer.must_fit)
                     continue
                 key = (choice.label, id(made.predictions))
-                if key not in prepared:
-                    prepared[key] = PreparationJob(self.store, self.settings, choice, metric, made.predictions)
-                self._add_cells(wanted, {"original": made, "absolute": of_absolute}, prepared[key])
+                if key not in place.prepared:
+                    job = PreparationJob(self.store, self.settings, choice, metric, made.predictions)
+                    place.prepared[key] = job
+                for sign in signs:
+                    yield self._cell(wanted, sign, by_sign[sign], place.prepared[key])
 
-    def _maps(self, maps: MapsOf, wanted: _Wanted, model: ModelJob, fits: Fits) -> MapsJob | None:
-        made = maps.of(wanted.choice)
-        reason = fits.refusal(made, model)
+    def _maps(self, wanted: Wanted, place: _Place) -> MapsJob | None:
+        made, model = place.maps.of(wanted.choice), place.job
+        reason = place.fits.refusal(made, model)
         if not reason:
             return made
-        self._refuse(wanted, f"{wanted.choice.label} on {model.label} on {model.data.label}: {reason}", wanted.by_user)
+        self._refuse(wanted, f"{wanted.choice.label} on {model.label} on {model.data.label}: {reason}", wanted.must_fit)
         return None
 
-    def _break(self, wanted: _Wanted, model: ModelJob, metrics: list[tuple[_Scorer, Metric]], reason: str) -> None:
-        where = (model.data.label, model.label, wanted.choice.label, _spec(wanted.choice).control)
+    def _break(self, wanted: Wanted, model: ModelJob, metrics: list[tuple[Scorer, Metric]], reason: str) -> None:
+        where = (model.data.label, model.label, wanted.choice.label, spec_of(wanted.choice).control)
         for scorer, metric in metrics:
             self.broken.append(BrokenCell(*where, scorer.choice.label, metric.higher_is_better, reason))
 
-    def _refuse(self, wanted: _Wanted, text: str, by_user: bool) -> None:
-        if by_user:
+    def _refuse(self, wanted: Wanted, text: str, must_fit: bool) -> None:
+        if must_fit:
             self.refusals.append(text)
         elif not wanted.is_company:  # what is made of a refused explainer's maps goes with it, in silence
             self.skipped.append(text)
 
-    def _add_cells(self, wanted: _Wanted, maps: dict[str, MapsJob], preparation: PreparationJob) -> None:
-        subject = "self" if scores_itself(wanted.choice) else "shared"
-        for sign in ("original", "absolute") if self.sign == "both" else (self.sign,):
-            made = maps[sign]
+    def _cell(self, wanted: Wanted, sign: str, made: MapsJob, preparation: PreparationJob) -> Cell:
+        key = (made.data.label, made.model.label, wanted.choice.label, preparation.choice.label, sign)
+        if key not in self.cells:
+            subject = "self" if scores_itself(wanted.choice) else "shared"
             # An unsigned map is its own absolute: the same observations stand in both rankings. What is made from
             # another explainer's maps took those absolute before.
             absolute = sign == "absolute" and made.inner is None and made.explainer.signed
             observations = ObservationsJob(self.store, self.settings, preparation, made, absolute)
-            self.cells.append(Cell(wanted.choice, _spec(wanted.choice).control, subject, sign, observations))
+            self.cells[key] = Cell(wanted.choice, spec_of(wanted.choice).control, subject, sign, observations)
+        return self.cells[key]
 
-    def finish(self) -> Plan:
+    def finish(self, tables: Mapping[str, tuple[Cell, ...]] | None = None, added: Iterable[Choice] = ()) -> Plan:
         """The plan.
 
+        Args:
+            tables: Of a suite: name -> its cells.
+            added: Explainers that must have a cell.
+
         Raises:
-            UserError: Something the user asked for does not fit; all of it is listed.
-        PluginError: Nothing is left to be scored.
+            UserError: Something the user asked for does not fit, or nothing at all does; all of it is listed.
+            PluginError: Nothing is left to be scored.
         """
-        if self.refusals:
-            raise UserError("these cells can't be run:\n  " + "\n  ".join(self.refusals))
+        scored = {cell.explainer.label for cell in self.cells.values()} | {cell.explainer for cell in self.broken}
+        lost = tuple(f"{choice.label} " for choice in added if choice.label not in scored)
+        refusals = self.refusals + [text for text in self.skipped if lost and text.startswith(lost)]
+        if refusals or not (self.cells or self.broken):
+            raise UserError("these cells can't be run:\n  " + "\n  ".join(dict.fromkeys(refusals or self.skipped)))
         if not self.cells:
             raise PluginError(self.broken[0].reason)
-        return Plan(tuple(self.cells), tuple(self.skipped), tuple(self.broken), self.settings, tuple(self.views))
+        skipped, broken = tuple(dict.fromkeys(self.skipped)), tuple(dict.fromkeys(self.broken))
+        views = [ViewJob(self.store, self.settings, place.job) for place in self.places.values() if self.model_view]
+        return Plan(
+            tuple(self.cells.values()), skipped, broken, self.settings, tuple(views), self._strips(), tables or {}
+        )
+
+    def _strips(self) -> tuple[CounterfactualsJob, ...]:
+        """One of each explainer that makes counterfactual images and has a cell."""
+        makers = {id(cell.maps): cell.maps for cell in self.cells.values() if not cell.control}
+        return tuple(
+            CounterfactualsJob(self.store, self.settings, maps) for maps in makers.values() if maps.explainer.transfers
+        )
 
 
 def _misfit(metric: Metric, choice: Choice, explainer: Explainer, data: DataJob) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from xbench.errors import PluginError, UserError
 from xbench.specs import Spec
 
-KINDS = ("dataset", "model", "explainer", "metric")
+KINDS = ("dataset", "model", "explainer", "metric", "suite")
 BUILT_IN = "xbench"
 
 

@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 import numpy as np
 
 import xbench
+from xbench.csv_cells import cell_text, cell_value
 from xbench.errors import UserError
 
 SCHEMA = 3
@@ -33,9 +34,6 @@ HEADER_UPGRADES: dict[int, Callable[[Record], Record]] = {
     2: lambda header: header | {"suite": {}},
 }
 """From schema n to n + 1: the JSON object of the header."""
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what makes a spreadsheet execute a cell (OWASP, "CSV injection")
-_SEPARATOR = "|"
 
 
 @dataclass(frozen=True)
@@ -135,8 +133,8 @@ class RunHeader:
         command: The words typed.
         config: Everything the run was asked for, defaults included.
         environment: Versions, platform, cpu, device.
-        models: One object each: "name", "dataset", "n", "metrics" (name -> [value, low, high]), both of the test split,
-            and more.
+        models: One object each: "name", "dataset", "n", "metrics" (name -> [value, low, high]), "calibration" (the
+            fields of `xbench.calibration.Calibration`), all of the scored split, and more.
         explainers: One object each: "name", "control", and facts (parameters, epochs, seconds).
         cards: Hash of a metric card -> the card.
         datasets: One object each: the fields of `DatasetInfo`, and "class_counts" (split -> counts).
@@ -180,22 +178,8 @@ def write_scores(rows: Iterable[ScoreRow], path: Path) -> None:
     writer = csv.writer(text)  # RFC 4180: with another line end than \r\n, Python leaves a \r in a cell unquoted
     writer.writerow(_TYPES)
     for row in rows:
-        writer.writerow([_cell(getattr(row, name), kind) for name, kind in _TYPES.items()])
+        writer.writerow([cell_text(getattr(row, name), kind) for name, kind in _TYPES.items()])
     write_whole(path, text.getvalue())
-
-
-def _cell(value: Any, kind: Any) -> str:
-    if kind is float:
-        return "" if math.isnan(value) else repr(float(value))
-    if kind is bool:
-        return "true" if value else "false"
-    if kind is int:
-        return str(int(value))
-    if get_origin(kind) is tuple:
-        if any(_SEPARATOR in name for name in value):
-            raise UserError(f"rank set {value} can't be written: a name holds {_SEPARATOR!r}", "rename the explainer")
-        value = _SEPARATOR.join(value)
-    return f"'{value}" if value.startswith((*_FORMULA, "'")) else str(value)
 
 
 def read_scores(path: Path) -> list[ScoreRow]:
@@ -230,11 +214,11 @@ def _row(record: dict[Any, Any], where: str) -> ScoreRow:
         raise UserError(f"{where}, column {cut[0]}: no cell", "the line is cut off")
     if "schema" not in record:
         raise UserError(f"{where}: column schema is missing", "is this a table of scores?")
-    number = _parsed(record["schema"], int, f"{where}, column schema")
+    number = cell_value(record["schema"], int, f"{where}, column schema")
     record = upgraded(record | {"schema": number}, ROW_UPGRADES, where)
     _check_names(record, _TYPES, f"{where}: column")
     return ScoreRow(
-        **{name: _parsed(str(record[name]), kind, f"{where}, column {name}") for name, kind in _TYPES.items()}
+        **{name: cell_value(str(record[name]), kind, f"{where}, column {name}") for name, kind in _TYPES.items()}
     )
 
 
@@ -246,26 +230,6 @@ def _check_names(names: Iterable[str], wanted: Iterable[str], where: str) -> Non
     for name in present:
         if name not in expected:
             raise UserError(f"{where} {name!r} is unknown")
-
-
-def _parsed(text: str, kind: Any, where: str) -> Any:
-    """The value of a cell; the inverse of `_cell`."""
-    try:
-        if kind is float:
-            return float(text) if text else math.nan
-        if kind is int:
-            return int(text)
-        if kind is bool:
-            return {"true": True, "false": False}[text.lower()]  # spreadsheets save TRUE
-    except (ValueError, KeyError):
-        wanted = {float: "a number", int: "a whole number", bool: "true or false"}[kind]
-        raise UserError(f"{where}: {text!r} is not {wanted}") from None
-    text = text.removeprefix("'")
-    if get_origin(kind) is tuple:
-        return tuple(text.split(_SEPARATOR)) if text else ()
-    if get_origin(kind) is Literal and text not in get_args(kind):
-        raise UserError(f"{where}: {text!r} is not one of {', '.join(get_args(kind))}")
-    return text
 
 
 def write_header(header: RunHeader, path: Path) -> None:

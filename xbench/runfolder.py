@@ -8,12 +8,10 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from xbench.comparison import REPLICATES, Replicates, sampling, write_replicates
 from xbench.config import RunConfig
@@ -25,22 +23,22 @@ from xbench.observations import ObservationCell, observations_path, write_observ
 from xbench.provenance import environment
 from xbench.report import (
     CurveSeries,
-    GalleryItem,
-    Overlay,
+    calibration_chart,
     class_views,
-    gallery,
     perturbation_curves,
     score_chart,
     training_curves,
 )
+from xbench.report.counterfactual_arrays import COUNTERFACTUALS
+from xbench.report.curve_file import CurveTable, write_curves
+from xbench.report.naming import file_name
 from xbench.results import RunHeader, ScoreRow, write_header, write_scores
 from xbench.run import ScoredCell, broken_rows, card_digest, card_of
+from xbench.run_counterfactuals import draw_counterfactuals
+from xbench.run_gallery import draw_gallery
 from xbench.session import Progress
-from xbench.summary import Finished
+from xbench.summary import Finished, planned_labels
 from xbench.training import HISTORY
-
-_PER_CLASS = 4
-_MANY = 24  # explainers and controls in a gallery
 
 
 def write_run(
@@ -64,8 +62,13 @@ def write_run(
         with progress.task("drawing figures") as bar:
             _draw(run.scored, partial, bar.note)
             _draw_views(run.plan.views, partial / "models")
+            _draw_calibrations(run.models, partial / "models")
+            bar.note("counterfactual images")
+            draw_counterfactuals(run.plan.strips, partial / COUNTERFACTUALS)
         header = replace(_header(config, run), wall_seconds=time.perf_counter() - run.began)
         write_header(header, partial / "run.json")
+        if run.suite is not None:
+            run.suite.write(partial)
         out = _put_in_place(partial, out)
     except OSError as error:
         hint = "name another with --out; all that was computed is cached"
@@ -112,6 +115,7 @@ def _header(config: RunConfig, run: Finished) -> RunHeader:
             for label, data in datasets.items()
         ],
         warnings=list(run.warnings),
+        suite=run.suite.record(planned_labels(run.plan)) if run.suite is not None else {},
     )
 
 
@@ -173,18 +177,12 @@ def _draw(scored: Sequence[ScoredCell], folder: Path, note: Any) -> None:
     _draw_training(good, folder / "training")
     note("gallery")
     for key, members in _grouped(good, lambda item: (item.row.dataset, item.row.model)).items():
-        _draw_gallery(members, folder / "gallery" / file_name(*key))
+        draw_gallery(members, folder / "gallery" / file_name(*key))
 
 
 def _place(item: ScoredCell) -> tuple[str, ...]:
     row = item.row
     return (row.dataset, row.model, row.metric, row.sign)
-
-
-def file_name(*words: str) -> str:
-    """A file name that every file system takes."""
-    kept = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in "--".join(words))
-    return kept.strip("-.")
 
 
 def _title(row: ScoreRow) -> str:
@@ -206,8 +204,11 @@ def _draw_curves(members: Sequence[ScoredCell], stem: Path) -> None:
             axes = (curves.x_label, curves.y_label)
             series.append(CurveSeries(item.row.explainer, item.row.control, curves.x, curves.y))
     if series:
+        row = members[0].row
         stem.parent.mkdir(exist_ok=True)
-        perturbation_curves(stem, _title(members[0].row), series, *axes)
+        perturbation_curves(stem, _title(row), series, *axes)
+        table = CurveTable(row.dataset, row.model, row.metric, row.sign, *axes, series)
+        write_curves(table, stem.with_name(f"{stem.name}.json"))
 
 
 def _draw_training(good: Sequence[ScoredCell], folder: Path) -> None:
@@ -236,53 +237,7 @@ def _draw_views(views: Sequence[ViewJob], folder: Path) -> None:
             class_views(stem, title, data.info.classes, found.images, found.scores, found.probabilities)
 
 
-def _draw_gallery(members: Sequence[ScoredCell], stem: Path) -> None:
-    first = members[0].cell
-    chosen, chances = _gallery_samples(first)
-    data = first.maps.data
-    batch, classes = data.scored.batch(chosen), data.info.classes
-    # A map that is the same everywhere on every image has nothing to show.
-    shown = {
-        item.row.explainer: item.cell
-        for item in sorted(members, key=lambda item: item.row.control)
-        if item.cell.maps.facts.get("constant_maps") != item.row.n
-    }
-    if len(shown) > _MANY:  # pages of inverted and blurred copies hide what there is to see
-        shown = {label: cell for label, cell in shown.items() if not (cell.control and cell.maps.inner is not None)}
-    maps = {label: cell.maps.maps() for label, cell in shown.items()}
-    # An inverted map has negative values even where the map itself is unsigned.
-    signed = {
-        label: cell.maps.innermost.explainer.signed or any((maps[label][index] < 0).any() for index in chosen)
-        for label, cell in shown.items()
-    }
-    items = [
-        GalleryItem(
-            id=batch.ids[place],
-            image=batch.images[place].numpy(),
-            mask=batch.masks[place].numpy() if batch.has_mask[place] else None,
-            label=classes[int(batch.labels[place])],
-            predicted=classes[int(chances[index].argmax())],
-            probability=float(chances[index].max()),
-            overlays=[Overlay(label, maps[label][index], signed[label], cell.control) for label, cell in shown.items()],
-        )
-        for place, index in enumerate(chosen)
-    ]
-    stem.parent.mkdir(exist_ok=True)
-    gallery(stem, items, f"{data.label}, {first.maps.predictions.calibration.label}")
-
-
-def _gallery_samples(cell: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Of each class a few samples, from the surest to the most wrong; and all class probabilities (N, K)."""
-    import torch
-
-    from xbench.contracts.model import probabilities
-
-    chances = probabilities(torch.from_numpy(cell.maps.predictions.logits)).numpy()
-    labels = cell.maps.data.scored.labels
-    chosen: list[int] = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        ordered = members[np.argsort(-chances[members, label], kind="stable")]
-        where = np.unique(np.linspace(0, len(ordered) - 1, _PER_CLASS).round().astype(int))
-        chosen += ordered[where].tolist()
-    return np.array(chosen[: 2 * _PER_CLASS]), chances
+def _draw_calibrations(models: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    for model in models:
+        stem = folder / file_name(model["dataset"], model["name"], "calibration")
+        calibration_chart(stem, f"{model['name']} on {model['dataset']}", model["calibration"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import re
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from xbench.errors import PluginError
@@ -121,3 +124,42 @@ class ExplainerSpec(Spec):
     def usage(self) -> str:
         """How it is written; in brackets what may be left out."""
         return f"{self.name}[:<{self.argument}>]" if self.default else super().usage
+
+
+@dataclass(frozen=True)
+class SuiteSpec(Spec):
+    """A suite: the file that runs a whole table of a paper.
+
+    Attributes:
+        path: Of the TOML file; absolute, beside the plugin's sources (`Path(__file__).parent / "mine.toml"`).
+    """
+
+    kind: ClassVar[str] = "suite"
+
+    factory: str = "xbench.suites:read_suite"
+    path: Path = Path()
+
+    @classmethod
+    def of(cls, path: Path) -> SuiteSpec:
+        """The record of a file, with the name, the summary and the reference that the file gives itself.
+
+        Raises:
+            PluginError: It can't be read, or has no name or no summary.
+        """
+        try:
+            words = tomllib.loads(path.read_text(encoding="utf-8"))
+            return cls(str(words["name"]), str(words["summary"]), path=path, reference=str(words.get("reference", "")))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise PluginError(f"suite {path} can't be read: {error}") from error
+        except KeyError as error:
+            raise PluginError(f"suite {path} has no {error.args[0]}") from None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.path.is_absolute():
+            hint = 'path=Path(__file__).parent / "mine.toml"'
+            raise PluginError(f"suite {self.name}: path {str(self.path)!r} is not absolute", hint)
+
+    def load(self) -> Any:
+        """Reads the suite, when it is called without arguments."""
+        return functools.partial(super().load(), self.path)

@@ -1,4 +1,4 @@
-"""How sure we are: resamples by patient, intervals, paired tests, ranks, and the figures of a classifier."""
+"""How sure we are: resamples by patient, intervals, paired tests, ranks."""
 
 from __future__ import annotations
 
@@ -11,20 +11,7 @@ from scipy.stats import norm
 from xbench.seeding import rng
 
 RESAMPLES = 2000
-CLASSIFICATION = (
-    "accuracy",
-    "balanced_accuracy",
-    "f1",
-    "sensitivity",
-    "specificity",
-    "ppv",
-    "npv",
-    "informedness",
-    "markedness",
-    "mcc",
-    "auc",
-)
-_CHUNK = 1 << 21  # weights held at once by the classifier's bootstrap: 16 MiB of float64
+_CHUNK = 1 << 21  # weights held at once: 16 MiB of float64
 
 
 class Rank(NamedTuple):
@@ -69,6 +56,20 @@ def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """The integers of [start, start + size) of each pair, one after the other."""
     ends = np.cumsum(sizes)
     return np.repeat(starts - ends + sizes, sizes) + np.arange(ends[-1])
+
+
+def resample_weights(groups: Sequence[str], count: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
+    """The resamples of `resamples` as weights, for figures that are sums over samples: no loop over resamples then.
+
+    Yields:
+        float64 (chunk, N), how often each resample holds each sample; `count` rows in all.
+    """
+    size = max(1, _CHUNK // len(groups))
+    drawn = resamples(groups, count, seed)
+    for start in range(0, count, size):
+        yield np.stack([np.bincount(rows, minlength=len(groups)) for rows in drawn[start : start + size]]).astype(
+            np.float64
+        )
 
 
 def interval(replicates: np.ndarray, level: float = 0.95) -> tuple[float, float]:
@@ -199,117 +200,3 @@ def _ranks(apart: np.ndarray, scored: np.ndarray) -> list[Rank]:
             tied, low, high = ~scored, number + 1, total
         ranks.append(Rank(low, high, frozenset(np.flatnonzero(tied).tolist())))
     return ranks
-
-
-def classification_metrics(
-    labels: np.ndarray, probabilities: np.ndarray, groups: Sequence[str], seed: int = 0, count: int = RESAMPLES
-) -> dict[str, tuple[float, float, float]]:
-    """The usual figures of a classifier with 95 % percentile intervals, resampled by patient.
-
-    Two classes: class 1 is the positive one. More: macro averages of one class against the rest, except accuracy and
-    MCC, which have their own multi-class form (Gorodkin 2004). The predicted class is the most probable one, the first
-    of several. 0/0 is NaN, not 0, and a macro average with a NaN is NaN; resamples on which a figure is undefined are
-    left out of its interval.
-
-    Args:
-        labels: int (N,), in [0, K).
-        probabilities: (N, K), K >= 2.
-        groups: The patient of each sample.
-        seed: Of the resamples.
-        count: How many resamples.
-
-    Returns:
-        Name (of `CLASSIFICATION`) -> (value, low, high).
-
-    Raises:
-        ValueError: Shapes do not fit, a label is out of range, or a probability is not finite.
-    """
-    labels, probabilities = _checked(labels, probabilities, groups)
-    values = _weighted_metrics(labels, probabilities, np.ones((1, len(labels))))
-    chunks = [_weighted_metrics(labels, probabilities, weights) for weights in _weights(groups, count, seed)]
-    replicates = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in CLASSIFICATION}
-    return {name: (float(values[name][0]), *interval(replicates[name])) for name in CLASSIFICATION}
-
-
-def _checked(labels: np.ndarray, probabilities: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    labels = np.asarray(labels, dtype=np.int64)
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    if (
-        probabilities.ndim != 2
-        or probabilities.shape[1] < 2
-        or not len(labels) == len(probabilities) == len(groups) > 0
-    ):
-        raise ValueError(
-            f"labels {labels.shape}, probabilities {probabilities.shape} and {len(groups)} groups do not fit: "
-            "(N,), (N, K >= 2) and N expected"
-        )
-    if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
-        raise ValueError(f"labels {labels.min()} to {labels.max()} are not classes 0 to {probabilities.shape[1] - 1}")
-    if not np.isfinite(probabilities).all():
-        raise ValueError("a probability is NaN or infinite")
-    return labels, probabilities
-
-
-def _weights(groups: Sequence[str], count: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each resample holds each sample: (chunk, N) at a time."""
-    size = max(1, _CHUNK // len(groups))
-    drawn = resamples(groups, count, seed)
-    for start in range(0, count, size):
-        yield np.stack([np.bincount(rows, minlength=len(groups)) for rows in drawn[start : start + size]]).astype(
-            np.float64
-        )
-
-
-def _weighted_metrics(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Every metric of `CLASSIFICATION` for each row of weights (B, N): (B,)."""
-    classes = probabilities.shape[1]
-    cell = labels * classes + probabilities.argmax(1)
-    confusion = (weights @ np.eye(classes**2)[cell]).reshape(-1, classes, classes)  # [resample, true, predicted]
-    area = np.stack(
-        [_weighted_auc(labels == index, probabilities[:, index], weights) for index in _judged(classes)], axis=-1
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return _from_confusion(confusion) | {"auc": area.mean(-1)}
-
-
-def _judged(classes: int) -> list[int]:
-    """The classes whose one-against-the-rest figures are averaged: of two, only the positive one."""
-    return [1] if classes == 2 else list(range(classes))
-
-
-def _from_confusion(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Confusion (B, true, predicted) -> (B,) each."""
-    judged = _judged(confusion.shape[1])
-    total = confusion.sum((1, 2))
-    correct, true, predicted = np.einsum("bkk->bk", confusion), confusion.sum(2), confusion.sum(1)
-    recall = correct / true
-    tp, fn, fp = correct[:, judged], (true - correct)[:, judged], (predicted - correct)[:, judged]
-    tn = total[:, None] - tp - fn - fp
-    sensitivity, specificity, ppv, npv = tp / (tp + fn), tn / (tn + fp), tp / (tp + fp), tn / (tn + fn)
-    covariance = correct.sum(1) * total - (true * predicted).sum(1)
-    spread = np.sqrt(total**2 - (true**2).sum(1)) * np.sqrt(total**2 - (predicted**2).sum(1))
-    return {
-        "accuracy": correct.sum(1) / total,
-        "balanced_accuracy": recall.mean(1),
-        "f1": (2 * tp / (2 * tp + fp + fn)).mean(1),
-        "sensitivity": sensitivity.mean(1),
-        "specificity": specificity.mean(1),
-        "ppv": ppv.mean(1),
-        "npv": npv.mean(1),
-        "informedness": (sensitivity + specificity - 1).mean(1),
-        "markedness": (ppv + npv - 1).mean(1),
-        "mcc": covariance / spread,
-    }
-
-
-def _weighted_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """P(score of a positive > of a negative) + half of P(equal), for each row of weights (B, N)."""
-    order = np.argsort(scores, kind="stable")
-    ordered = scores[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] > ordered[:-1]]))
-    with_positive = np.add.reduceat(weights[:, order] * positive[order], starts, axis=1)
-    with_negative = np.add.reduceat(weights[:, order] * ~positive[order], starts, axis=1)
-    below = np.cumsum(with_negative, axis=1) - with_negative / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        area: np.ndarray = (with_positive * below).sum(1) / (with_positive.sum(1) * with_negative.sum(1))
-    return area

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xbench.calibration import Calibration, calibration
+from xbench.classification import Figure, classification_metrics
 from xbench.errors import PluginError, UserError, XbenchError
 from xbench.jobs.model import PredictionsJob
 from xbench.plan import Plan
 from xbench.run import Failures, ScoredCell
-from xbench.statistics import classification_metrics
+from xbench.suite_run import SuiteRun
 
 _INCOMPLETE = 0.01
 
@@ -26,6 +29,7 @@ class Finished:
         warnings: What the user must know.
         command: The words typed.
         began: `time.perf_counter()` when it began.
+        suite: The suite that was run, if it was one.
     """
 
     plan: Plan
@@ -34,6 +38,7 @@ class Finished:
     warnings: Sequence[str]
     command: Sequence[str]
     began: float
+    suite: SuiteRun | None = None
 
 
 def describe_models(plan: Plan, failures: Failures, count: int) -> list[dict[str, Any]]:
@@ -53,7 +58,8 @@ def _describe_model(job: PredictionsJob, plan: Plan, count: int) -> dict[str, An
 
     scored = job.data.scored
     chances = probabilities(torch.from_numpy(job.logits)).numpy()
-    figures = classification_metrics(scored.labels, chances, scored.groups, plan.settings.seed, count)
+    given = (scored.labels, chances, scored.groups, plan.settings.seed, count)
+    figures = classification_metrics(*given)
     subject = job.calibration.subject
     return {
         "name": subject.label,
@@ -62,7 +68,9 @@ def _describe_model(job: PredictionsJob, plan: Plan, count: int) -> dict[str, An
         "n": len(scored),
         "groups": len(set(scored.groups)),
         "split": plan.settings.split,
-        "metrics": {name: list(value) for name, value in figures.items()},
+        "metrics": {name: list(figure[:3]) for name, figure in figures.items()},
+        "undefined_resamples": {name: figure.undefined for name, figure in figures.items() if figure.undefined},
+        "calibration": _as_header(calibration(*given)),
         "training": dict(subject.job.facts),
         "seconds_fit": subject.job.manifest.seconds,
         "scoring": dict(job.calibration.facts),
@@ -71,9 +79,15 @@ def _describe_model(job: PredictionsJob, plan: Plan, count: int) -> dict[str, An
     }
 
 
-def _learned(figures: Mapping[str, tuple[float, float, float]]) -> bool:
+def _as_header(found: Calibration) -> dict[str, Any]:
+    """Its fields; figures as [value, low, high], like those of "metrics"."""
+    fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+    return {name: list(value[:3]) if isinstance(value, Figure) else value.tolist() for name, value in fields.items()}
+
+
+def _learned(figures: Mapping[str, Figure]) -> bool:
     """Whether the held-out AUC is above chance by its whole interval."""
-    return bool(figures["auc"][1] > 0.5)
+    return bool(figures["auc"].low > 0.5)
 
 
 def warnings_of(plan: Plan, models: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -101,6 +115,24 @@ def warnings_of(plan: Plan, models: Sequence[Mapping[str, Any]]) -> list[str]:
     if plan.settings.limit is not None:
         found.append(f"--limit {plan.settings.limit}: for trying things out, not for reporting")
     return found + [f"skipped: {text}" for text in plan.skipped]
+
+
+def planned_labels(plan: Plan) -> dict[str, dict[str, list[str]]]:
+    """Of each table of a suite: "explainers", "metrics", "models", "datasets" and "signs" that were planned."""
+    return {
+        name: {
+            "explainers": _distinct(cell.explainer.label for cell in cells),
+            "metrics": _distinct(cell.observations.choice.label for cell in cells),
+            "models": _distinct(cell.maps.model.label for cell in cells),
+            "datasets": _distinct(cell.maps.data.label for cell in cells),
+            "signs": _distinct(cell.sign for cell in cells),
+        }
+        for name, cells in plan.tables.items()
+    }
+
+
+def _distinct(labels: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(labels))
 
 
 def worst_exit_code(scored: Sequence[ScoredCell], plan: Plan) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import csv
-import io
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional as F
 
+from xbench.checkpoint import TrainingState
 from xbench.contracts.dataset import Split
 from xbench.contracts.model import Schedule, class_scores
 from xbench.errors import UserError
@@ -23,26 +24,60 @@ from xbench.samples import Batch
 from xbench.seeding import generator, isolated
 from xbench.session import Bar, Session
 
-CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.csv"
 _FABRIC_PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
+Loss = Callable[[Batch, torch.Generator], tuple[torch.Tensor, dict[str, torch.Tensor]]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One of the updates that each batch makes, with an Adam of its own.
+
+    Attributes:
+        module: What it trains.
+        loss: As `Objective.loss`. No gradient that it leaves outside `module` is used.
+        name: Of the loss in the history.
+        betas: Of Adam.
+        max_norm: Longer gradients of `module` are cut to this length; none: as they come.
+    """
+
+    module: nn.Module
+    loss: Loss
+    name: str = "loss"
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_norm: float | None = None
+
+
 class Objective(ABC):
-    """What `train_network` minimises.
+    """What `train_network` minimises. Authors give `loss`, or for several networks that learn in turn, `steps`.
 
     Attributes:
         network: The module whose parameters are trained, checkpointed and left at their best.
+        shown: What the display says after an epoch: label -> column of the history, where there is one.
     """
 
     network: nn.Module
+    shown: Mapping[str, str] = {
+        "loss": "train_loss",
+        "validation": "validation_criterion",
+        "accuracy": "validation_accuracy",
+    }
 
-    @abstractmethod
     def loss(self, batch: Batch, noise: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of a training batch (on the device), and its terms by name, detached, for the history.
 
         `noise` is a CPU generator, the same again when a killed training resumes.
         """
+        raise NotImplementedError
+
+    def steps(self) -> Sequence[Step]:
+        """The updates that each batch makes, in order and all of the same batch: one of the whole network by default.
+
+        What a step computed may serve a later one, as long as no parameter in between was updated that it depends on.
+        """
+        return [Step(self.network, self.loss)]
 
     @abstractmethod
     def validate(self, split: Split, session: Session) -> dict[str, float]:
@@ -121,18 +156,18 @@ def train_network(
         accelerator=torch.device(session.device).type, devices=1, precision=_FABRIC_PRECISION[session.precision]
     )
     network = objective.network.to(session.device).train()
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=schedule.learning_rate)
-    wrapped = fabric.setup_optimizers(optimizer)
-    state = _State.resume(network, optimizer, session)
+    updates = [_Update(fabric, step, schedule.learning_rate) for step in objective.steps()]
+    state = TrainingState(network, [update.optimizer for update in updates], session.folder, session.device)
     with session.progress.task("training", schedule.epochs) as bar:
         bar.advance(state.epoch)
-        while not state.finished(schedule):
-            _set_rate(optimizer, schedule, state.epoch)
-            row = _train_epoch(fabric, objective, wrapped, train, schedule, session, state.epoch, bar)
+        while not state.finished(schedule.epochs, schedule.patience):
+            for update in updates:
+                update.set_rate(schedule, state.epoch)
+            network.train()
+            row = _train_epoch(updates, train, schedule, session, state.epoch, bar)
             row |= {f"validation_{key}": value for key, value in objective.validate(validation, session).items()}
-            state.end_epoch(network, optimizer, row, session)
-            bar.note(_summary(row))
+            state.end_epoch(row)
+            bar.note("  ".join(f"{label} {row[key]:.3f}" for label, key in objective.shown.items() if key in row))
     network.load_state_dict(state.best)
     network.to("cpu").eval()
     _write_history(session.folder / HISTORY, state.history)
@@ -141,21 +176,44 @@ def train_network(
         "best_epoch": state.best_epoch,
         "best": state.history[state.best_epoch - 1] if state.history else {},
     }
-    (session.folder / CHECKPOINT).unlink(missing_ok=True)
+    state.remove()
     return state.history
 
 
+class _Update:
+    """A step with its optimiser."""
+
+    def __init__(self, fabric: Fabric, step: Step, learning_rate: float) -> None:
+        trained = [parameter for parameter in step.module.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(trained, lr=learning_rate, betas=step.betas)
+        self._fabric, self._step = fabric, step
+        self._wrapped: Any = fabric.setup_optimizers(self.optimizer)
+
+    def __call__(self, batch: Batch, noise: torch.Generator) -> dict[str, torch.Tensor]:
+        """Change the weights once; the loss and its terms."""
+        self._wrapped.zero_grad(set_to_none=True)
+        with self._fabric.autocast():
+            loss, parts = self._step.loss(batch, noise)
+        self._fabric.backward(loss)
+        if self._step.max_norm is not None:
+            module, longest = self._step.module, self._step.max_norm
+            self._fabric.clip_gradients(module, self._wrapped, max_norm=longest, error_if_nonfinite=False)
+        self._wrapped.step()
+        return {self._step.name: loss.detach(), **parts}
+
+    def set_rate(self, schedule: Schedule, epoch: int) -> None:
+        factor = 1.0
+        if schedule.decay == "cosine":
+            factor = 0.5 * (1 + math.cos(math.pi * epoch / schedule.epochs))
+        elif schedule.decay == "linear":
+            factor = min(1.0, 2 * (1 - epoch / schedule.epochs))
+        for group in self.optimizer.param_groups:
+            group["lr"] = schedule.learning_rate * factor
+
+
 def _train_epoch(
-    fabric: Fabric,
-    objective: Objective,
-    optimizer: Any,
-    train: Split,
-    schedule: Schedule,
-    session: Session,
-    epoch: int,
-    bar: Bar,
+    updates: Sequence[_Update], train: Split, schedule: Schedule, session: Session, epoch: int, bar: Bar
 ) -> dict[str, float]:
-    objective.network.train()
     order = torch.randperm(len(train), generator=generator(session.seed, "order", epoch)).numpy()
     size = min(schedule.train_batch, len(train))
     starts = range(0, len(train) - size + 1, size)  # a short last batch would shake the batch norms
@@ -166,79 +224,11 @@ def _train_epoch(
             batch = train.batch(order[start : start + size]).to(session.device)
             if schedule.augment == "dihedral":
                 batch = dihedral(batch, noise)
-            optimizer.zero_grad(set_to_none=True)
-            with fabric.autocast():
-                loss, parts = objective.loss(batch, noise)
-            fabric.backward(loss)
-            optimizer.step()
-            for key, value in {"loss": loss.detach(), **parts}.items():
-                terms.setdefault(key, []).append(value)
+            for update in updates:
+                for key, value in update(batch, noise).items():
+                    terms.setdefault(key, []).append(value)
             bar.advance(1 / len(starts))
     return {"epoch": epoch + 1} | {f"train_{key}": float(torch.stack(values).mean()) for key, values in terms.items()}
-
-
-class _State:
-    """What a killed training needs to go on: epoch, history, best weights; network and optimizer beside them."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.epoch = 0
-        self.best_epoch = 0
-        self.best_criterion = math.inf
-        self.history: list[dict[str, float]] = []
-        self.best = _copy_state(network)
-
-    @classmethod
-    def resume(cls, network: nn.Module, optimizer: torch.optim.Optimizer, session: Session) -> _State:
-        state = cls(network)
-        path = session.folder / CHECKPOINT
-        if path.exists():
-            saved = torch.load(path, map_location=session.device, weights_only=True)
-            network.load_state_dict(saved["network"])
-            optimizer.load_state_dict(saved["optimizer"])
-            for name in ("epoch", "best_epoch", "best_criterion", "history", "best"):
-                setattr(state, name, saved[name])
-        return state
-
-    def end_epoch(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, row: dict[str, float], session: Session
-    ) -> None:
-        self.epoch += 1
-        self.history.append(row)
-        if not math.isfinite(row["validation_criterion"]):
-            raise UserError(
-                f"training diverged in epoch {self.epoch}: the validation criterion is {row['validation_criterion']}",
-                "try a smaller learning_rate",
-            )
-        if row["validation_criterion"] < self.best_criterion:
-            self.best_epoch, self.best_criterion, self.best = (
-                self.epoch,
-                row["validation_criterion"],
-                _copy_state(network),
-            )
-        saved = {name: getattr(self, name) for name in ("epoch", "best_epoch", "best_criterion", "history", "best")}
-        saved |= {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-        content = io.BytesIO()
-        torch.save(saved, content)
-        partial = session.folder / (CHECKPOINT + ".partial")
-        partial.write_bytes(content.getbuffer())  # torch's own writer hides a full disk behind a RuntimeError
-        partial.replace(session.folder / CHECKPOINT)
-
-    def finished(self, schedule: Schedule) -> bool:
-        if not self.history:
-            return schedule.epochs == 0
-        return self.epoch >= schedule.epochs or self.epoch - max(self.best_epoch, 1) >= schedule.patience
-
-
-def _copy_state(network: nn.Module) -> dict[str, torch.Tensor]:
-    return copy.deepcopy({key: value.detach() for key, value in network.state_dict().items()})
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, epoch: int) -> None:
-    factor = 1.0
-    if schedule.decay == "cosine":
-        factor = 0.5 * (1 + math.cos(math.pi * epoch / schedule.epochs))
-    for group in optimizer.param_groups:
-        group["lr"] = schedule.learning_rate * factor
 
 
 def dihedral(batch: Batch, noise: torch.Generator) -> Batch:
@@ -264,11 +254,6 @@ def dihedral(batch: Batch, noise: torch.Generator) -> Batch:
 def _turn(values: torch.Tensor, index: int) -> torch.Tensor:
     turned = torch.rot90(values, index % 4, (-2, -1))
     return turned.flip(-1) if index >= 4 else turned
-
-
-def _summary(row: dict[str, float]) -> str:
-    shown = {"loss": "train_loss", "validation": "validation_criterion", "accuracy": "validation_accuracy"}
-    return "  ".join(f"{label} {row[key]:.3f}" for label, key in shown.items() if key in row)
 
 
 def _write_history(path: Path, history: list[dict[str, float]]) -> None:

@@ -6,28 +6,80 @@ import datetime
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from xbench.artifacts import Store, default_root
-from xbench.config import RunConfig
+from xbench.config import RunConfig, read_config
 from xbench.conventions import Conventions, standings, standings_table, under_conventions, write_standings
 from xbench.discovery import discover
 from xbench.display import LiveProgress
 from xbench.errors import UserError
-from xbench.plan import Plan, make_plan
+from xbench.plan import Plan, make_plan, make_suite_plan
 from xbench.registry import Registry
 from xbench.results import ScoreRow
+from xbench.suite_run import SuiteRun, suite_run
 
 
-def show_plan(config: RunConfig) -> int:
+@dataclass(frozen=True)
+class Request:
+    """What is to be run.
+
+    Attributes:
+        config: All words of the run.
+        registry: What is installed.
+        suite: The suite, if one is run.
+        tried: The conventions, if a grid of them is.
+    """
+
+    config: RunConfig
+    registry: Registry
+    suite: SuiteRun | None = None
+    tried: Conventions | None = None
+
+    def plan(self, store: Store) -> Plan:
+        """Its cells.
+
+        Raises:
+            UserError: Something asked for does not exist or does not fit.
+        """
+        if self.suite is None:
+            return make_plan(self.config, self.registry, store)
+        return make_suite_plan(self.suite.tables, self.suite.added, self.registry, store)
+
+
+def request(suite: str | None, path: Path | None, spoken: Mapping[str, Any]) -> Request:
+    """What the user asks for.
+
+    Args:
+        suite: Name or path of a suite, or None.
+        path: A configuration file, or None.
+        spoken: What was said on the command line beside these two, and nothing else.
+
+    Raises:
+        UserError: A word is wrong, or can't be said with a suite; a file can't be read.
+    """
+    if suite is not None:
+        registry = discover()
+        found = suite_run(suite, {**spoken, **({"config": path} if path else {})}, registry)
+        return Request(found.config, registry, found)
+    config = read_config(path, spoken)
+    registry = discover()
+    config, tried = under_conventions(config, registry)
+    return Request(config, registry, tried=tried)
+
+
+def show_plan(wanted: Request) -> int:
     """Print the cells and artifacts of a run, and which are cached; make nothing."""
     console = Console()
-    registry = _installed(LiveProgress())
-    config, _ = under_conventions(config, registry)
-    plan = make_plan(config, registry, Store(config.cache or default_root()))
+    _say_broken(wanted.registry, LiveProgress())
+    plan = wanted.plan(Store(wanted.config.cache or default_root()))
+    for name, cells in plan.tables.items():
+        console.print(f"table {name}: {len(cells)} cells", markup=False, highlight=False)
     console.print(f"{len(plan.cells)} cells", style="bold")
     for cell in plan.cells:
         subject = " (its own classifier)" if cell.subject == "self" else ""
@@ -44,7 +96,7 @@ def show_plan(config: RunConfig) -> int:
     return 0
 
 
-def carry_out(config: RunConfig) -> int:
+def carry_out(wanted: Request) -> int:
     """Run, write the run folder, print the table.
 
     Returns:
@@ -53,19 +105,21 @@ def carry_out(config: RunConfig) -> int:
     Raises:
         XbenchError: Nothing could be scored.
     """
-    from xbench.report import score_tables
+    from xbench.report import beside_tables, score_tables
     from xbench.run import make_artifacts, score_cells
     from xbench.runfolder import write_run
     from xbench.summary import Finished, describe_models, warnings_of, worst_exit_code
 
     start = time.perf_counter()
+    config, suite = wanted.config, wanted.suite
     out = _free_folder(config.out)
     progress = LiveProgress()
-    registry = _installed(progress)
+    _say_broken(wanted.registry, progress)
     store = Store(config.cache or default_root(), progress)
-    config, tried = under_conventions(config, registry)
     with progress.shown():
-        plan = make_plan(config, registry, store)
+        if suite is not None:
+            progress.say(_of_suite(suite))
+        plan = wanted.plan(store)
         _say_plan(plan, progress)
         failures = make_artifacts(plan, store, progress)
         scored = score_cells(plan, failures, config.resamples, progress)
@@ -73,19 +127,22 @@ def carry_out(config: RunConfig) -> int:
         for text in warnings_of(plan, models):
             progress.warn(text)
         command = ["xbench", *sys.argv[1:]]
-        finished = Finished(plan, scored, models, progress.warnings, command, start)
+        finished = Finished(plan, scored, models, progress.warnings, command, start, suite)
         out, header, rows = write_run(out, config, finished, progress)
     console = Console()
     console.print(score_tables(rows, header))
-    if tried is not None:
-        _show_standings(rows, tried, out, console)
+    if suite is not None and suite.papers:
+        console.print()
+        console.print(beside_tables(suite.papers, rows))
+    if wanted.tried is not None:
+        _show_standings(rows, wanted.tried, out, console)
     console.print(f"run folder: {out}", markup=False, highlight=False)
     return worst_exit_code(scored, plan)
 
 
 def _show_standings(rows: Sequence[ScoreRow], tried: Conventions, out: Path, console: Console) -> None:
     """Print what becomes of the ranks, and write it beside the scores: one file a dataset and model."""
-    from xbench.runfolder import file_name
+    from xbench.report.naming import file_name
 
     (out / "conventions").mkdir()
     for dataset, model in dict.fromkeys((row.dataset, row.model) for row in rows):
@@ -97,11 +154,16 @@ def _show_standings(rows: Sequence[ScoreRow], tried: Conventions, out: Path, con
         write_standings(found, flips, out / "conventions" / f"{file_name(dataset, model)}.csv")
 
 
-def _installed(progress: LiveProgress) -> Registry:
-    registry = discover()
+def _of_suite(run: SuiteRun) -> str:
+    """A line; what leaves the suite as it is written is not named."""
+    words = {"limit": "fewer samples", "dataset": "other datasets", "explainer": "explainers added"}
+    changed = "".join(f", {words[word]}" for word in run.changed)
+    return f"suite {run.suite.name}, version {run.suite.version}{changed}"
+
+
+def _say_broken(registry: Registry, progress: LiveProgress) -> None:
     for fault in registry.broken:
         progress.warn(f"not loaded: {fault.reason}")
-    return registry
 
 
 def _say_plan(plan: Plan, progress: LiveProgress) -> None:

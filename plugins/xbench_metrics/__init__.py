@@ -104,6 +104,7 @@ def _sparsity() -> Iterable[MetricSpec]:
         "classifier_shift",
         "how far counterfactual images move the classifier's probability to where they should",
         factory="xbench_metrics.shift:ClassifierShift",
+        options="xbench_metrics.options:ShiftOptions",
         reference="Katzmann et al., sections 3.3 and 4.1",
     )
     yield MetricSpec(
@@ -126,6 +127,13 @@ def _sparsity() -> Iterable[MetricSpec]:
         factory="xbench_metrics.sanity:LabelRandomisation",
         options="xbench_metrics.options_checks:LabelRandomisationOptions",
         reference="Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018, section 4",
+    )
+    yield MetricSpec(
+        "class_sensitivity",
+        "how different the maps of two classes are",
+        factory="xbench_metrics.class_sensitivity:ClassSensitivity",
+        options="xbench_metrics.options_checks:ClassSensitivityOptions",
+        reference="Huff et al., section 6; Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018",
     )
     yield MetricSpec(
         "stability",

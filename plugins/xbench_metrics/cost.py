@@ -59,4 +59,5 @@ class Cost(Metric):
             "scope": "the whole training" if self.options.figure == "fit_seconds" else "making the maps",
             "passes": "images through the classifier explained, forward and backward",
             "aggregation": "of the split over its samples; fit_seconds and peak_bytes as they are",
+            "measured": self.options.figure not in ("forward_passes", "backward_passes"),  # another time, another value
         }

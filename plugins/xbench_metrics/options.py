@@ -124,7 +124,19 @@ class OccludeAccuracyOptions(FilledAccuracyOptions):
     """Options of `occlude_accuracy`."""
 
 
-class TesterOptions(Schedule):
+class TesterSchedule(Schedule):
+    """How a classifier is trained that a metric needs."""
+
+    held_out: float = Field(
+        0.2, gt=0, lt=1, description="share of the training images held out, by patient, for early stopping"
+    )
+    epochs: int = Field(40, ge=0, description="most passes over the training images")
+    patience: int = Field(20, ge=1, description="stop after so many epochs without a better held-out cross entropy")
+    train_batch: int = Field(16, ge=2, description="training batch size")
+    learning_rate: float = Field(2e-3, gt=0, description="of Adam")
+
+
+class TesterOptions(TesterSchedule):
     """The classifier that is trained on masked images, and how."""
 
     tester: str = Field(
@@ -134,13 +146,23 @@ class TesterOptions(Schedule):
         "timm:resnet18)",
     )
     seeds: int = Field(1, ge=1, description="testers trained, each from its own seed; publish 3 or more")
-    held_out: float = Field(
-        0.2, gt=0, lt=1, description="share of the training images held out, by patient, for early stopping"
+
+
+class ShiftOptions(TesterSchedule):
+    """Options of `classifier_shift`: who judges the changed images, and in what state."""
+
+    judge: str = Field(
+        "explained",
+        pattern=r"^(explained|tiny|timm:.+)$",
+        description="explained = the classifier explained; tiny, timm:<name> = another one, trained from scratch on "
+        "the training images (three convolutions, or a classifier of timm): an adversarial change means nothing to it",
     )
-    epochs: int = Field(40, ge=0, description="most passes over the training images")
-    patience: int = Field(20, ge=1, description="stop after so many epochs without a better held-out cross entropy")
-    train_batch: int = Field(16, ge=2, description="training batch size")
-    learning_rate: float = Field(2e-3, gt=0, description="of Adam")
+    blur: float = Field(
+        0.0, ge=0, description="standard deviation, in pixels, of a Gaussian blur before an image is judged; 0 = none"
+    )
+    noise: float = Field(
+        0.0, ge=0, description="standard deviation of Gaussian noise added before an image is judged; 0 = none"
+    )
 
 
 class KeepAccuracyOptions(TesterOptions, FilledAccuracyOptions):

@@ -67,6 +67,12 @@ class LabelRandomisationOptions(Schedule):
     seed: int = Field(0, description="of the permutation and of the training, the same for every explainer")
 
 
+class ClassSensitivityOptions(Options):
+    """Options of `class_sensitivity`."""
+
+    limit: int | None = Field(32, ge=1, description="images compared, chosen by their seeds; none = all")
+
+
 class StabilityOptions(Options):
     """Options of `stability`."""
 
@@ -80,7 +86,7 @@ class StabilityOptions(Options):
     )
     radius: float = Field(0.02, gt=0, le=1, description="size of the noise, in intensities of [0, 1]")
     samples: int = Field(10, ge=1, description="noisy images tried for each image")
-    limit: int | None = Field(64, ge=1, description="images tried, chosen by their seeds; none = all")
+    limit: int | None = Field(32, ge=1, description="images tried, chosen by their seeds; none = all")
 
 
 class AdversarialStabilityOptions(Options):

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import t as student
 
-from xbench import Case, DatasetInfo, Metric, Observations, Options, probabilities
+from xbench import Case, DatasetInfo, Metric, Observations, PluginError, probabilities
+from xbench.seeding import isolated, normal_field
 from xbench.statistics import interval, resamples
-from xbench_metrics.similarity import dssim
+from xbench_metrics.options import ShiftOptions
+from xbench_metrics.similarity import dssim, gaussian
 from xbench_metrics.subsample import at_work, mean_of_defined
+from xbench_metrics.testers import build, trained, unfit
+
+_JUDGE = "judge."
+Judge = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Images (n, C, *spatial) and their samples' seeds (n,) to logits (n, K)."""
 
 
 class ClassifierShift(Metric):
@@ -29,12 +36,35 @@ class ClassifierShift(Metric):
 
     The size of the change is no part of the value: an explainer that replaces the image reaches 1. It is observed
     beside it (`l1`, `dssim`), and `shift_report` gives the paper's table.
+
+    Nor does the value tell a change that means something from an adversarial pattern. Another `judge`, `blur` and
+    `noise` do: the share of the shift that is left under them is what is not merely an attack on this one classifier.
+    All probabilities are the judge's then, those of the original images included, which are blurred alike and get the
+    same noise.
     """
 
     needs = frozenset({"transfer"})
+    options: ShiftOptions
 
-    def __init__(self, options: Options | None = None, argument: str = "") -> None:
-        super().__init__(options or Options(), argument)
+    def __init__(self, options: ShiftOptions | None = None, argument: str = "") -> None:
+        super().__init__(options or ShiftOptions(), argument)
+
+    def supports(self, info: DatasetInfo) -> str | None:
+        """Refuses a judge that timm does not have, or that does not take such images."""
+        return None if self._explained_judges else unfit(self.options.judge, info)
+
+    def prepare(self, case: Case) -> dict[str, np.ndarray]:
+        """Another judge's weights, trained once for all explainers.
+
+        Returns:
+            Its state dict, each name behind "judge."; empty where the classifier explained judges.
+        """
+        if self._explained_judges:
+            return {}
+        if case.training is None:
+            raise PluginError("classifier_shift was given no training split")
+        judge = trained(self.options.judge, self.options, case.training, case.info.channels, case.info, case.session)
+        return {_JUDGE + name: value.numpy() for name, value in judge.state_dict().items()}
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
         """Probabilities before and after, and how large the change is.
@@ -46,7 +76,8 @@ class ClassifierShift(Metric):
             flipped: float64 (N, K), 1 where G_c(x) is classified as c and x was not; NaN where x was already.
             l1, dssim: float64 (N, K), mean |G_c(x) - x| of a pixel, and (1 - SSIM(G_c(x), x)) / 2.
         """
-        original = _probabilities(torch.from_numpy(np.array(case.logits)))
+        judged = self._judge(case)
+        original = self._original(case, judged)
         count, classes = original.shape
         toward = np.empty((count, classes, classes))
         changes = {name: np.empty((count, classes)) for name in ("l1", "dssim")}
@@ -57,7 +88,7 @@ class ClassifierShift(Metric):
             rows = slice(start, start + len(batch))
             for index in range(classes):
                 moved = explanation.transfer(batch.images, torch.full_like(batch.labels, index)).detach()
-                toward[rows, index] = _probabilities(case.score(moved))
+                toward[rows, index] = _probabilities(judged(moved, batch.seeds))
                 changes["l1"][rows, index] = (moved - batch.images).abs().flatten(1).double().mean(1).cpu().numpy()
                 changes["dssim"][rows, index] = dssim(moved, batch.images).cpu().numpy()
             start += len(batch)
@@ -73,9 +104,33 @@ class ClassifierShift(Metric):
         """The mean of the samples' shifts."""
         return mean_of_defined(observations["shift"])
 
+    @property
+    def _explained_judges(self) -> bool:
+        return self.options.judge == "explained"
+
+    def _judge(self, case: Case) -> Judge:
+        score = case.score if self._explained_judges else _restored(self.options.judge, case)
+
+        def judged(images: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+            if self.options.blur:
+                images = gaussian(images, self.options.blur)
+            if self.options.noise:
+                images = (images + self.options.noise * normal_field(seeds, images.shape[1:])).clamp(0, 1)
+            return score(images)
+
+        return judged
+
+    def _original(self, case: Case, judged: Judge) -> np.ndarray:
+        """float64 (N, K)."""
+        if self._explained_judges and not self.options.blur and not self.options.noise:
+            return _probabilities(torch.from_numpy(np.array(case.logits)))
+        batches = (batch.to(case.session.device) for batch in case.split.batches(case.session.batch_size))
+        return np.concatenate([_probabilities(judged(batch.images, batch.seeds)) for batch in batches])
+
     def card(self, info: DatasetInfo) -> dict[str, Any]:
         """What the shift means."""
         return {
+            "judge": "the classifier explained" if self._explained_judges else "another, trained on the same images",
             "score": "probability (softmax; sigmoid for one logit)",
             "target": "none: every image is changed toward every class, its own included",
             "value": "mean over c of P(c | G_c) - mean over j != c of P(c | G_j)",
@@ -136,6 +191,25 @@ def _paired_t(differences: np.ndarray) -> dict[str, float]:
         d_z = math.copysign(math.inf, mean) if mean else 0.0
     statistic = d_z * math.sqrt(n)
     return {"t": statistic, "df": n - 1, "p": float(2 * student.sf(abs(statistic), n - 1)), "d_z": d_z}
+
+
+def _restored(judge: str, case: Case) -> Callable[[torch.Tensor], torch.Tensor]:
+    with isolated(case.session.seed, "judge"):
+        network = build(judge, case.info.channels, case.info)
+    weights = {
+        name.removeprefix(_JUDGE): torch.from_numpy(np.array(value))
+        for name, value in case.prepared.items()
+        if name.startswith(_JUDGE)
+    }
+    network.load_state_dict(weights)
+    network.to(case.session.device).eval()
+
+    @torch.inference_mode()
+    def score(images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = network(images)
+        return logits
+
+    return score
 
 
 def _probabilities(logits: torch.Tensor) -> np.ndarray:

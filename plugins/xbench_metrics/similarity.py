@@ -52,6 +52,15 @@ def _windowed(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
+def gaussian(images: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Images (N, C, *spatial) blurred along the spatial axes, mirrored at the borders; of the same shape and type."""
+    for axis in range(2, images.ndim):
+        window = gaussian_filter1d(np.eye(images.shape[axis]), sigma, axis=0)
+        matrix = torch.as_tensor(window, dtype=images.dtype, device=images.device)
+        images = torch.tensordot(images, matrix, dims=([axis], [1])).movedim(-1, axis)
+    return images
+
+
 def map_ssim(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """SSIM of maps (N, *spatial), whose scale means nothing: float64 (N,).
 

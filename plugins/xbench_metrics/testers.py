@@ -16,7 +16,7 @@ from xbench.mapped import writing
 from xbench.options import suggestion
 from xbench.seeding import derive, isolated
 from xbench.training import predict, train_classifier
-from xbench_metrics.options import TesterOptions
+from xbench_metrics.options import TesterOptions, TesterSchedule
 
 _WIDTHS = (8, 16, 32)
 _CELLS = 4
@@ -128,6 +128,32 @@ def stored(split: Split, shown: Iterable[torch.Tensor], shape: tuple[int, ...], 
     return Split.from_arrays(np.load(path, mmap_mode="r"), split.labels, split.ids, split.groups)
 
 
+def trained(
+    tester: str, schedule: TesterSchedule, train: Split, channels: int, info: DatasetInfo, session: Session
+) -> nn.Module:
+    """A tester, trained from scratch: on the CPU, in eval mode.
+
+    Args:
+        tester: "tiny", or "timm:" and a name.
+        schedule: With the share of the training images, by patient, that is held out for early stopping.
+        train: What it is trained on.
+        channels: Of what it is shown.
+        info: Image size and classes.
+        session: Seed, device, progress; its folder keeps the work.
+
+    Raises:
+        UserError: A class is missing from the training images, or no patient can be held out.
+    """
+    missing = [info.classes[index] for index in np.flatnonzero(train.class_counts(len(info.classes)) == 0)]
+    if missing:
+        raise UserError(f"a tester can't be trained: no training image of class {', '.join(missing)}")
+    with isolated(session.seed, "initialise"):
+        network = build(tester, channels, info)
+    learn, stop = hold_out(train, schedule.held_out, session.seed)
+    train_classifier(network, train.select(learn), train.select(stop), schedule, session)
+    return network
+
+
 class Testers:
     """Testers of one architecture and schedule.
 
@@ -157,10 +183,6 @@ class Testers:
         Raises:
             UserError: A class is missing from the training images, or no patient can be held out.
         """
-        info = self._info
-        missing = [info.classes[index] for index in np.flatnonzero(train.class_counts(len(info.classes)) == 0)]
-        if missing:
-            raise UserError(f"a tester can't be trained: no training image of class {', '.join(missing)}")
         predicted = np.empty((len(test), self._options.seeds), dtype=np.int64)
         with self._session.progress.task(f"testers: {name}", self._options.seeds) as bar:
             for index in range(self._options.seeds):
@@ -179,10 +201,7 @@ class Testers:
         return found
 
     def _trained_answers(self, train: Split, test: Split, session: Session) -> np.ndarray:
-        with isolated(session.seed, "initialise"):
-            network = build(self._options.tester, self._channels, self._info)
-        learn, stop = hold_out(train, self._options.held_out, session.seed)
-        train_classifier(network, train.select(learn), train.select(stop), self._options, session)
+        network = trained(self._options.tester, self._options, train, self._channels, self._info, session)
         logits, _ = predict(network.to(session.device), test, session)
         classes: np.ndarray = class_scores(logits).argmax(1).numpy()
         return classes

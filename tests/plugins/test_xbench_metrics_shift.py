@@ -11,11 +11,12 @@ from sklearn import metrics as sklearn_metrics
 from torch import nn
 
 from xbench import DatasetInfo, PluginError, Session, Split
+from xbench.classification import CLASSIFICATION, classification_metrics
 from xbench.seeding import rng
-from xbench.statistics import CLASSIFICATION, classification_metrics
 from xbench.testing import default_scenarios, metric_checks
 from xbench.testing.fakes import fake_case
 from xbench_metrics.classification import Classification
+from xbench_metrics.options import ShiftOptions
 from xbench_metrics.options_checks import ClassificationOptions
 from xbench_metrics.shift import ClassifierShift, shift_report
 
@@ -210,6 +211,85 @@ def test_shift_conforms(check):
     check(Given(ClassifierShift, Patch(0.5)).metric)
 
 
+# --- other judges -----------------------------------------------------------------------------------------------------
+
+
+class Checkerboard(nn.Module):
+    """Two logits from a pattern of single pixels that means nothing: what an attack would find."""
+
+    def forward(self, images):
+        signal = 60 * (images * _board(images)).flatten(1).mean(1)
+        return torch.stack([-signal, signal], 1)
+
+
+def _board(images):
+    rows, columns = (torch.arange(side) for side in images.shape[-2:])
+    return 2.0 * ((rows[:, None] + columns) % 2) - 1
+
+
+class Attack:
+    def transfer(self, images, toward):
+        return images + 0.1 * (2 * toward.float() - 1)[:, None, None, None] * _board(images)
+
+
+def judged(case, **options):
+    metric = ClassifierShift(ShiftOptions(**options))
+    return metric, metric.observe(dataclasses.replace(case, prepared=metric.prepare(case)))
+
+
+def test_an_attack_does_not_survive_a_blur(tmp_path):
+    case = case_of(tmp_path, Attack(), Checkerboard())
+    values = {
+        sigma: metric.summarise(seen)
+        for sigma, (metric, seen) in ((sigma, judged(case, blur=sigma)) for sigma in (0, 1))
+    }
+    assert values[0] > 0.99
+    assert values[1] < 0.2
+
+
+def test_the_original_is_blurred_alike_and_gets_the_same_noise(tmp_path):
+    case = case_of(tmp_path, Patch(0.0))
+    metric, seen = judged(case, blur=1.5, noise=0.3)
+    np.testing.assert_allclose(seen["toward"][:, 0], seen["original"], atol=1e-6)
+    assert metric.summarise(seen) == pytest.approx(0, abs=1e-6)
+    plain = judged(case)[1]
+    assert np.abs(seen["original"] - plain["original"]).max() > 0.01
+    assert not seen["l1"].any()
+
+
+def test_noise_is_an_images_own(tmp_path):
+    alone, together = (judged(case_of(tmp_path, Patch(0.4), batch_size=size), noise=0.2)[1] for size in (1, 5))
+    np.testing.assert_allclose(alone["toward"], together["toward"], atol=1e-6)
+
+
+def test_another_judge_learns_the_classes_and_does_not_fall_for_an_attack(tmp_path):
+    images = rng(0, "judged").random((48, 1, 16, 14), dtype=np.float32) * 0.5
+    labels = np.arange(48) % 2
+    images[labels == 1, :, :4, :4] += 0.5
+    ids = [str(index) for index in range(48)]
+    training = Split.from_arrays(images, labels, ids, [str(index // 2 % 12) for index in range(48)])
+    values = {}
+    for name, explanation, module in (("real", Patch(1.0), Brightness()), ("attack", Attack(), Checkerboard())):
+        case = dataclasses.replace(case_of(tmp_path, explanation, module), training=training)
+        for judge in ("explained", "tiny"):
+            metric, seen = judged(case, judge=judge, epochs=25)
+            values[name, judge] = metric.summarise(seen)
+        assert set(metric.prepare(dataclasses.replace(case, training=training))) > {"judge.head.weight"}
+    assert values["real", "explained"] > 0.99
+    assert values["attack", "explained"] > 0.99
+    assert values["real", "tiny"] > 0.7
+    assert abs(values["attack", "tiny"]) < 0.3
+
+
+def test_a_judge_that_can_not_be_is_refused_before_the_run():
+    info = DatasetInfo("toy", ("a", "b"), 1, (32, 32))
+    assert ClassifierShift().supports(info) is None
+    assert ClassifierShift(ShiftOptions(judge="timm:resnet18")).supports(info) is None
+    assert "did you mean" in ClassifierShift(ShiftOptions(judge="timm:resnet1000")).supports(info)
+    with pytest.raises(ValueError, match="judge"):
+        ShiftOptions(judge="convnet")
+
+
 # --- the classifier's own figures -------------------------------------------------------------------------------------
 
 
@@ -243,7 +323,7 @@ def test_the_confusion_of_the_paper(figure, expected):
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("figure", CLASSIFICATION)
-def test_agrees_with_the_intervals_of_the_classifier(figure, classes):
+def test_is_the_figure_in_the_header_of_the_run(figure, classes):
     draw = rng(3, "figures", classes)
     labels, given = draw.integers(classes, size=60), draw.dirichlet(np.ones(classes), 60).round(1)
     expected = classification_metrics(labels, given, np.arange(60).astype(str), count=1)[figure][0]

@@ -8,8 +8,8 @@ import pytest
 from xbench import DatasetInfo, UserError
 from xbench.compatibility import Verdict, markdown, verdicts
 from xbench.discovery import discover
-from xbench.plan import all_explainers
 from xbench.references import choose
+from xbench.selection import all_explainers
 
 INFO = DatasetInfo("random", ("a", "b", "c"), 1, (64, 64))
 DOCS = Path(__file__).parents[2] / "docs" / "explainers"

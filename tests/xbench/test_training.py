@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from xbench import Schedule, Session, Split, UserError
-from xbench.training import ClassifierObjective, dihedral, predict, train_network
+from xbench.training import ClassifierObjective, Objective, Step, dihedral, predict, train_network
 
 
 def _split(n=96, seed=0):
@@ -113,3 +113,83 @@ def test_dihedral_turns_image_and_mask_alike_and_only_turns():
         for t, b in zip(turned.images, batch.images, strict=True)
     }
     assert kinds == set(range(8))
+
+
+class Duel(Objective):
+    """One number approaches 3 in steps of its own; another follows what the first has become."""
+
+    def __init__(self, max_norm=None):
+        self.network = nn.ModuleDict({"first": nn.Linear(1, 1, bias=False), "second": nn.Linear(1, 1, bias=False)})
+        for part in self.network.values():
+            nn.init.zeros_(part.weight)
+        self._max_norm = max_norm
+        self.rates = []
+
+    def steps(self):
+        return [
+            Step(self.network["first"], self._approach, "first_loss", betas=(0.0, 0.0), max_norm=self._max_norm),
+            Step(self.network["second"], self._follow, betas=(0.0, 0.0)),
+        ]
+
+    def _approach(self, batch, noise):
+        return (self.network["first"].weight - 3).square().sum() + 0 * self.network["second"].weight.sum(), {}
+
+    def _follow(self, batch, noise):
+        distance = self.network["second"].weight - self.network["first"].weight
+        return distance.square().sum(), {"distance": distance.detach().abs().mean()}
+
+    def validate(self, split, session):
+        first, second = (float(self.network[name].weight.detach()) for name in ("first", "second"))
+        self.rates.append(first)
+        return {"criterion": 3 - first, "first": first, "second": second}
+
+
+def _duel(tmp_path, objective, **schedule):
+    tmp_path.mkdir(exist_ok=True)
+    train = _split(n=8)
+    return train_network(objective, train, train, Schedule(train_batch=8, **schedule), Session(tmp_path))
+
+
+def test_several_steps_have_optimisers_of_their_own_and_take_turns(tmp_path):
+    # Without a memory Adam moves by its rate along the sign of the gradient.
+    history = _duel(tmp_path, Duel(), epochs=3, learning_rate=0.5)
+    assert [row["validation_first"] for row in history] == pytest.approx([0.5, 1.0, 1.5])
+    assert [row["validation_second"] for row in history] == pytest.approx([0.5, 1.0, 1.5])
+    assert history[0]["train_first_loss"] == pytest.approx(9)
+    assert history[0]["train_loss"] == pytest.approx(0.25)  # the first has moved already
+    assert history[0]["train_distance"] == pytest.approx(0.5)
+
+
+def test_a_long_gradient_is_cut(tmp_path):
+    norms = []
+
+    class Watched(Duel):
+        def _follow(self, batch, noise):
+            norms.append(float(self.network["first"].weight.grad.norm()))
+            return super()._follow(batch, noise)
+
+    _duel(tmp_path / "free", Watched(), epochs=1)
+    _duel(tmp_path / "cut", Watched(max_norm=1.0), epochs=1)
+    assert norms == pytest.approx([6.0, 1.0], rel=1e-4)
+
+
+def test_linear_decay_begins_in_the_middle(tmp_path):
+    history = _duel(tmp_path, Duel(), epochs=8, learning_rate=0.1, decay="linear")
+    positions = np.array([0.0] + [row["validation_first"] for row in history])
+    assert np.diff(positions) == pytest.approx([0.1] * 5 + [0.075, 0.05, 0.025])
+
+
+def test_a_killed_duel_ends_with_the_bits_of_an_undisturbed_one(tmp_path):
+    class Killed(Duel):
+        def validate(self, split, session):
+            if len(self.rates) == 2:
+                raise KeyboardInterrupt
+            return super().validate(split, session)
+
+    whole, again = Duel(), Duel()
+    history = _duel(tmp_path / "whole", whole, epochs=5)
+    with pytest.raises(KeyboardInterrupt):
+        _duel(tmp_path / "killed", Killed(), epochs=5)
+    assert _duel(tmp_path / "killed", again, epochs=5) == history
+    assert len(again.rates) == 3
+    assert all(torch.equal(value, again.network.state_dict()[key]) for key, value in whole.network.state_dict().items())

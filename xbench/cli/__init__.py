@@ -15,8 +15,10 @@ from xbench.errors import XbenchError
 _COMMANDS = {
     "run": "Score explainers with metrics and write a run folder.",
     "compare": "Compare runs: ranks, paired tests, agreement of metrics.",
-    "list": "List datasets, models, explainers and metrics.",
-    "show": "Show one item: options, defaults, reference.",
+    "report": "Make a page of runs that opens offline.",
+    "leaderboard": "Hand in runs, check, verify and rank them.",
+    "list": "List datasets, models, explainers, metrics and suites.",
+    "show": "Show one item: options, defaults, reference; a suite's tables.",
     "supports": "Try which explainers can explain which models.",
     "check": "Run the conformance checks on one item.",
     "cache": "List, size, verify or prune cached work.",

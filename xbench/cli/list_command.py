@@ -6,9 +6,11 @@ import click
 
 
 @click.command("list", epilog="\b\nExamples:\n  xbench list\n  xbench list explainers")
-@click.argument("kind", required=False, type=click.Choice(["datasets", "models", "explainers", "metrics", "broken"]))
+@click.argument(
+    "kind", required=False, type=click.Choice(["datasets", "models", "explainers", "metrics", "suites", "broken"])
+)
 def command(kind: str | None) -> None:
-    """List datasets, models, explainers and metrics, and plugins that could not be loaded."""
+    """List datasets, models, explainers, metrics and suites, and plugins that could not be loaded."""
     from rich.console import Console
     from rich.table import Table
 

@@ -20,6 +20,7 @@ Examples:
   xbench run --explainer gradient --model convnet:weights=mine.safetensors --limit 40
   xbench run --explainer vinet --explainer gradcam --conventions grid.toml
   xbench run --config study.toml --seed 1 --dry-run
+  xbench run --suite brocki2022 --explainer mine --dry-run
 """
 
 
@@ -51,22 +52,19 @@ Examples:
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. [xbench-runs/<time>]")
 @click.option("--cache", type=click.Path(path_type=Path), help="Cache folder. [$XBENCH_CACHE or the user's]")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with the same words; the command line wins.")
+@click.option(
+    "--suite", metavar="NAME|FILE", help="All tables of a suite; --explainer adds to them, --dataset replaces theirs."
+)
 @click.option("--allow-pickle", is_flag=True, default=None, help="Read your own weights even if they are a pickle.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and what is cached; run nothing.")
-def command(config: Path | None, dry_run: bool, **options: Any) -> int:
+def command(config: Path | None, suite: str | None, dry_run: bool, **options: Any) -> int:
     """Score explainers with metrics and write a run folder.
 
     All combinations of the explainers, metrics, models and datasets are scored; the controls join by themselves. What
     is done once is cached, so a run that was interrupted continues, and the same line again only looks things up.
     """
-    from xbench.config import read_config
+    from xbench.workflow import carry_out, request, show_plan
 
     spoken = {key: value for key, value in options.items() if value not in (None, ())}
-    settings = read_config(config, spoken)
-    if dry_run:
-        from xbench.workflow import show_plan
-
-        return show_plan(settings)
-    from xbench.workflow import carry_out
-
-    return carry_out(settings)
+    wanted = request(suite, config, spoken)
+    return show_plan(wanted) if dry_run else carry_out(wanted)

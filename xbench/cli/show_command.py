@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from xbench.specs import ExplainerSpec, Spec
 
+if TYPE_CHECKING:
+    from xbench.registry import Registry
 
-@click.command("show", epilog="\b\nExamples:\n  xbench show explainer vinet\n  xbench show dataset lidc-phantom")
-@click.argument("kind", type=click.Choice(["dataset", "model", "explainer", "metric"]))
+_EPILOG = """\b
+Examples:
+  xbench show explainer vinet
+  xbench show dataset lidc-phantom
+  xbench show suite brocki2022
+"""
+
+
+@click.command("show", epilog=_EPILOG)
+@click.argument("kind", type=click.Choice(["dataset", "model", "explainer", "metric", "suite"]))
 @click.argument("name")
 def command(kind: str, name: str) -> None:
-    """Show one item: what it is, its options with defaults, its reference."""
+    """Show one item: what it is, its options with defaults, its reference; the tables of a suite."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -19,7 +31,11 @@ def command(kind: str, name: str) -> None:
     from xbench.discovery import discover
     from xbench.options import describe_options
 
-    entry = discover().get(kind, name.partition(":")[0])
+    registry = discover()
+    if kind == "suite":
+        _show_suite(name, registry)
+        return
+    entry = registry.get(kind, name.partition(":")[0])
     spec = entry.spec
     console = Console()
     console.print(f"{kind} {spec.name}: {spec.summary}", style="bold", markup=False, highlight=False)
@@ -60,3 +76,45 @@ def _of_explainer(spec: Spec) -> list[tuple[str, str]]:
         return []
     alone = f"{spec.name} alone is {spec.name}:{spec.default}" if spec.default else ""
     return [("", alone), ("a model", spec.model and f"needs {spec.model}")]
+
+
+def _show_suite(wanted: str, registry: Registry) -> None:
+    from rich.console import Console
+
+    from xbench.suites import find_suite
+
+    suite = find_suite(wanted, registry)
+    console = Console()
+    console.print(f"suite {suite.name}: {suite.summary}", style="bold", markup=False, highlight=False)
+    for label, text in (
+        ("reference", suite.reference),
+        ("version", f"{suite.version}, {suite.fingerprint[:12]}"),
+        ("target", f"{suite.target} class, {suite.split} split"),
+        ("from", str(suite.path)),
+    ):
+        if text:
+            console.print(f"{label:<10} {text}", markup=False, highlight=False)
+    for table in suite.tables:
+        signs = "original and absolute" if table.sign == "both" else table.sign
+        cells = f"{table.cells} cells" if table.cells else "all that fit"
+        controls = ", and the controls" if table.controls else ""
+        console.print(f"\ntable {table.name}: {cells}{controls}; {signs} maps", markup=False, highlight=False)
+        for word in ("explainer", "metric", "model", "dataset"):
+            for place, reference in enumerate(getattr(table, word)):
+                label = f"{word}s" if place == 0 else ""
+                console.print(f"  {label:<10} {_reference(reference)}", markup=False, highlight=False, soft_wrap=True)
+    console.print()
+    for paper in dict.fromkeys(f"{paper.citation} ({paper.table})" for paper in suite.papers):
+        console.print(f"in print   {paper}", markup=False, highlight=False)
+    if suite.differs:
+        console.print("\nwhat differs from the paper:", style="bold")
+        for text in suite.differs:
+            console.print(f"- {text}", markup=False, highlight=False)
+    console.print(f"\nrun it: xbench run --suite {wanted}", markup=False, highlight=False)
+
+
+def _reference(reference: str | dict[str, Any]) -> str:
+    if isinstance(reference, str):
+        return reference
+    options = ",".join(f"{key}={value}" for key, value in reference.items() if key != "name")
+    return f"{reference['name']}:{options}"

@@ -45,8 +45,8 @@ def command(
     from xbench.contracts.dataset import DatasetInfo
     from xbench.discovery import discover
     from xbench.errors import UserError
-    from xbench.plan import all_explainers
     from xbench.references import choose
+    from xbench.selection import all_explainers
 
     if markdown is not None and not markdown.absolute().parent.is_dir():
         raise UserError(f"{markdown} can't be written: there is no folder {markdown.parent}", "make it first")

@@ -23,7 +23,9 @@ class Schedule(Options):
     patience: int = Field(10, ge=1, description="stop after so many epochs without a better validation criterion")
     train_batch: int = Field(32, ge=2, description="training batch size")
     learning_rate: float = Field(1e-3, gt=0, description="of Adam")
-    decay: Literal["none", "cosine"] = Field("none", description="of the learning rate, over `epochs`")
+    decay: Literal["none", "cosine", "linear"] = Field(
+        "none", description="of the learning rate, over `epochs`; linear: in their second half, to 0"
+    )
     augment: Literal["none", "dihedral"] = Field("none", description="dihedral: random flips and quarter turns")
 
 

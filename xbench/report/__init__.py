@@ -13,7 +13,10 @@ _PUBLIC = {
     "GalleryItem": "overlays",
     "Overlay": "overlays",
     "agreement_chart": "agreement",
+    "beside_tables": "beside",
+    "calibration_chart": "calibration",
     "class_views": "views",
+    "counterfactual_strips": "counterfactuals",
     "gallery": "overlays",
     "perturbation_curves": "curves",
     "score_chart": "scores",
@@ -26,7 +29,10 @@ __all__ = [
     "GalleryItem",
     "Overlay",
     "agreement_chart",
+    "beside_tables",
+    "calibration_chart",
     "class_views",
+    "counterfactual_strips",
     "gallery",
     "perturbation_curves",
     "score_chart",
@@ -36,6 +42,9 @@ __all__ = [
 
 if TYPE_CHECKING:
     from xbench.report.agreement import agreement_chart as agreement_chart
+    from xbench.report.beside import beside_tables as beside_tables
+    from xbench.report.calibration import calibration_chart as calibration_chart
+    from xbench.report.counterfactuals import counterfactual_strips as counterfactual_strips
     from xbench.report.curves import CurveSeries as CurveSeries
     from xbench.report.curves import perturbation_curves as perturbation_curves
     from xbench.report.curves import training_curves as training_curves

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from xbench.agreement import Agreement
-from xbench.report.canvas import BLUE, FAINT, INK, MUTED, PALETTE, VERMILLION, drawing, save, wrapped
+from xbench.report.canvas import BLUE, FAINT, INK, KINDS, MUTED, PALETTE, VERMILLION, drawing, save, wrapped
 
 _COLOURS = LinearSegmentedColormap.from_list("agreement", [VERMILLION, "#FFFFFF", BLUE])
 _CELL = 0.62  # inches, of the heat map
@@ -25,7 +26,7 @@ _MANY = 12  # explainers, from which on the grey lines step back
 _NOTE = "above the diagonal Spearman's rho, below it Kendall's tau-b; * p < 0.05 by permutation"
 
 
-def agreement_chart(folder: Path, agreement: Agreement) -> list[Path]:
+def agreement_chart(folder: Path, agreement: Agreement, kinds: Sequence[str] = KINDS) -> list[Path]:
     """A heat map beside a bump chart, as `agreement--<place>.svg` and `.png`.
 
     Metrics that agree stand side by side. An explainer's line is broken where a metric has no value for it; the
@@ -34,9 +35,10 @@ def agreement_chart(folder: Path, agreement: Agreement) -> list[Path]:
     Args:
         folder: Where to write.
         agreement: Of one dataset, model and sign.
+        kinds: Of files.
 
     Returns:
-        The two files.
+        The files, by default SVG and PNG.
     """
     agreement = _seriated(agreement)
     count, lines = len(agreement.metrics), len(agreement.explainers)
@@ -56,7 +58,7 @@ def agreement_chart(folder: Path, agreement: Agreement) -> list[Path]:
         figure.text(0.1 / width, 0.1 / height, _NOTE, fontsize=6.5, color=MUTED)
         bump = _box(figure, left + side + 0.45 + text, height - head - tall, across, tall)
         _bump_chart(bump, agreement, names)
-        return save(figure, folder / f"agreement--{_file_name(agreement.place)}")
+        return save(figure, folder / f"agreement--{_file_name(agreement.place)}", kinds)
 
 
 def _seriated(agreement: Agreement) -> Agreement:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ FAINT = "#D9D9D9"
 DPI = 144
 """Pixels per inch of PNG files, and of what is not vectors in SVG files."""
 
+KINDS = ("svg", "png")
+"""Of files that a figure becomes; "pdf" is the third."""
+
 _STYLE: Any = {
     "axes.edgecolor": MUTED,
     "axes.grid": True,
@@ -46,6 +49,7 @@ _STYLE: Any = {
     "legend.fontsize": 8,
     "legend.frameon": False,
     "lines.linewidth": 1.4,
+    "pdf.fonttype": 42,  # text stays text; publishers refuse type 3
     "svg.hashsalt": "xbench",
     "text.color": INK,
     "xtick.color": INK,
@@ -56,6 +60,13 @@ _STYLE: Any = {
     "ytick.labelsize": 7,
     "ytick.major.size": 2.5,
     "ytick.major.width": 0.6,
+}
+
+# A date in a file would make the same figure another file.
+_UNDATED: dict[str, dict[str, Any]] = {
+    "svg": {"metadata": {"Date": None}},
+    "png": {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 4}},
+    "pdf": {"metadata": {"CreationDate": None, "ModDate": None}},
 }
 
 
@@ -72,13 +83,13 @@ def drawing(width: float, height: float, title: str = "") -> Iterator[Figure]:
         yield figure
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write `<stem>.svg` and `<stem>.png`: the same figure gives the same bytes."""
+def save(figure: Figure, stem: Path, kinds: Sequence[str] = KINDS) -> list[Path]:
+    """Write `<stem>.svg` and `<stem>.png`, or other kinds: the same figure gives the same bytes."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    svg, png = (stem.with_name(f"{stem.name}.{kind}") for kind in ("svg", "png"))
-    figure.savefig(svg, format="svg", dpi=DPI, metadata={"Date": None})
-    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
-    return [svg, png]
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in kinds]
+    for kind, path in zip(kinds, paths, strict=True):
+        figure.savefig(path, format=kind, dpi=DPI, **_UNDATED[kind])
+    return paths
 
 
 def wrapped(name: str, width: int) -> str:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from xbench.report.canvas import BLUE, INK, MUTED, PALETTE, VERMILLION, drawing, save, wrapped
+from xbench.report.canvas import BLUE, INK, KINDS, MUTED, PALETTE, VERMILLION, drawing, save, wrapped
 
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 _LEGEND = {"MiF": "MiF: most important pixels first", "LiF": "LiF: least important pixels first"}
@@ -41,7 +41,7 @@ class CurveSeries:
 
 
 def perturbation_curves(
-    stem: Path, title: str, series: Sequence[CurveSeries], x_label: str, y_label: str
+    stem: Path, title: str, series: Sequence[CurveSeries], x_label: str, y_label: str, kinds: Sequence[str] = KINDS
 ) -> list[Path]:
     """One small panel per explainer, all to the same scale, with the random control as grey reference in each.
 
@@ -55,9 +55,10 @@ def perturbation_curves(
         series: The explainers.
         x_label: With the unit.
         y_label: With the unit.
+        kinds: Of files.
 
     Returns:
-        The SVG and the PNG file; none without explainers.
+        The files, by default SVG and PNG; none without explainers.
     """
     if not series:
         return []
@@ -84,7 +85,7 @@ def perturbation_curves(
         figure.text(0.58 / width, 0.1 / height, x_label, ha="left", va="bottom")
         figure.text(0.1 / width, 1 - 0.8 / height, y_label, ha="left", va="top", rotation=90)
         _curve_legend(figure, ordered, reference, width, height)
-        return save(figure, stem)
+        return save(figure, stem, kinds)
 
 
 def _perturbation_panel(panel: Axes, one: CurveSeries, reference: CurveSeries | None) -> None:

@@ -18,7 +18,8 @@ COLUMNS = 8
 
 _OUTLINE = "#F0E442"
 _CELL, _GAP, _MARGIN, _CAPTION, _FOOT = 1.18, 0.06, 0.12, 0.36, 0.56  # inches
-_OPACITY = 0.9
+OPACITY = 0.9
+"""Of the strongest value of a map over the image."""
 
 # RGB from the weakest to the strongest value
 _FOR = np.array([[0.96, 0.50, 0.38], [0.93, 0.25, 0.16], [0.86, 0.05, 0.05]])
@@ -113,15 +114,15 @@ def _page(stem: Path, title: str, items: Sequence[GalleryItem], chosen: slice) -
 
 def _row(sheet: Axes, top: float, item: GalleryItem, overlays: Sequence[Overlay]) -> None:
     """One image, its outline and its maps, side by side under the height `top`."""
-    plane = _plane(item)
-    image = np.clip(_slice(np.asarray(item.image, dtype=np.float32), plane, leading=1), 0, 1)
-    mask = None if item.mask is None else _slice(np.asarray(item.mask), plane)
+    plane = plane_of(item.image, item.mask)
+    image = np.clip(sliced(np.asarray(item.image, dtype=np.float32), plane, leading=1), 0, 1)
+    mask = None if item.mask is None else sliced(np.asarray(item.mask), plane)
     grey = np.repeat(image.mean(0)[..., None], 3, axis=-1)
     picture = np.moveaxis(image, 0, -1) if len(image) == 3 else grey
     _cell(sheet, 0, top, picture)
     _cell(sheet, 1, top, picture, mask, outline=1.1)
     for column, overlay in enumerate(overlays, start=2):
-        values = _slice(np.asarray(overlay.values, dtype=np.float32), plane)
+        values = sliced(np.asarray(overlay.values, dtype=np.float32), plane)
         _cell(sheet, column, top, blended(grey, values, overlay.signed), mask, outline=0.5)
         if not values.any():
             middle = _left(column) + _CELL / 2
@@ -153,9 +154,9 @@ def blended(grey: np.ndarray, values: np.ndarray, signed: bool) -> np.ndarray:
     """A map over an image: float (H, W, 3) and (H, W) -> float (H, W, 3), more opaque where the map is larger."""
     strength = np.clip(values / robust_scale(values), -1, 1)
     amount = np.abs(strength)[..., None]
-    colours = _colours(strength, signed)
-    opacity = _OPACITY * amount**0.75
-    mixed: np.ndarray = (1 - opacity) * grey + opacity * colours
+    ramp = colours(strength, signed)
+    opacity = OPACITY * amount**0.75
+    mixed: np.ndarray = (1 - opacity) * grey + opacity * ramp
     return mixed
 
 
@@ -165,7 +166,7 @@ def robust_scale(values: np.ndarray) -> float:
     return float(np.percentile(size, 99)) or float(size.max()) or 1.0
 
 
-def _colours(strength: np.ndarray, signed: bool) -> np.ndarray:
+def colours(strength: np.ndarray, signed: bool) -> np.ndarray:
     """RGB of strengths in [-1, 1]: a ramp for each sign, or the one of amounts."""
     amount = np.abs(strength)
     ramps = (_AGAINST, _FOR) if signed else (_AMOUNT, _AMOUNT)
@@ -174,16 +175,17 @@ def _colours(strength: np.ndarray, signed: bool) -> np.ndarray:
     return np.where(strength[..., None] < 0, low, high)
 
 
-def _plane(item: GalleryItem) -> int | None:
-    """Of a volume (C, D, H, W), the slice with the most of the expert's mask, else the middle one."""
-    if np.ndim(item.image) == 3:
+def plane_of(image: np.ndarray, mask: np.ndarray | None) -> int | None:
+    """Of a volume (C, D, H, W), the slice with the most of the expert's mask, else the middle one; None of an image."""
+    if np.ndim(image) == 3:
         return None
-    if item.mask is not None and np.any(item.mask):
-        return int(np.asarray(item.mask).sum((1, 2)).argmax())
-    return int(np.shape(item.image)[1] // 2)
+    if mask is not None and np.any(mask):
+        return int(np.asarray(mask).sum((1, 2)).argmax())
+    return int(np.shape(image)[1] // 2)
 
 
-def _slice(values: np.ndarray, plane: int | None, leading: int = 0) -> np.ndarray:
+def sliced(values: np.ndarray, plane: int | None, leading: int = 0) -> np.ndarray:
+    """One plane of a volume, behind `leading` axes; an image as it is."""
     return values if plane is None else values.take(plane, axis=leading)
 
 

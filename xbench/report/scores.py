@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from xbench.report.canvas import BLUE, FAINT, INK, MUTED, VERMILLION, drawing, save
+from xbench.report.canvas import BLUE, FAINT, INK, KINDS, MUTED, VERMILLION, drawing, save
 from xbench.results import ScoreRow
 
 _SIGNS = {"original": ("o", BLUE), "absolute": ("D", VERMILLION)}
 
 
-def score_chart(stem: Path, title: str, rows: Sequence[ScoreRow]) -> list[Path]:
+def score_chart(stem: Path, title: str, rows: Sequence[ScoreRow], kinds: Sequence[str] = KINDS) -> list[Path]:
     """Dots and intervals of one metric on one dataset and model, both signs of a map on one line, controls in grey.
 
     The band is the interval of the random control. Cells without a value stand below, with the word why.
@@ -26,9 +26,10 @@ def score_chart(stem: Path, title: str, rows: Sequence[ScoreRow]) -> list[Path]:
         stem: Path without suffix.
         title: Of the figure.
         rows: Of one metric, dataset and model.
+        kinds: Of files.
 
     Returns:
-        The SVG and the PNG file; none without rows.
+        The files, by default SVG and PNG; none without rows.
     """
     if not rows:
         return []
@@ -58,7 +59,7 @@ def score_chart(stem: Path, title: str, rows: Sequence[ScoreRow]) -> list[Path]:
             markers.append(Patch(facecolor=FAINT, alpha=0.55, label="95 % interval of random"))
         corner = (0.02 / width, 1 - 0.27 / height)
         figure.legend(handles=markers, loc="upper left", bbox_to_anchor=corner, ncols=len(markers), handlelength=1.8)
-        return save(figure, stem)
+        return save(figure, stem, kinds)
 
 
 def _ranked(rows: Sequence[ScoreRow]) -> list[str]:

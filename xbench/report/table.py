@@ -13,22 +13,21 @@ from rich.text import Text
 from xbench.results import RunHeader, ScoreRow
 
 _CHANCE = 0.5  # AUC of a classifier that learned nothing, whatever the prevalence and the number of classes
-_MODEL_FIGURES = {
-    "accuracy": "accuracy",
-    "auc": "AUC",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "mcc": "MCC",
-}
+_MODEL_FIGURES = (  # Katzmann et al., Table 1; short names beside long ones, to fit 100 columns
+    {"accuracy": "accuracy", "auc": "AUC", "informedness": "informedness"},
+    {"sensitivity": "sensitivity", "ppv": "PPV", "markedness": "markedness"},
+    {"specificity": "specificity", "npv": "NPV", "mcc": "MCC"},
+    {"balanced_accuracy": "bal. acc.", "f1": "F1"},
+)
 _SIGN_ORDER = {"original": 0, "absolute": 1}
 
 
 def score_tables(rows: Sequence[ScoreRow], header: RunHeader) -> RenderableType:
     """What a run found, to be printed by a rich console (plain text where that is not a terminal).
 
-    Per dataset and model: a line with the classifier's test figures, a warning if it learned nothing; per metric a
-    table in which each sign (and subject, and metric card) is ranked for itself, the controls that an explainer does
-    not beat, and the cells without a value.
+    Per dataset and model: the classifier's test figures, a warning if it learned nothing; per metric a table in which
+    each sign (and subject, and metric card) is ranked for itself, the controls that an explainer does not beat, and the
+    cells without a value.
 
     Args:
         rows: Of one run.
@@ -49,25 +48,36 @@ def _grouped(rows: Iterable[ScoreRow], *names: str) -> dict[tuple[Any, ...], lis
     return groups
 
 
-def _model_lines(dataset: str, model: str, header: RunHeader) -> Iterator[Text]:
+def _model_lines(dataset: str, model: str, header: RunHeader) -> Iterator[RenderableType]:
     synthetic = any(info.get("name") == dataset and info.get("synthetic") for info in header.datasets)
     facts = next((one for one in header.models if (one.get("name"), one.get("dataset")) == (model, dataset)), {})
     figures = facts.get("metrics") or {}
     line = Text.assemble((model, "bold"), " on ", (dataset, "bold"), " (phantom: rendered images)" if synthetic else "")
-    words = [f"{label} {_with_interval(figures[name])}" for name, label in _MODEL_FIGURES.items() if name in figures]
-    if words:
-        line.append(": " + ", ".join(words))
     if facts.get("n"):
-        line.append(f", {facts['n']} test images")
-    if has_learned(figures) is not False:
-        yield line
-        return
-    line.stylize("red")
+        line.append(f": {facts['n']} test images")
+    learned = has_learned(figures) is not False
+    line.stylize("" if learned else "red")
     yield line
+    if figures:
+        yield _model_figures(figures)
+    if learned:
+        return
     trouble = "lies below chance (0.5): are the classes swapped?"
     if figures["auc"][2] >= _CHANCE:
         trouble = "can't be told from chance (0.5): it learned nothing, so there is nothing for a map to explain"
     yield Text(f"warning: {model} on {dataset}: its AUC {trouble}", style="bold red")
+
+
+def _model_figures(figures: Mapping[str, Any]) -> Table:
+    """Three figures a line, each as name, value, interval."""
+    table = Table.grid(padding=(0, 1))
+    for row in _MODEL_FIGURES:
+        cells = []
+        for name, label in row.items():
+            words = [label, *_with_interval(figures[name]).split(" ", 1)] if name in figures else [""] * 3
+            cells += [Text(word, style=style) for word, style in zip(words, ("dim", "", ""), strict=True)]
+        table.add_row("", *cells)
+    return table
 
 
 def has_learned(figures: Mapping[str, Any]) -> bool | None:

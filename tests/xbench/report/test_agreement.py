@@ -123,7 +123,7 @@ def test_names_stay_clear_of_the_title(tmp_path, panels, monkeypatch, count):
 
     figures = []
     save = module.save
-    monkeypatch.setattr(module, "save", lambda figure, stem: figures.append(figure) or save(figure, stem))
+    monkeypatch.setattr(module, "save", lambda figure, stem, *_: figures.append(figure) or save(figure, stem))
     metrics = {f"fidelity:removal=opposite,step={index}": np.arange(4.0) for index in range(count)}
     agreement_chart(tmp_path, agreement("a place with a rather long name, original maps", list("abcd"), metrics))
     (figure,) = figures

@@ -6,6 +6,7 @@ import math
 import pytest
 from rich.console import Console
 
+from xbench.classification import CLASSIFICATION
 from xbench.report import score_tables
 
 
@@ -28,11 +29,27 @@ def test_a_row_shows_rank_value_interval_n_and_seconds(row, header):
 
 
 def test_model_line_and_phantom(row, header):
-    (line,) = lines_with(render([row("a", 0.5)], header(), width=200), "convnet")
-    assert line == (
-        "convnet on lidc-phantom (phantom: rendered images): accuracy 0.900 [0.850, 0.950], "
-        "AUC 0.960 [0.930, 0.980], MCC 0.800 [–, –], 131 test images"
-    )
+    text = render([row("a", 0.5)], header())
+    (line,) = lines_with(text, "convnet")
+    assert line == "convnet on lidc-phantom (phantom: rendered images): 131 test images"
+    assert lines_with(text, "AUC") == ["accuracy 0.900 [0.850, 0.950] AUC 0.960 [0.930, 0.980]"]
+    assert lines_with(text, "MCC") == ["MCC 0.800 [–, –]"]
+
+
+def test_all_figures_of_the_classifier_fit_100_columns(row, header):
+    run = header()
+    run.models[0]["metrics"] |= {name: [-0.908, -0.957, 0.25] for name in CLASSIFICATION}
+    text = render([row("a", 0.5)], run, width=100)
+    number = "-0.908 [-0.957, 0.250]"
+    for first, second, third in (
+        ("accuracy", "AUC", "informedness"),
+        ("sensitivity", "PPV", "markedness"),
+        ("specificity", "NPV", "MCC"),
+    ):
+        assert f"{first} {number} {second} {number} {third} {number}" in lines_with(text, first)
+    assert lines_with(text, "F1") == [f"bal. acc. {number} F1 {number}"]
+    assert text.count(number) == len(CLASSIFICATION) == 11
+    assert max(map(len, text.splitlines())) <= 100
 
 
 @pytest.mark.parametrize(

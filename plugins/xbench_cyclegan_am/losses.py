@@ -1,0 +1,128 @@
+"""How far two images are apart (Katzmann et al., section 2.2), and how sure a classifier is (section 2.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.nn import functional as F
+
+from xbench import class_scores
+
+_SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003
+_PATCH = 3
+_RADIUS, _SIGMA = 5, 1.5
+
+
+@dataclass(frozen=True)
+class Dssim:
+    """Structural dissimilarity (1 - SSIM) / 2 of images in [0, 1]; 0 for equal ones.
+
+    What the paper leaves open or gets wrong, and what is done here:
+
+    - Equation 1 is 1 - SSIM / 2, the usual (1 - SSIM) / 2 plus a half; the gradient is the same. offset=0.5 gives its
+      value.
+    - c1 = .01 and c2 = .03 are the customary K1 and K2; the constants are their squares (the images' range is 1).
+      constants="raw" takes them as they stand, which counts contrast of less than a tenth for nothing.
+    - The window is not given: patches of 3 x 3 pixels side by side with biased variances, as in keras-contrib's
+      DSSIMObjective (whose k1 and k2 are these); at the far border they are cut, so that every pixel is judged. Or
+      window="gaussian": 11 pixels, sigma 1.5.
+    - "MS-DSSIM" is announced (and is not from Isola et al., who have none), equation 1 has one scale. scales > 1 is
+      Wang et al. 2003, with their exponents made to sum to 1; scales at which an image is smaller than a window are
+      left out.
+
+    Attributes:
+        window: "patch" or "gaussian".
+        constants: "usual" or "raw".
+        scales: How many, each half the size of the one before; at most 5.
+        offset: Added.
+    """
+
+    window: Literal["patch", "gaussian"] = "patch"
+    constants: Literal["usual", "raw"] = "usual"
+    scales: int = 1
+    offset: float = 0.0
+
+    def __call__(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) twice -> the mean over samples, channels and windows, a scalar."""
+        return self.of_each(first, second).mean()
+
+    def of_each(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) twice -> float32 (N,)."""
+        with torch.autocast(first.device.type, enabled=False):
+            return (1 - self._similarity(first.float(), second.float())) / 2 + self.offset
+
+    def _similarity(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """(N,)."""
+        count = max(1, sum(min(x.shape[-2:]) >> scale >= self._smallest for scale in range(self.scales)))
+        if count == 1:
+            return self._terms(x, y)[0]
+        weights = torch.tensor(_SCALE_WEIGHTS[:count], device=x.device)
+        weights = weights / weights.sum()
+        product = torch.ones(len(x), device=x.device)
+        for scale in range(count):
+            whole, structure = self._terms(x, y)
+            # Structure may be opposite; a power of it needs a positive base.
+            product = product * (whole if scale == count - 1 else structure).clamp_min(1e-4) ** weights[scale]
+            x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+        return product
+
+    def _terms(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """SSIM and its contrast and structure terms alone: means over channels and windows, each (N,)."""
+        c1, c2 = (0.01, 0.03) if self.constants == "raw" else (0.01**2, 0.03**2)
+        means = self._means(torch.cat([x, y, x * x, y * y, x * y], dim=1))
+        mean_x, mean_y, square_x, square_y, product = means.chunk(5, dim=1)
+        variances = square_x - mean_x**2 + square_y - mean_y**2
+        structure = (2 * (product - mean_x * mean_y) + c2) / (variances + c2)
+        luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+        return (luminance * structure).flatten(1).mean(1), structure.flatten(1).mean(1)
+
+    @property
+    def _smallest(self) -> int:
+        return _PATCH if self.window == "patch" else 2 * _RADIUS + 1
+
+    def _means(self, images: torch.Tensor) -> torch.Tensor:
+        if self.window == "patch":
+            return F.avg_pool2d(images, _PATCH, ceil_mode=True)
+        taps = torch.arange(-_RADIUS, _RADIUS + 1, device=images.device, dtype=images.dtype)
+        taps = (-(taps**2) / (2 * _SIGMA**2)).exp()
+        return windowed(images, taps / taps.sum())
+
+
+def windowed(images: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
+    """Weighted means along rows and columns: (N, C, H, W), (T,) -> (N, C, H', W').
+
+    Where the window lies inside the image: H' = H - T + 1; a side shorter than T is mirrored at its borders first.
+    """
+    reach = len(taps) // 2
+    short = [reach if side < len(taps) else 0 for side in images.shape[-2:]]
+    images = F.pad(images, (short[1], short[1], short[0], short[0]), mode="reflect") if any(short) else images
+    count, channels = images.shape[:2]
+    flat = images.reshape(count * channels, 1, *images.shape[2:])
+    flat = F.conv2d(F.conv2d(flat, taps.view(1, 1, -1, 1)), taps.view(1, 1, 1, -1))
+    return flat.view(count, channels, *flat.shape[2:])
+
+
+def cycle_loss(images: torch.Tensor, back: torch.Tensor, dssim: Callable[..., torch.Tensor]) -> torch.Tensor:
+    """Equation 2: a half each of the mean absolute difference (which it does not say to average) and of the DSSIM."""
+    return 0.5 * ((images - back).abs().mean() + dssim(images, back))
+
+
+def activation_loss(logits: torch.Tensor, target: int) -> torch.Tensor:
+    """-log P(target), the mean over samples; a classifier with one neuron counts as two classes.
+
+    Equation 4 has C(x_a), which no generator can change: the text, and this, judge C(G(x_a)).
+
+    Args:
+        logits: (N, K), or (N, 1).
+        target: Class.
+    """
+    return -log_probabilities(logits)[:, target].mean()
+
+
+def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """(N, K) or (N, 1) -> float32 (N, K) or (N, 2)."""
+    scores = class_scores(logits.float()) / (2 if logits.shape[1] == 1 else 1)
+    return scores.log_softmax(dim=1)

@@ -1,0 +1,121 @@
+"""Options of both explainers, and what each preset makes of those the user left open; importable without torch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from xbench import Field, Options, Schedule
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "width": 0.25,
+        "output": "residual",
+        "epochs": 40,
+        "patience": 15,
+        "train_batch": 16,
+        "learning_rate": 1e-3,
+        "decay": "linear",
+        "augment": "dihedral",
+    },
+    # Section 3.2; the paper names no optimiser, rate, batch or length: those of the CycleGAN authors' code, 100 epochs
+    # and 100 more in which the rate falls to 0.
+    "paper": {
+        "width": 1.0,
+        "output": "sigmoid",
+        "epochs": 200,
+        "patience": 200,
+        "train_batch": 32,
+        "learning_rate": 2e-4,
+        "decay": "linear",
+        "augment": "none",
+    },
+}
+
+
+def _preset(name: str) -> str:
+    """For descriptions: what the presets make of an option left open."""
+    return f"(tiny: {PRESETS['tiny'][name]}, paper: {PRESETS['paper'][name]})"
+
+
+Variant = Literal["difference", "toward", "counterfactual"]
+
+
+class VariantOptions(Options):
+    """Which relevance is shown."""
+
+    variant: Variant = Field(
+        "difference",
+        description="for target c: difference = G_c(x) - mean of the other G_j(x) (R, eq. 6); toward = G_c(x) - x (the "
+        "unadjusted relevance of c, eq. 5); counterfactual = x - mean of the other G_j(x), what would have to go",
+    )
+
+
+class CycleGANOptions(VariantOptions, Schedule):
+    """Options of `cyclegan-am`. None stands for "the preset's"; `resolve` puts it in."""
+
+    preset: Literal["auto", "tiny", "paper"] = Field(
+        "auto", description="tiny: minutes on a laptop; paper: the paper's networks; auto: paper on a GPU, else tiny"
+    )
+    width: float | None = Field(
+        None, gt=0, description=f"multiplies the channels of all networks, 48 to 384 {_preset('width')}"
+    )
+    output: Literal["sigmoid", "residual"] | None = Field(
+        None, description=f"what a generator ends in: the image, or a change to it {_preset('output')}"
+    )
+    w_cycle: float = Field(1.0, ge=0, description="weight of the cycle loss")
+    w_sim: float = Field(1.0, ge=0, description="weight of the similarity loss")
+    w_adv: float = Field(1.0, ge=0, description="weight of the adversarial loss; at 0 no discriminator is trained")
+    w_am: float = Field(1.0, ge=0, description="weight of the activation maximization loss")
+    ssim_window: Literal["patch", "gaussian"] = Field(
+        "patch", description="of the structural similarity: 3 x 3 side by side, or 11 x 11 Gaussian"
+    )
+    ssim_constants: Literal["usual", "raw"] = Field(
+        "usual", description="c1 and c2: (.01)^2 and (.03)^2, or .01 and .03 as the paper prints them"
+    )
+    ssim_scales: int = Field(1, ge=1, le=5, description="scales of the structural similarity")
+    dssim_offset: float = Field(0.0, description="0.5: the values of equation 1; changes no gradient")
+    epochs: int | None = Field(  # type: ignore[assignment]
+        None, ge=0, description=f"most passes over the training split {_preset('epochs')}"
+    )
+    patience: int | None = Field(  # type: ignore[assignment]
+        None, ge=1, description=f"stop after so many epochs without a better criterion {_preset('patience')}"
+    )
+    train_batch: int | None = Field(  # type: ignore[assignment]
+        None, ge=2, description=f"training batch size {_preset('train_batch')}"
+    )
+    learning_rate: float | None = Field(  # type: ignore[assignment]
+        None, gt=0, description=f"of Adam {_preset('learning_rate')}"
+    )
+    decay: Literal["none", "cosine", "linear"] | None = Field(  # type: ignore[assignment]
+        None, description=f"of the learning rate; linear: in the second half of `epochs`, to 0 {_preset('decay')}"
+    )
+    augment: Literal["none", "dihedral"] | None = Field(  # type: ignore[assignment]
+        None, description=f"dihedral: random flips and quarter turns {_preset('augment')}"
+    )
+
+
+class AscentOptions(VariantOptions):
+    """Options of `activation-maximization`."""
+
+    steps: int = Field(20, ge=0, description="of gradient ascent")
+    step_size: float = Field(
+        0.005, gt=0, description="root mean square of a step over the image's pixels; they lie in [0, 1]"
+    )
+    penalty: float = Field(0.0, ge=0, description="weight of the mean squared change, which the ascent also minds")
+
+
+def resolve(options: CycleGANOptions, device: str, spatial: tuple[int, ...]) -> CycleGANOptions:
+    """The options with nothing left open: the user's where given, else the preset's.
+
+    Args:
+        options: As the user gave them.
+        device: Decides what preset=auto is.
+        spatial: (H, W); quarter turns are left out of a preset where they would not fit.
+    """
+    preset = options.preset
+    if preset == "auto":
+        preset = "paper" if device.startswith("cuda") else "tiny"
+    values = {key: value for key, value in PRESETS[preset].items() if getattr(options, key) is None}
+    if spatial[-1] != spatial[-2] and "augment" in values:
+        values["augment"] = "none"
+    return options.model_copy(update={"preset": preset, **values})

@@ -1,0 +1,147 @@
+"""Run folders made by hand, as `xbench run` would leave them: consistent to the last fingerprint."""
+
+import dataclasses
+import json
+from dataclasses import replace
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+
+from xbench.comparison import REPLICATES, Replicates, sampling, write_replicates
+from xbench.leaderboard import add_run
+from xbench.leaderboard.records import content_digest, line
+from xbench.provenance import digest
+from xbench.results import RunHeader, ScoreRow, write_header, write_scores
+from xbench.statistics import interval, rank_sets, resamples
+
+PATIENTS = [f"p{index}" for index in range(60)]
+EXPLAINERS = {"gradient": 0.40, "vinet": 0.60, "occlusion": 0.40, "random": 0.0}
+SUITE = {"name": "quick", "version": 1, "fingerprint": digest("quick 1"), "changed": {}}
+METRICS = {"fidelity": True, "spread": False}
+_BLANK = {str: "", int: 0, float: 0.0, bool: False}
+
+
+def card(metric, sign):
+    """A metric card."""
+    return {"metric": metric, "sign": sign, "split": "test", "target": "predicted", "options": {"step": 0.1}}
+
+
+def _row(seed, metric, explainer, sign, values, replicates):
+    low, high = interval(replicates)
+    hints, required = get_type_hints(ScoreRow), dataclasses.fields(ScoreRow)
+    blank = {each.name: _BLANK.get(hints[each.name], ()) for each in required if each.default is dataclasses.MISSING}
+    return ScoreRow(
+        **blank
+        | {"dataset": "phantom", "split": "test", "n": 60, "groups": 60, "model": "net", "explainer": explainer}
+        | {"subject": "shared", "control": explainer == "random", "sign": sign, "target": "predicted"}
+        | {"metric": metric, "value": float(values.mean()), "ci_low": low, "ci_high": high, "seed": seed}
+        | {"higher_is_better": METRICS[metric], "card": digest(card(metric, sign))[:16]}
+        | {"fingerprint": digest([seed, metric, explainer, sign]), "maps_fingerprint": digest([seed, explainer])}
+        | {"model_fingerprint": digest(["net", seed]), "dataset_fingerprint": digest("phantom"), "batch_size": 16}
+        | {"device": "cpu", "precision": "32"}
+    )
+
+
+def _ranked(rows, replicates):
+    groups = {}
+    for index, row in enumerate(rows):
+        groups.setdefault((row.metric, row.sign), []).append(index)
+    for members in groups.values():
+        first = rows[members[0]]
+        stacked = np.stack([replicates[rows[index].fingerprint] for index in members])
+        ranks = rank_sets(
+            np.array([rows[index].value for index in members]), stacked, first.higher_is_better, patients=first.groups
+        )
+        for index, rank in zip(members, ranks, strict=True):
+            tied = tuple(rows[members[other]].explainer for other in sorted(rank.tied) if members[other] != index)
+            rows[index] = replace(rows[index], rank=rank.low, rank_high=rank.high, rank_set=tied)
+    return rows
+
+
+@pytest.fixture
+def run(tmp_path):
+    """run("a", seed=0): a run folder of 60 patients, four explainers, two metrics and one failed cell."""
+
+    def build(name, seed=0, suite=SUITE, explainers=EXPLAINERS, shift=0.0, machine="here", dataset=None):
+        folder = tmp_path / name
+        drawn = resamples(PATIENTS, 400, seed)
+        patients = np.random.default_rng(1).normal(size=60)  # the same patients whatever the seed
+        rows, series = [], {}
+        for metric in METRICS:
+            for explainer, mean in explainers.items():
+                draw = np.random.default_rng([seed, *explainer.encode(), *metric.encode()])
+                values = mean + shift + 0.1 * patients + 0.05 * draw.normal(size=60) + 0.002 * draw.normal()
+                replicates = np.array([values[where].mean() for where in drawn])
+                rows.append(_row(seed, metric, explainer, "original", values, replicates))
+                series[rows[-1].fingerprint] = replicates
+        rows = _ranked(rows, series)
+        nothing = {"rank": 0, "rank_high": 0, "rank_set": (), "value": float("nan"), "ci_low": float("nan")}
+        nothing |= {"ci_high": float("nan"), "n": 0, "groups": 0, "status": "failed", "reason": "it broke"}
+        rows.append(replace(rows[0], explainer="broken", fingerprint=digest([seed, "broken"]), **nothing))
+        if dataset:
+            rows = [replace(row, dataset_fingerprint=dataset) for row in rows]
+        header = RunHeader(
+            created="2026-01-02T03:04:05+00:00",
+            command=["xbench", "run", "--suite", "quick", "--seed", str(seed), "--out", f"/home/ada/{name}"],
+            config={"seed": seed, "explainer": sorted(explainers), "out": f"/home/ada/{name}", "cache": None},
+            environment={"processor": machine, "device": "cpu"},
+            models=[
+                {
+                    "name": "net",
+                    "dataset": "phantom",
+                    "fingerprint": digest(["net", seed]),
+                    "metrics": {"auc": [0.9, 0.8, 0.95], "mcc": [None, None, None]},
+                }
+            ],
+            explainers=[{"name": name, "control": name == "random"} for name in explainers],
+            cards={digest(card(metric, "original"))[:16]: card(metric, "original") for metric in METRICS},
+            datasets=[
+                {
+                    "name": "phantom",
+                    "fingerprint": dataset or digest("phantom"),
+                    "class_counts": {"test": {"no": 30, "yes": 30}},
+                }
+            ],
+            suite=suite,
+        )
+        write_scores(rows, folder / "scores.csv")
+        write_header(header, folder / "run.json")
+        kept = {name: Replicates(values, sampling(PATIENTS, PATIENTS, seed)) for name, values in series.items()}
+        write_replicates(kept, folder / REPLICATES)
+        return folder
+
+    return build
+
+
+@pytest.fixture
+def board(tmp_path):
+    """Where the leaderboard of a test is."""
+    return tmp_path / "board"
+
+
+@pytest.fixture
+def handed_in(run, board):
+    """The file of a submission in order."""
+    return add_run(run("a"), board, "Ada")
+
+
+@pytest.fixture
+def resealed():
+    """Write changed records under the name and with the digest that fit them, as a forger would."""
+
+    def write(folder, records):
+        header, *rows = records
+        header = header | {"rows": len(rows), "digest": content_digest(header["run"], rows)}
+        suite, seed = header["run"]["suite"], rows[0]["seed"] if rows else 0
+        path = folder / f"{suite['name']}-v{suite['version']}-s{seed}-{header['digest'][:12]}.jsonl"
+        path.write_text("".join(f"{line(record)}\n" for record in [header, *rows]))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def records():
+    """The records of a file."""
+    return lambda path: [json.loads(text) for text in path.read_text().splitlines()]

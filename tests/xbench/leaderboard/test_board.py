@@ -1,0 +1,222 @@
+"""Handing in, pooling over seeds and submitters, deriving the tables."""
+
+import csv
+import json
+import multiprocessing
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xbench.cli.leaderboard_command import installed_suites
+from xbench.errors import UserError
+from xbench.leaderboard import add_run, build, check_files, fields, read_board, read_submission, stale, submission_files
+from xbench.leaderboard.checks import is_measured
+from xbench.leaderboard.pooling import pooled
+from xbench.provenance import digest
+from xbench.results import read_header, read_scores, write_header, write_scores
+
+
+def table(board, name="quick-v1.csv"):
+    with (board / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def files(board):
+    return {path.name: path.read_bytes() for path in board.glob("*.csv")}
+
+
+def test_what_is_handed_in_is_the_run_without_the_folders_of_its_machine(run, board):
+    folder = run("a")
+    path = add_run(folder, board, "Ada Lovelace", "first")
+    assert "/home/ada" not in path.read_text()
+    submission = read_submission(path)
+    assert (submission.submitter, submission.note, submission.seed) == ("Ada Lovelace", "first", 0)
+    assert submission.run.command == ["xbench", "run", "--suite", "quick", "--seed", "0"]
+    rows = [entry.row for entry in submission.entries]
+    for mine, theirs in zip(rows, read_scores(folder / "scores.csv"), strict=True):
+        assert repr(mine) == repr(theirs)
+    assert all(line == json.dumps(json.loads(line), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+               for line in path.read_text().splitlines())  # fmt: skip
+
+
+def test_the_same_run_is_handed_in_once(run, board):
+    path = add_run(run("a"), board, "Ada")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"was handed in before: .*quick-v1-s0"):
+        add_run(run("a"), board, "Bob")
+    assert path.read_bytes() == before
+    assert [each.name for each in (board / "runs").iterdir()] == [path.name]
+
+
+def test_a_run_that_is_not_in_order_leaves_nothing(run, board):
+    folder = run("a")
+    rows = read_scores(folder / "scores.csv")
+    write_scores([replace(rows[0], value=5.0), *rows[1:]], folder / "scores.csv")
+    with pytest.raises(UserError, match=r"quick-v1-s0-\w+.jsonl, line 2, value: 5.0 lies outside"):
+        add_run(folder, board, "Ada")
+    assert not list((board / "runs").iterdir())
+    (folder / "replicates.npz").unlink()
+    with pytest.raises(UserError, match="no bootstrap replicates of fidelity of gradient"):
+        add_run(folder, board, "Ada")
+    with pytest.raises(UserError, match="is not a run folder"):
+        add_run(board, board, "Ada")
+    with pytest.raises(UserError, match="is not a leaderboard"):
+        build(folder)
+
+
+def _add(folder, board):
+    add_run(folder, board, f"process {folder.name}")
+
+
+def test_two_processes_add_at_once_and_lose_nothing(run, board):
+    folders = [run(f"r{seed}", seed=seed) for seed in range(6)]
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_add, args=(folder, board)) for folder in folders]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0] * 6
+    assert sorted(each.seed for each in read_board(board)) == list(range(6))
+    assert not [path for path in (board / "runs").iterdir() if path.name.startswith(".")]
+
+
+def test_the_tables_are_derived_byte_for_byte(run, board):
+    for seed in range(3):
+        add_run(run(f"r{seed}", seed=seed), board, "Ada")
+    assert [path.name for path in build(board)] == ["index.csv", "quick-v1.csv"]
+    first = files(board)
+    for path in board.glob("*.csv"):
+        path.unlink()
+    build(board)
+    assert files(board) == first
+    assert stale(board, read_board(board)) == []
+    (board / "quick-v1.csv").write_bytes(first["quick-v1.csv"].replace(b"Ada", b"Bob"))
+    assert stale(board, read_board(board)) == ["quick-v1.csv"]
+    for path in (board / "runs").iterdir():
+        path.unlink()
+    add_run(run("other", suite={"name": "slow", "version": 2, "fingerprint": digest("slow")}), board, "Ada")
+    assert {path.name for path in build(board)} == set(files(board)) == {"index.csv", "slow-v2.csv"}
+
+
+def test_several_seeds_are_one_row(run, board):
+    folders = [run(f"r{seed}", seed=seed) for seed in (2, 0, 1)]
+    for folder, name in zip(folders, ("Ada", "Ada", "Bob"), strict=True):
+        add_run(folder, board, name)
+    build(board)
+    rows = {(row["metric"], row["explainer"]): row for row in table(board)}
+    assert len(rows) == 8  # four explainers, two metrics; the cell that failed is not there
+    row = rows["fidelity", "vinet"]
+    values = [
+        each.value
+        for folder in folders
+        for each in read_scores(folder / "scores.csv")
+        if (each.metric, each.explainer) == ("fidelity", "vinet")
+    ]
+    assert float(row["value"]) == pytest.approx(np.mean(values))
+    assert float(row["seed_sd"]) == pytest.approx(np.std(values, ddof=1))
+    assert (row["seeds"], row["submitters"], row["rank"]) == ("0|1|2", "Ada|Bob", "1")
+    assert len(row["model_fingerprints"].split("|")) == len(row["submissions"].split("|")) == 3
+    assert row["reproduce"].count("xbench run --suite quick --seed") == 3
+    assert rows["fidelity", "random"]["control"] == "true"
+    assert rows["spread", "random"]["rank"] == "1"  # lower is better there
+    assert rows["fidelity", "gradient"]["rank_set"] == "occlusion"
+    (index,) = table(board, "index.csv")
+    assert (index["seeds"], index["submissions"], index["rows"], index["failed"]) == ("0|1|2", "3", "8", "3")
+
+
+def test_ranks_and_differences_of_one_seed_are_those_of_the_run(run, board):
+    folder = run("a")
+    add_run(folder, board, "Ada")
+    rows = {(row.metric, row.explainer): row for row in read_scores(folder / "scores.csv")}
+    for field in fields(read_board(board)):
+        for each in field.standings:
+            row = rows[field.setting.metric, each.explainer]
+            assert (each.rank, each.rank_high, set(each.rank_set)) == (row.rank, row.rank_high, set(row.rank_set))
+            assert each.pooled == pooled(each.results)
+        assert len(field.differences) == 6
+        for each in field.differences:
+            assert each.paired
+            assert each.low < each.value < each.high
+            told = each.p_holm < 0.05
+            standing = next(one for one in field.standings if one.explainer == each.first)
+            assert told == (each.second not in standing.rank_set)
+
+
+def test_a_strangers_explainer_joins_the_ranking_of_the_suite(run, board):
+    add_run(run("a"), board, "Ada")
+    add_run(run("b", explainers={"gradient": 0.40, "mine": 0.9}), board, "Bob")
+    found = {field.setting.metric: field for field in fields(read_board(board))}
+    standings = {each.explainer: each for each in found["fidelity"].standings}
+    assert next(iter(standings)) == "mine"
+    assert (standings["mine"].rank, standings["vinet"].rank) == (1, 2)
+    # The same patients were resampled alike, so rows of two submissions are paired.
+    assert all(each.paired for each in found["fidelity"].differences)
+
+
+def test_of_one_seed_handed_in_twice_the_later_stands(run, board, records, resealed):
+    first = add_run(run("a"), board, "Ada")
+    changed = records(first)
+    changed[0] |= {"submitter": "Bob", "submitted": "2026-01-01T00:00:00+00:00"}
+    for row in changed[1:]:
+        row["xbench_version"] = "0.0.9"
+    resealed(first.parent, changed)
+    build(board)
+    assert {row["submitters"] for row in table(board)} == {"Ada"}
+    assert {row["xbench_versions"] for row in table(board)} != {"0.0.9"}
+
+
+def test_other_versions_suites_and_datasets_are_never_mixed(run, board):
+    add_run(run("a"), board, "Ada")
+    add_run(run("b", seed=1, suite={"name": "quick", "version": 2, "fingerprint": digest("quick 2")}), board, "Ada")
+    add_run(run("c", seed=2, dataset="e" * 64), board, "Ada")
+    add_run(run("d", seed=3, suite={}), board, "Ada")
+    add_run(run("e", seed=4, suite={}), board, "Ada")
+    found = fields(read_board(board))
+    assert len({field.setting for field in found}) == len(found) == 8
+    assert {each.results[0].row.seed for field in found for each in field.standings} == {0, 1, 2, 3}
+    custom = next(field for field in found if field.setting.suite.name.startswith("custom-"))
+    assert [row.seed for row in custom.standings[0].rows] == [3, 4]
+    names = {path.name for path in build(board)}
+    assert {"index.csv", "quick-v1.csv", "quick-v2.csv"} < names
+    assert len(names) == 4
+
+
+def test_a_row_that_measures_the_machine_is_held_against_nothing(run, board):
+    folder = run("a")
+    header = read_header(folder / "run.json")
+    measured = {"metric": "fidelity", "sign": "original", "split": "test", "measured": True}
+    assert is_measured(measured)
+    old = next(name for name, card in header.cards.items() if card["metric"] == "fidelity")
+    cards = {name: card for name, card in header.cards.items() if name != old} | {digest(measured)[:16]: measured}
+    for name, shift in (("a", 0.0), ("b", 0.1)):
+        folder = run(name, shift=shift)
+        rows = read_scores(folder / "scores.csv")
+        rows = [replace(row, card=digest(measured)[:16]) if row.card == old else row for row in rows]
+        rows = [row for row in rows if row.metric == "fidelity"]
+        write_scores(rows, folder / "scores.csv")
+        write_header(replace(header, cards=cards), folder / "run.json")
+        add_run(folder, board, "Ada")
+    assert not check_files(sorted((board / "runs").iterdir()), {}).findings
+
+
+def test_the_leaderboard_needs_neither_torch_nor_plugins_nor_pandas(run, board):
+    add_run(run("a"), board, "Ada")
+    code = (
+        f"import sys; from pathlib import Path; from xbench.leaderboard import build; build(Path({str(board)!r}))\n"
+        "wrong = [name for name in sys.modules if name in ('torch', 'pandas') or name.startswith('xbench_')]\n"
+        "assert not wrong, wrong"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_projects_own_leaderboard_is_in_order_and_its_tables_are_derived():
+    own = Path(__file__).parents[3] / "leaderboard"
+    checked = check_files(submission_files(own), installed_suites())
+    assert not checked.findings
+    assert stale(own, checked.submissions) == []

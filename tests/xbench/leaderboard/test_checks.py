@@ -1,0 +1,373 @@
+"""Malformed and dishonest submissions: each is refused, by file, line and field, or made harmless."""
+
+import copy
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+
+from xbench.errors import UserError
+from xbench.leaderboard import add_run, build, check_files, read_submission
+from xbench.leaderboard.records import content_digest
+from xbench.leaderboard.thinning import as_record, thinned
+from xbench.provenance import digest
+from xbench.results import SCHEMA
+
+
+def findings(path, known=None, others=()):
+    return [str(finding) for finding in check_files([path], known or {}, others).findings]
+
+
+def test_an_honest_submission_is_in_order(handed_in):
+    assert findings(handed_in) == []
+    known = {("quick", "1"): digest("quick 1")}
+    checked = check_files([handed_in], known)
+    assert not checked.notes
+    assert "suite quick version 1 is not installed here" in check_files([handed_in], {}).notes[0]
+
+
+# --- form: the bytes of the file -------------------------------------------------------------------------------------
+
+_FORMS = {
+    "byte-order mark": (lambda raw: b"\xef\xbb\xbf" + raw, "byte-order mark"),
+    "not UTF-8": (lambda raw: raw.replace(b"gradient", b"gr\xe4dient", 1), "(line 1) is wrong"),
+    "UTF-16": (lambda raw: raw.decode().encode("utf-16"), "not UTF-8"),
+    "empty": (lambda raw: b"", "empty or cut off"),
+    "cut inside a line": (lambda raw: raw[:-40], "empty or cut off"),
+    "cut between lines": (lambda raw: b"".join(raw.splitlines(True)[:-2]), "line 1, rows: 9 rows are promised and 7"),
+    "header only": (lambda raw: raw.splitlines(True)[0], "line 1, rows: there is no row"),
+    "cut line with an end": (lambda raw: raw[:-40] + b"\n", "line 10: not JSON at column"),
+    "blank line": (lambda raw: raw.replace(b"\n", b"\n\n", 1), "line 2: not JSON at column 1"),
+    "a list": (lambda raw: raw + b"[1]\n", "line 11: a list, not an object"),
+    "NaN": (lambda raw: raw.replace(b'"ci_low":0', b'"ci_low":NaN,"x":0', 1), "line 2: NaN is no JSON"),
+    "infinity": (lambda raw: raw.replace(b'"ci_low":0', b'"ci_low":-Infinity,"x":0', 1), "line 2: -Infinity"),
+    "overflow": (lambda raw: raw.replace(b'"ci_low":0', b'"ci_low":1e999,"x":0', 1), "line 2: '1e999' is no finite"),
+    "digits": (lambda raw: raw.replace(b'"n":60', b'"n":' + b"9" * 5000, 1), "line 2: not JSON: "),
+    "large integer": (lambda raw: raw.replace(b'"n":60', b'"n":' + b"9" * 400, 1), "line 2, n: "),
+    "large number": (lambda raw: raw.replace(b'"ci_low":', b'"ci_low":' + b"9" * 400 + b',"x":', 1), "line 2"),
+    "duplicate key": (lambda raw: raw.replace(b'"n":60', b'"n":60,"n":61', 1), "line 2, n: key 'n' is there twice"),
+    "nested": (lambda raw: raw.replace(b'"note":""', b'"note":' + b"[" * 30 + b"]" * 30, 1), "more than 20 deep"),
+    "deeply nested": (lambda raw: b"[" * 100_000 + b"\n", "nested too deeply"),
+    "edited value": (lambda raw: raw.replace(b'"value":0', b'"value":1', 1), "line 1, digest: does not fit"),
+    "long row": (lambda raw: raw + b'{"x":"' + b"x" * 300_000 + b'"}\n', "line 11: a row of 300008 characters"),
+}
+
+
+@pytest.mark.parametrize("name", _FORMS)
+def test_wrong_bytes_are_refused(handed_in, name):
+    change, expected = _FORMS[name]
+    handed_in.write_bytes(change(handed_in.read_bytes()))
+    found = findings(handed_in)
+    assert any(expected in text for text in found), found
+    assert all(text.startswith(str(handed_in)) for text in found)
+    with pytest.raises(UserError, match=handed_in.name):
+        build(handed_in.parent.parent)
+
+
+def test_links_folders_and_huge_files_are_not_read(handed_in, monkeypatch):
+    link = handed_in.with_name("quick-v1-s0-000000000000.jsonl")
+    link.symlink_to("/etc/passwd")
+    assert findings(link) == [f"{link}: it is a symbolic link; a submission is a plain file"]
+    folder = handed_in.with_name("folder.jsonl")
+    folder.mkdir()
+    assert "it is not a file" in findings(folder)[0]
+    assert "No such file" in findings(handed_in.with_name("nowhere.jsonl"))[0]
+    huge = handed_in.with_name("huge.jsonl")
+    with huge.open("wb") as file:
+        os.truncate(file.fileno(), 40 << 20)
+    assert "40 MiB are more than the 32 MiB allowed" in findings(huge)[0]
+    monkeypatch.setattr("xbench.leaderboard.reading.MOST_ROWS", 3)
+    assert "9 rows are more than the 3 allowed" in findings(handed_in)[0]
+
+
+# --- meaning: sealed again by a forger -------------------------------------------------------------------------------
+
+
+def _header(**values):
+    return lambda records: records[0].update(values)
+
+
+def _run(**values):
+    return lambda records: records[0]["run"].update(values)
+
+
+def _row(index=1, **values):
+    return lambda records: records[index].update(values)
+
+
+def _removed(field):
+    return lambda records: records[1].pop(field)
+
+
+def _renamed(old, new):
+    """An explainer under another name everywhere."""
+
+    def change(records):
+        for row in records[1:]:
+            row["explainer"] = new if row["explainer"] == old else row["explainer"]
+            row["rank_set"] = [new if name == old else name for name in row["rank_set"]]
+
+    return change
+
+
+def _swapped(field):
+    def change(records):
+        records[1][field], records[2][field] = records[2][field], records[1][field]
+
+    return change
+
+
+def _raised(records):
+    """A better value with an interval around it, the ranks left as they were."""
+    for name in ("value", "ci_low", "ci_high"):
+        records[1][name] += 1.0
+
+
+def _raised_with_replicates(records):
+    _raised(records)
+    for name in ("low", "high"):
+        records[1]["replicates"][name] += 1.0
+
+
+def _narrowed(records):
+    row = records[1]
+    for name in ("ci_low", "ci_high"):
+        row[name] = row["value"] + (row[name] - row["value"]) / 100
+
+
+def _widened(records):
+    row = records[1]
+    for name in ("ci_low", "ci_high"):
+        row[name] = row["value"] + (row[name] - row["value"]) * 100
+
+
+def _first_alone(records):
+    """The best explainer claims to be told from all others."""
+    for row in records[1:5]:
+        row["rank_set"] = [name for name in row["rank_set"] if name != "gradient"]
+    records[1]["rank_set"], records[1]["rank"], records[1]["rank_high"] = [], 1, 1
+
+
+def _one_sided(records):
+    """gradient and occlusion can't be told apart; one of them denies it."""
+    assert records[3]["rank_set"] == ["gradient"]
+    records[1]["rank_set"] = []
+
+
+def _twice(records):
+    records.append(copy.deepcopy(records[1]))
+
+
+def _other_card(records):
+    cards = records[0]["run"]["cards"]
+    next(iter(cards.values()))["options"]["step"] = 0.2
+
+
+def _figures(records):
+    records[0]["run"]["models"][0]["metrics"]["auc"] = [1.9, 0.8, 0.95]
+
+
+def _model_print(records):
+    records[0]["run"]["models"][0]["fingerprint"] = "a" * 64
+
+
+def _undefined(records):
+    records[1]["replicates"] = as_record(thinned(np.full(256, np.nan)))
+
+
+_LIES = {
+    "newer schema": (_header(schema=SCHEMA + 1), f"line 1, schema: schema {SCHEMA + 1} is newer"),
+    "newer row": (_row(schema=SCHEMA + 1), f"line 2, schema: schema {SCHEMA + 1} is newer"),
+    "newer run": (_run(schema=SCHEMA + 1), f"line 1, run.schema: schema {SCHEMA + 1} is newer"),
+    "schema of the past": (_row(schema=0), "line 2, schema: schema 0 is unknown"),
+    "schema of the far past": (_row(schema=-(10**9)), "line 2, schema: schema -1000000000 is unknown"),
+    "schema as text": (_row(schema="3"), "line 2, schema: '3' is not a whole number"),
+    "missing field": (_removed("device"), "line 2, device: is missing"),
+    "unknown field": (_row(rang=1), "line 2: 'rang' is unknown"),
+    "missing replicates": (_removed("replicates"), "line 2, replicates: is missing"),
+    "no replicates": (_row(replicates=None), "line 2, replicates: are missing"),
+    "false replicates": (_row(replicates={"low": 0, "high": 1, "values": "!!!!"}), "line 2, replicates: values is not"),
+    "undefined replicates": (_undefined, "line 2, replicates: none is defined"),
+    "number as text": (_row(value="0.4"), "line 2, value: '0.4' is not a number"),
+    "truth as number": (_row(value=True), "line 2, value: True is not a number"),
+    "number as truth": (_row(control=1), "line 2, control: 1 is not true or false"),
+    "half a sample": (_row(n=59.5), "line 2, n: 59.5 is not a whole number"),
+    "names as text": (_row(rank_set="gradient"), "line 2, rank_set: 'gradient' is not a list of names"),
+    "unknown status": (_row(status="great"), "line 2, status: 'great' is not one of ok, failed, skipped"),
+    "models as text": (_run(models=["net"]), "line 1, run.models[0]: 'net' is not an object"),
+    "edited value": (_row(value=0.99), "line 2, value: 0.99 lies outside its interval"),
+    "edited value and interval": (_raised, "line 2, replicates: 0% of them lie in the interval"),
+    "all edited but the ranks": (_raised_with_replicates, "line 2, rank: "),
+    "narrowed interval": (_narrowed, "line 2, replicates: "),
+    "widened interval": (_widened, "line 2, replicates: the interval"),
+    "interval upside down": (_row(ci_low=0.9, ci_high=0.1), "line 2, ci_low: 0.9 is above"),
+    "value without interval": (_row(ci_low=None, ci_high=None), "line 2, ci_low: value "),
+    "half an interval": (_row(ci_low=None), "line 2, ci_low: an interval has two ends"),
+    "claims to be alone": (_first_alone, "line 2, rank: 1 to 1; values and rank sets give"),
+    "rank set of one side": (_one_sided, "line 4, rank_set: gradient does not name occlusion in turn"),
+    "rank set of strangers": (_row(rank_set=["somebody"]), "line 2, rank_set: 'somebody' is not ranked here"),
+    "rank set of itself": (_row(rank_set=["gradient"]), "line 2, rank_set: it names the explainer itself"),
+    "ranks upside down": (_row(rank=4, rank_high=1), "line 2, rank_high: worst rank 1 is better"),
+    "twin of a stranger": (_row(same_as="somebody"), "line 2, same_as: 'somebody' is not another explainer"),
+    "twin of another rank": (_row(same_as="vinet"), "line 2, rank: "),
+    "failed cell with a value": (_row(9, value=0.9), "line 10, value: a failed cell has no value"),
+    "failed cell without a reason": (_row(9, reason=""), "line 10, reason: a failed cell says why"),
+    "more samples than there are": (_row(n=61), "line 2, n: 61 samples of the 60 in split test of phantom"),
+    "more patients than samples": (_row(groups=61), "line 2, groups: 61 patients of 60 samples"),
+    "no samples": (_row(n=0, groups=0), "line 2, n: a value of 0 samples"),
+    "negative seconds": (_row(seconds_maps=-1.0), "line 2, seconds_maps: -1.0 is no duration"),
+    "negative seed": (_row(seed=-1), "line 2, seed: -1 is out of range"),
+    "another seed": (_row(2, seed=7), "line 3, seed: 7 is not the run's 0"),
+    "duplicate row": (_twice, "line 11, explainer: 'gradient' has this cell on line 2 already"),
+    "fingerprint of no form": (_row(fingerprint="xyz"), "line 2, fingerprint: 'xyz' is not 64 hexadecimal digits"),
+    "swapped fingerprints": (_swapped("maps_fingerprint"), "maps_fingerprint: is that of line"),
+    "one fingerprint, two values": (
+        lambda records: records[2].update(fingerprint=records[1]["fingerprint"]),
+        "line 3, fingerprint: is that of line 2, where explainer is 'gradient', not 'vinet'",
+    ),
+    "dataset of another fingerprint": (_row(dataset_fingerprint="b" * 64), "line 2, dataset_fingerprint: phantom has"),
+    "unknown dataset": (_row(dataset="ct"), "line 2, dataset: 'ct' is not among the datasets of the header"),
+    "unknown model": (_row(model="other"), "line 2, model: 'other' on phantom is not among the models"),
+    "model of another fingerprint": (_model_print, "line 2, model_fingerprint: net has 'aaa"),
+    "unknown card": (_row(card="0" * 16), "line 2, card: 0000000000000000 is not among the cards"),
+    "edited card": (_other_card, "in the header has the hash"),
+    "card of another sign": (_row(sign="absolute"), "line 2, card: its sign is 'original', the row's 'absolute'"),
+    "unknown sign": (_row(sign="squared"), "line 2, sign: 'squared' is not one of original, absolute"),
+    "impossible AUC": (_figures, "line 1, run.models[0].metrics.auc: [1.9, 0.8, 0.95] is not value, low, high"),
+    "script as a name": (
+        _renamed("gradient", "x<script>alert(1)</script>"),
+        "line 2, explainer: 'x<script>alert(1)</script>' holds markup",
+    ),
+    "formula as a name": (_renamed("gradient", '=HYPERLINK("http://a.b")'), "line 2, explainer: '=HYPERLINK"),
+    "path as a name": (_renamed("gradient", "x/../../etc"), "line 2, explainer: 'x/../../etc' holds a part of a path"),
+    "absolute path in a name": (_row(model="net:weights=/home/ada/w.safetensors"), "holds a part of a path"),
+    "separator in a name": (_renamed("gradient", "a|b"), "line 2, explainer: 'a|b' holds markup"),
+    "terminal escape in a name": (_renamed("gradient", "a\x1b[2J"), "line 2, explainer: 'a\\x1b[2J' holds a character"),
+    "name that runs backwards": (_renamed("gradient", "a\u202eb"), "line 2, explainer: 'a\\u202eb' holds a character"),
+    "half a character": (_renamed("gradient", "a\ud800"), "line 2, explainer: 'a\\ud800' holds a character"),
+    "endless name": (_renamed("gradient", "x" * 301), "line 2, explainer: 301 characters; 1 to 300 are allowed"),
+    "terminal escape in a warning": (_row(warning="\x1b]0;x\x07"), "line 2, warning: '\\x1b]0;x\\x07' holds a control"),
+    "escape in the header": (_run(warnings=["\x1b[2J"]), "line 1, run.warnings[0]: '\\x1b[2J' holds a control"),
+    "script as a submitter": (_header(submitter="<b>Ada</b>"), "line 1, submitter: '<b>Ada</b>' holds markup"),
+    "nobody": (_header(submitter=""), "line 1, submitter: 0 characters"),
+    "endless note": (_header(note="x" * 501), "line 1, note: 501 characters; 500 are allowed"),
+    "no date": (_header(submitted="yesterday"), "line 1, submitted: 'yesterday' is not a date"),
+    "date without a zone": (
+        _header(submitted="2026-01-02T03:04:05"),
+        "line 1, submitted: '2026-01-02T03:04:05' has no",
+    ),
+    "date to come": (_header(submitted="2999-01-01T00:00:00+00:00"), "has not come yet"),
+    "another program": (_run(command=["rm", "-rf"]), "line 1, run.command: ['rm'] is not ['xbench']"),
+    "suite in another folder": (
+        lambda records: records[0]["run"]["suite"].update(name="../quick"),
+        "line 1, run.suite.name: '../quick' is not a suite's name",
+    ),
+    "version with a path": (
+        lambda records: records[0]["run"]["suite"].update(version="1/../2"),
+        "line 1, run.suite.version: '1/../2' is not a version",
+    ),
+    "suite of another fingerprint": (
+        lambda records: records[0]["run"]["suite"].update(fingerprint="c" * 64),
+        "is not that of the installed suite quick-v1",
+    ),
+    "suite of no fingerprint": (
+        lambda records: records[0]["run"]["suite"].update(fingerprint="none"),
+        "line 1, run.suite.fingerprint: 'none' is not 64 hexadecimal digits",
+    ),
+    "configuration of another custom suite": (
+        lambda records: records[0]["run"].update(
+            suite={"name": "custom-0123456789ab", "version": "1", "fingerprint": "d" * 64}
+        ),
+        "a run of this configuration without a suite is custom-",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _LIES)
+def test_lies_are_refused_by_line_and_field(handed_in, records, resealed, tmp_path, name):
+    change, expected = _LIES[name]
+    forged = records(handed_in)
+    change(forged)
+    (tmp_path / "forged").mkdir()
+    try:
+        path = resealed(tmp_path / "forged", forged)
+    except (OSError, UnicodeEncodeError):  # a name that can't be a file's, or text that can't be UTF-8
+        path = tmp_path / "forged" / "quick-v1-s0-000000000000.jsonl"
+        path.write_text("".join(json.dumps(record) + "\n" for record in forged))
+        header = _resealed_header(path)
+        path.write_text(json.dumps(header) + "\n" + "".join(json.dumps(record) + "\n" for record in forged[1:]))
+    found = findings(path, {("quick", "1"): digest("quick 1")})
+    assert any(expected in text for text in found), found
+    assert all(text.startswith(f"{path}, line ") or "is called" in text for text in found)
+    assert all(text.isprintable() for text in found)
+
+
+def _resealed_header(path):
+    header, *rows = [json.loads(text) for text in path.read_text().splitlines()]
+    return header | {"digest": content_digest(header["run"], rows)}
+
+
+def test_a_file_of_another_name_is_refused(handed_in):
+    other = handed_in.with_name("best-v1-s0-000000000000.jsonl")
+    handed_in.rename(other)
+    assert findings(other) == [f"{other}: a submission of this content is called {handed_in.name}"]
+
+
+def test_formulas_in_free_text_are_defused_in_the_tables(handed_in, records, resealed):
+    forged = records(handed_in)
+    forged[1]["warning"] = '=cmd|"/c calc"!A1'
+    handed_in.unlink()
+    resealed(handed_in.parent, forged)
+    build(handed_in.parent.parent)
+    with (handed_in.parent.parent / "quick-v1.csv").open(newline="") as file:
+        warnings = {row["warning"] for row in csv.DictReader(file)}
+    assert warnings == {"", """'=cmd|"/c calc"!A1"""}
+
+
+def test_words_of_a_command_are_quoted_for_the_shell(handed_in, records, resealed):
+    forged = records(handed_in)
+    forged[0]["run"]["command"] = ["xbench", "run", "; rm -rf ~", "$(id)"]
+    handed_in.unlink()
+    resealed(handed_in.parent, forged)
+    build(handed_in.parent.parent)
+    assert "xbench run '; rm -rf ~' '$(id)'" in (handed_in.parent.parent / "quick-v1.csv").read_text()
+
+
+# --- against each other ----------------------------------------------------------------------------------------------
+
+
+def test_two_submissions_of_one_fingerprint_must_agree(run, board, handed_in):
+    with pytest.raises(
+        UserError, match=r"line 2, value: value .* which quick-v1-s0-.*, line 2 has of this fingerprint"
+    ):
+        add_run(run("b", shift=0.05), board, "Bob")
+    small = run("c", shift=1e-4)
+    with pytest.raises(UserError, match="of this fingerprint"):
+        add_run(small, board, "Bob")
+    elsewhere = add_run(run("d", shift=1e-4, machine="another"), board, "Bob")  # training drifts with rounding
+    assert findings(elsewhere, others=[handed_in]) == []
+    assert findings(handed_in, others=[elsewhere]) == []
+
+
+def test_one_version_of_a_suite_has_one_fingerprint(run, board, handed_in):
+    other = {"name": "quick", "version": 1, "fingerprint": digest("edited")}
+    with pytest.raises(UserError, match="suite quick-v1 has another fingerprint in quick-v1-s0"):
+        add_run(run("b", seed=1, suite=other), board, "Bob")
+    with pytest.raises(UserError, match="is not that of the installed suite"):
+        add_run(run("c", seed=1, suite=other), board / "else", "Bob", known={("quick", "1"): digest("quick 1")})
+
+
+def test_a_submission_of_an_older_schema_is_upgraded(handed_in, records, resealed):
+    older = records(handed_in)
+    older[0] |= {"schema": 2}
+    for row in older[1:]:
+        row["schema"] = 1
+        del row["warning"], row["same_as"]
+    handed_in.unlink()
+    path = resealed(handed_in.parent, older)
+    assert findings(path) == []
+    entry = read_submission(path).entries[0]
+    assert (entry.row.schema, entry.row.same_as, entry.row.warning) == (SCHEMA, "", "")
+    build(handed_in.parent.parent)

@@ -1,0 +1,97 @@
+"""What a killed training needs to go on: a file after every epoch, put in place whole."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from xbench.errors import UserError
+
+CHECKPOINT = "checkpoint.pt"
+_KEPT = ("epoch", "best_epoch", "best_criterion", "history", "best")
+
+
+class TrainingState:
+    """How far a training is, and its best weights; network and optimisers lie beside them in the file.
+
+    Args:
+        network: Trained; continued from the checkpoint if there is one.
+        optimizers: The same.
+        folder: Of the checkpoint.
+        device: Of the network.
+
+    Attributes:
+        epoch: Whole epochs done.
+        best_epoch: The epoch of the lowest criterion, from 1; 0 before any.
+        history: One row an epoch.
+        best: Weights of the best epoch.
+    """
+
+    def __init__(
+        self, network: nn.Module, optimizers: Sequence[torch.optim.Optimizer], folder: Path, device: str
+    ) -> None:
+        self._network, self._optimizers, self._path = network, optimizers, folder / CHECKPOINT
+        self.epoch = 0
+        self.best_epoch = 0
+        self.best_criterion = math.inf
+        self.history: list[dict[str, float]] = []
+        self.best = _copy_state(network)
+        if self._path.exists():
+            self._resume(torch.load(self._path, map_location=device, weights_only=True))
+
+    def end_epoch(self, row: dict[str, float]) -> None:
+        """Note an epoch's figures, keep the weights if they are the best, and write the checkpoint.
+
+        Raises:
+            UserError: The validation criterion is NaN or infinite.
+        """
+        self.epoch += 1
+        self.history.append(row)
+        criterion = row["validation_criterion"]
+        if not math.isfinite(criterion):
+            raise UserError(
+                f"training diverged in epoch {self.epoch}: the validation criterion is {criterion}",
+                "try a smaller learning_rate",
+            )
+        if criterion < self.best_criterion:
+            self.best_epoch, self.best_criterion, self.best = self.epoch, criterion, _copy_state(self._network)
+        self._write()
+
+    def finished(self, epochs: int, patience: int) -> bool:
+        """Whether the last epoch is done, or so many of them brought nothing better."""
+        if not self.history:
+            return epochs == 0
+        return self.epoch >= epochs or self.epoch - max(self.best_epoch, 1) >= patience
+
+    def remove(self) -> None:
+        """Delete the checkpoint: the training is done."""
+        self._path.unlink(missing_ok=True)
+
+    def _resume(self, saved: dict[str, object]) -> None:
+        self._network.load_state_dict(saved["network"])  # type: ignore[arg-type]
+        for optimizer, state in zip(self._optimizers, saved["optimizers"], strict=True):  # type: ignore[call-overload]
+            optimizer.load_state_dict(state)
+        for name in _KEPT:
+            setattr(self, name, saved[name])
+
+    def _write(self) -> None:
+        saved = {name: getattr(self, name) for name in _KEPT}
+        saved |= {
+            "network": self._network.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+        }
+        content = io.BytesIO()
+        torch.save(saved, content)
+        partial = self._path.with_name(CHECKPOINT + ".partial")
+        partial.write_bytes(content.getbuffer())  # torch's own writer hides a full disk behind a RuntimeError
+        partial.replace(self._path)
+
+
+def _copy_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    return copy.deepcopy({key: value.detach() for key, value in network.state_dict().items()})

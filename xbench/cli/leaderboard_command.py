@@ -1,0 +1,143 @@
+"""`xbench leaderboard`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+_EPILOG = """\b
+Examples:
+  xbench run --suite quick --seed 1 --out mine
+  xbench leaderboard add mine --submitter "Ada Lovelace"
+  xbench leaderboard build
+  xbench leaderboard show --dataset lidc-phantom --metric fidelity --top 10
+  xbench leaderboard verify leaderboard/runs/quick-v1-s1-0123456789ab.jsonl
+"""
+
+_board = click.option(
+    "--board",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("leaderboard"),
+    show_default=True,
+    help="The leaderboard's folder.",
+)
+
+
+@click.group("leaderboard", epilog=_EPILOG)
+def command() -> None:
+    """Hand in runs, check them, rank them.
+
+    A leaderboard is a folder: runs/*.jsonl hold what was handed in, one file a run; the CSV files beside it are derived
+    from these and from nothing else. Rows of another suite, version, metric card or dataset are never ranked together.
+    """
+
+
+@command.command("add")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--submitter", metavar="NAME", default="anonymous", show_default=True, help="Name that is shown.")
+@click.option("--note", metavar="TEXT", default="", help="To be kept beside it.")
+@_board
+def add(run: Path, submitter: str, note: str, board: Path) -> None:
+    """Check the run folder RUN and hand it in.
+
+    The folders that it names on your machine (--out, --cache) are left out; all else of its header and all its rows are
+    published. A run without a suite gets a suite of its own configuration: it is ranked with its own repetitions under
+    other seeds only.
+    """
+    from xbench.leaderboard import add_run
+
+    path = add_run(run, board, submitter, note, installed_suites())
+    click.echo(f"added {path}")
+    click.echo("xbench leaderboard build derives the tables")
+
+
+@command.command("build")
+@_board
+def build(board: Path) -> None:
+    """Derive the CSV files: one a suite and version, and index.csv."""
+    from xbench.leaderboard import build as derive
+
+    for path in derive(board):
+        click.echo(f"wrote {path}")
+
+
+@command.command("check")
+@click.argument("files", metavar="[FILE ...]", nargs=-1, type=click.Path(path_type=Path))
+@_board
+def check(files: tuple[Path, ...], board: Path) -> int:
+    """Check submissions; every fault is named by file, line and field. Exit code 2 if there is one.
+
+    Without FILE all of the leaderboard is checked, its CSV files too. With FILE, these are checked, and against the
+    others of the leaderboard, if there is one.
+    """
+    from xbench.leaderboard import RUNS, check_files, stale, submission_files
+
+    there = submission_files(board) if (board / RUNS).is_dir() or not files else []
+    named = {path.absolute() for path in files}
+    others = [path for path in there if path.absolute() not in named]
+    checked = check_files(files or there, installed_suites(), others if files else ())
+    for finding in checked.findings:
+        click.echo(str(finding))
+    for note in checked.notes:
+        click.echo(f"note: {note}")
+    old = [] if files or checked.findings else stale(board, checked.submissions)
+    for name in old:
+        click.echo(f"{board / name}: is not what the submissions give: xbench leaderboard build")
+    click.echo(f"{len(checked.submissions)} submissions in order, {len(checked.findings) + len(old)} faults")
+    return 2 if checked.findings or old else 0
+
+
+@command.command("show")
+@click.option("--suite", metavar="NAME", default="", help="Only this suite, or one version of it: quick-v1. [all]")
+@click.option("--dataset", metavar="NAME", default="", help="Only this dataset. [all]")
+@click.option("--model", metavar="NAME", default="", help="Only this classifier. [all]")
+@click.option("--metric", "-m", metavar="NAME", default="", help="Only this metric, with or without options. [all]")
+@click.option("--sign", type=click.Choice(["original", "absolute"]), help="Only maps of this sign. [all]")
+@click.option("--top", type=click.IntRange(min=1), help="At most so many rows of each table. [all]")
+@_board
+def show(suite: str, dataset: str, model: str, metric: str, sign: str | None, top: int | None, board: Path) -> None:
+    """Print the rankings."""
+    from rich.console import Console
+
+    from xbench.leaderboard import fields, read_board
+    from xbench.leaderboard.display import board_tables, chosen
+
+    found = chosen(fields(read_board(board)), suite, dataset, model, metric, sign or "")
+    console = Console()
+    console.print(board_tables(found, top) if found else "no submission yet")
+
+
+@command.command("verify")
+@click.argument("submission", type=click.Path(path_type=Path))
+@click.option("--sample", metavar="N", type=click.IntRange(min=1), default=5, show_default=True, help="Cells.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of the choice of cells. [drawn now, and printed]")
+@click.option("--device", metavar="NAME", help="Compute there. [the submission's]")
+@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder. [a fresh one, removed afterwards]")
+def verify(submission: Path, sample: int, seed: int | None, device: str | None, cache: Path | None) -> int:
+    """Compute some cells of a submission again, from its configuration, and compare.
+
+    Which cells is drawn when the command runs, so nobody can foresee it. On the same machine and libraries values and
+    intervals must agree to 1e-6 of themselves, elsewhere to a quarter of the interval's width. Exit code 2 if one
+    disagrees or can't be computed here.
+    """
+    from xbench.cli.leaderboard_verify import verify_submission
+
+    return verify_submission(submission, sample, seed, device, cache)
+
+
+def installed_suites() -> Mapping[tuple[str, str], str]:
+    """Name and version of every installed suite -> fingerprint; one that can't be read counts as not installed."""
+    from xbench.discovery import discover
+    from xbench.errors import XbenchError
+
+    found = {}
+    for entry in discover().of_kind("suite"):
+        try:
+            suite = entry.spec.load()()
+        except XbenchError:
+            continue
+        found[suite.name, str(suite.version)] = suite.fingerprint
+    return found

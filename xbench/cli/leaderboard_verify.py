@@ -1,0 +1,111 @@
+"""Cells of a submission computed again by the installed xbench."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xbench.artifacts import Store
+from xbench.config import RunConfig, resolve_device
+from xbench.discovery import discover
+from xbench.display import LiveProgress
+from xbench.errors import UserError, XbenchError
+from xbench.leaderboard import Submission, Verdict, check_files, comparable, refuse, sample, verdict
+from xbench.options import parse_options
+from xbench.plan import make_plan
+from xbench.provenance import environment
+from xbench.registry import Registry
+from xbench.results import ScoreRow
+from xbench.run import make_artifacts, score_cells
+
+_KEPT = ("limit", "resamples", "batch_size")
+_MOST_RESAMPLES = 100_000
+
+
+def verify_submission(path: Path, count: int, seed: int | None, device: str | None, cache: Path | None) -> int:
+    """Print a verdict a cell.
+
+    Args:
+        path: Of the submission.
+        count: Cells to compute.
+        seed: Of their choice; None to draw one.
+        device: To compute on; None for the submission's.
+        cache: To compute in; None for one that is removed afterwards.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: The submission is not in order, or the device is not there.
+    """
+    checked = check_files([path], {})
+    refuse(checked.findings)
+    (submission,) = checked.submissions
+    chosen = secrets.randbits(32) if seed is None else seed
+    where = resolve_device(device or str(submission.run.environment.get("device", "auto")))
+    rows = sample(submission, count, chosen)
+    exact, words = comparable(submission.run, environment(where))
+    click.echo(f"{len(rows)} of {len(submission.entries)} rows, chosen by --seed {chosen}; {words}")
+    with ExitStack() as stack:
+        root = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xbench-verify-")))
+        progress, registry = LiveProgress(), discover()
+        verdicts = []
+        for row in rows:
+            verdicts.append(_again(row, submission, where, exact, registry, Store(root, progress)))
+            click.echo(str(verdicts[-1]))
+    wrong = sum(bool(one.fault) for one in verdicts)
+    click.echo(f"{len(verdicts) - wrong} of {len(verdicts)} cells agree")
+    return 2 if wrong or not verdicts else 0
+
+
+def _again(
+    row: ScoreRow, submission: Submission, device: str, exact: bool, registry: Registry, store: Store
+) -> Verdict:
+    try:
+        return verdict(row, _computed(row, _config(row, submission, device), registry, store), exact)
+    except XbenchError as error:
+        return Verdict(row, None, str(error))
+
+
+def _config(row: ScoreRow, submission: Submission, device: str) -> RunConfig:
+    """What computes this row. Nothing of a stranger's is unpickled, and no more is taken over than a number needs."""
+    models = [entry.row.model for entry in submission.entries if entry.row.subject == "shared"]
+    values: dict[str, Any] = {key: submission.run.config[key] for key in _KEPT if key in submission.run.config}
+    values |= {"explainer": [row.explainer], "metric": [row.metric], "dataset": [row.dataset], "sign": row.sign}
+    values |= {"model": [row.model] if row.subject == "shared" else list(dict.fromkeys(models)), "controls": False}
+    values |= {"target": row.target, "split": row.split, "seed": row.seed, "precision": row.precision, "device": device}
+    config = parse_options(RunConfig, values, "the submission")
+    if config.resamples > _MOST_RESAMPLES:
+        raise UserError(f"{config.resamples} resamples are more than the {_MOST_RESAMPLES} computed here")
+    return config
+
+
+def _computed(row: ScoreRow, config: RunConfig, registry: Registry, store: Store) -> ScoreRow:
+    plan = make_plan(config, registry, store)
+    place = (row.subject, row.sign, row.model)
+    cells = [
+        cell
+        for cell in plan.cells
+        if (cell.subject, cell.sign, cell.maps.predictions.calibration.label) == place
+        and cell.explainer.label == row.explainer
+    ]
+    if not cells:
+        raise UserError("the installed plugins do not give this cell", "is it another version of the plugin?")
+    same = [cell for cell in cells if cell.observations.fingerprint == row.fingerprint]
+    plan = replace(plan, cells=tuple((same or cells)[:1]), views=())
+    failures = make_artifacts(plan, store, store.progress)
+    return _only(score_cells(plan, failures, config.resamples, store.progress))
+
+
+def _only(scored: Sequence[Any]) -> ScoreRow:
+    row: ScoreRow = scored[0].row
+    if row.status != "ok":
+        raise UserError(row.reason)
+    return row

@@ -1,0 +1,254 @@
+"""Submissions -> fields: what may be ranked together, over seeds and submitters, with ranks."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xbench.leaderboard.pooling import Differences, Pooled, Result, differences, pooled
+from xbench.leaderboard.records import Entry, Submission, SuiteKey
+from xbench.results import ScoreRow
+from xbench.statistics import holm
+
+LEVEL = 0.05
+"""Family-wise error of the ranks of a field."""
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """What rows must share to be ranked together; the classifier's weights differ from seed to seed.
+
+    Attributes:
+        suite: With version and fingerprint.
+        dataset: Name.
+        dataset_fingerprint: Of the dataset.
+        split: Scored.
+        model: The classifier.
+        subject: "shared" or "self".
+        target: Target rule.
+        metric: Name with options.
+        card: Hash of the metric card.
+        sign: Of the maps.
+        higher_is_better: Direction of the metric.
+    """
+
+    suite: SuiteKey
+    dataset: str
+    dataset_fingerprint: str
+    split: str
+    model: str
+    subject: str
+    target: str
+    metric: str
+    card: str
+    sign: str
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class Standing:
+    """An explainer in its field.
+
+    Attributes:
+        explainer: Label.
+        control: It must lose.
+        results: One a seed, by seed.
+        submissions: Where each result comes from.
+        pooled: Value, interval, spread over the seeds.
+        rank: Best rank that the data allow.
+        rank_high: Worst.
+        rank_set: Explainers it can't be told from.
+        same_as: An explainer with the same maps, whose ranks it shares; empty for none.
+    """
+
+    explainer: str
+    control: bool
+    results: tuple[Result, ...]
+    submissions: tuple[Submission, ...]
+    pooled: Pooled
+    rank: int
+    rank_high: int
+    rank_set: tuple[str, ...]
+    same_as: str
+
+    @property
+    def rows(self) -> tuple[ScoreRow, ...]:
+        """One a seed, by seed."""
+        return tuple(result.row for result in self.results)
+
+    @property
+    def ranks(self) -> str:
+        """The ranks that the data allow: "1" or "2–4"."""
+        return str(self.rank) if self.rank == self.rank_high else f"{self.rank}–{self.rank_high}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An explainer's pooled value less another's.
+
+    Attributes:
+        first: The one.
+        second: The other.
+        value: first less second.
+        low: Of the 95 % interval, for this difference alone.
+        high: Of the same.
+        p: Two-sided, of "they are equal".
+        p_holm: Corrected for all pairs of the field.
+        paired: Same seeds, resamples and classifiers throughout.
+    """
+
+    first: str
+    second: str
+    value: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    paired: bool
+
+
+@dataclass(frozen=True)
+class Field:
+    """The rows that are ranked together.
+
+    Attributes:
+        setting: What they share.
+        card: What the number means: the metric card itself.
+        standings: Best first; those without a value last.
+    """
+
+    setting: Setting
+    card: Mapping[str, Any]
+    standings: tuple[Standing, ...]
+
+    @functools.cached_property
+    def differences(self) -> tuple[Difference, ...]:
+        """Every pair of explainers with a value and maps of their own, the better one first."""
+        judged = [each for each in self.standings if not each.same_as and not math.isnan(each.pooled.value)]
+        found = differences([each.results for each in judged])
+        first, second = np.triu_indices(len(judged), k=1)
+        p = _floored(found.p[first, second], judged)
+        return tuple(
+            Difference(
+                judged[i].explainer,
+                judged[j].explainer,
+                float(found.value[i, j]),
+                float(found.low[i, j]),
+                float(found.high[i, j]),
+                float(one),
+                float(corrected),
+                bool(found.paired[i, j]),
+            )
+            for i, j, one, corrected in zip(first.tolist(), second.tolist(), p, holm(p), strict=True)
+        )
+
+
+def fields(submissions: Iterable[Submission]) -> list[Field]:
+    """Sort the rows of all submissions into fields and rank each.
+
+    A cell counts once a seed: of several results the one handed in last. Cells that failed are left out.
+    """
+    cells: dict[Setting, dict[str, dict[int, tuple[Submission, Entry]]]] = {}
+    cards: dict[str, Mapping[str, Any]] = {}
+    for submission in sorted(submissions, key=lambda each: each.order):
+        cards |= submission.run.cards
+        for entry in submission.entries:
+            if entry.row.status == "ok":
+                explainers = cells.setdefault(_setting(entry.row, submission.suite), {})
+                explainers.setdefault(entry.row.explainer, {})[entry.row.seed] = (submission, entry)
+    return [Field(setting, cards.get(setting.card, {}), _standings(cells[setting])) for setting in sorted(cells)]
+
+
+def _setting(row: ScoreRow, suite: SuiteKey) -> Setting:
+    names = [name for name in Setting.__dataclass_fields__ if name != "suite"]
+    return Setting(suite, **{name: getattr(row, name) for name in names})
+
+
+def _standings(cells: Mapping[str, Mapping[int, tuple[Submission, Entry]]]) -> tuple[Standing, ...]:
+    bare = [_standing(explainer, seeds) for explainer, seeds in cells.items()]
+    higher = bare[0].rows[0].higher_is_better
+    bare.sort(key=lambda each: (*_order(each.pooled.value, higher), each.explainer))
+    names = {each.explainer for each in bare if not each.same_as}
+    judged = [each for each in bare if each.same_as not in names]  # an original that was not handed in can't lend ranks
+    ranked = {each.explainer: each for each in _ranked(judged, higher)}
+    return tuple(
+        ranked[each.explainer] if each.explainer in ranked else _as_twin(each, ranked[each.same_as]) for each in bare
+    )
+
+
+def _standing(explainer: str, seeds: Mapping[int, tuple[Submission, Entry]]) -> Standing:
+    found = [seeds[seed] for seed in sorted(seeds)]
+    results = tuple(Result(entry.row, _replicates(entry), entry.sampling) for _, entry in found)
+    like = {result.row.same_as for result in results}
+    return Standing(
+        explainer=explainer,
+        control=any(result.row.control for result in results),
+        results=results,
+        submissions=tuple(submission for submission, _ in found),
+        pooled=pooled(results),
+        rank=0,
+        rank_high=0,
+        rank_set=(),
+        same_as=like.pop() if len(like) == 1 else "",  # the same maps by chance of one seed are no twin
+    )
+
+
+def _replicates(entry: Entry) -> Any:
+    assert entry.replicates is not None  # of a row with a value; the check refuses others
+    return entry.replicates
+
+
+def _order(value: float, higher_is_better: bool) -> tuple[bool, float]:
+    return math.isnan(value), 0.0 if math.isnan(value) else -value if higher_is_better else value
+
+
+def _ranked(judged: Sequence[Standing], higher_is_better: bool) -> list[Standing]:
+    """With ranks: an explainer's best is one more than the number that beat it, its worst leaves behind those it beats.
+
+    Args:
+        judged: Best first, undefined values last.
+        higher_is_better: Direction.
+    """
+    scored = [each for each in judged if not math.isnan(each.pooled.value)]
+    ahead = _ahead(scored, differences([each.results for each in scored]), higher_is_better)
+    undefined = [each.explainer for each in judged[len(scored) :]]
+    ranked = []
+    for index, each in enumerate(scored):
+        tied = ~ahead[index] & ~ahead[:, index]
+        names = tuple(other.explainer for place, other in enumerate(scored) if tied[place] and place != index)
+        low, high = 1 + int(ahead[:, index].sum()), len(scored) - int(ahead[index].sum())
+        ranked.append(_with_ranks(each, low, high, names))
+    for each in judged[len(scored) :]:
+        names = tuple(name for name in undefined if name != each.explainer)
+        ranked.append(_with_ranks(each, len(scored) + 1, len(judged), names))
+    return ranked
+
+
+def _ahead(scored: Sequence[Standing], found: Differences, higher_is_better: bool) -> np.ndarray:
+    """Bool (E, E): [i, j]: i beats j."""
+    first, second = np.triu_indices(len(scored), k=1)
+    told = np.zeros(found.p.shape, dtype=bool)
+    told[first, second] = holm(_floored(found.p[first, second], scored)) < LEVEL  # NaN: never told apart
+    better = found.value > 0 if higher_is_better else found.value < 0
+    return (told | told.T) & better
+
+
+def _floored(p: np.ndarray, judged: Sequence[Standing]) -> np.ndarray:
+    """No test of G patients that all agree gives a p below 2^(1 - G)."""
+    patients = min((row.groups for each in judged for row in each.rows), default=1)
+    floored: np.ndarray = np.maximum(p, 2.0 ** (1 - patients))
+    return floored
+
+
+def _with_ranks(each: Standing, low: int, high: int, tied: tuple[str, ...], same_as: str = "") -> Standing:
+    return dataclasses.replace(each, rank=low, rank_high=high, rank_set=tied, same_as=same_as)
+
+
+def _as_twin(each: Standing, original: Standing) -> Standing:
+    return _with_ranks(each, original.rank, original.rank_high, original.rank_set, original.explainer)
