@@ -49,12 +49,14 @@ class PairDiscriminator(nn.Module):
             fooled: Ask for the slot of the generated patch: what a generator wants to be answered.
         """
         features = self.encoder(torch.cat([real, fake]))[-_SCALES:]
-        losses = [self._judged(head, *both.chunk(2), fooled) for head, both in zip(self.heads, features, strict=True)]
+        losses = [_judged(head, both, fooled) for head, both in zip(self.heads, features, strict=True)]
         return torch.stack(losses).mean()
 
-    @staticmethod
-    def _judged(head: nn.Module, real: torch.Tensor, fake: torch.Tensor, fooled: bool) -> torch.Tensor:
-        second = torch.rand((len(real), 1, *real.shape[2:]), device=real.device) < 0.5  # the real one is in slot 1
-        pair = torch.cat([torch.where(second, fake, real), torch.where(second, real, fake)], dim=1)
-        target = second[:, 0].long()
-        return F.cross_entropy(head(pair).float(), 1 - target if fooled else target)
+
+def _judged(head: nn.Module, features: torch.Tensor, fooled: bool) -> torch.Tensor:
+    """The loss at one scale; features (2 N, W, h, w), those of the real images first."""
+    real, fake = features.chunk(2)
+    second = torch.rand((len(real), 1, *real.shape[2:]), device=real.device) < 0.5  # the real one is in slot 1
+    pair = torch.cat([torch.where(second, fake, real), torch.where(second, real, fake)], dim=1)
+    target = second[:, 0].long()
+    return F.cross_entropy(head(pair).float(), 1 - target if fooled else target)

@@ -65,7 +65,6 @@ def figures(trial: Trial, split: Split, session: Session) -> dict[str, float]:
         cycle_l1: mean |x - G_j(G_k(x))| of a pixel, j = k + 1 modulo K.
         cycle, similarity: The losses of these names.
         ssim: of x and G_k(x).
-        apart: mean |G_k(x) - G_j(x)| of a pixel, over all pairs of classes.
         variety_<k>: variance of a pixel over G_k of all images, over that of the images: 0 where all become one.
     """
     totals: dict[str, torch.Tensor] = {}
@@ -86,7 +85,6 @@ def _of_batch(trial: Trial, images: torch.Tensor, seeds: torch.Tensor) -> dict[s
     sure = torch.stack([log_probabilities(trial.classifier(one)) for one in changed], dim=1)  # (N, moved to, class)
     robust = torch.stack([trial.smoothed(one, seeds) for one in changed], dim=1)
     dissimilar = torch.stack([trial.dssim(images, one) for one in changed]).mean()
-    pairs = [(changed[j] - changed[k]).abs().mean() for k in range(classes) for j in range(k)]
     means = {
         "shift": shift(sure.exp()).mean(),
         "smoothed_shift": shift(robust.exp()).mean(),
@@ -96,7 +94,6 @@ def _of_batch(trial: Trial, images: torch.Tensor, seeds: torch.Tensor) -> dict[s
         "cycle": torch.stack([cycle_loss(images, one, trial.dssim) for one in back]).mean(),
         "similarity": dissimilar,
         "ssim": 1 - 2 * (dissimilar - trial.dssim.offset),
-        "apart": torch.stack(pairs).mean(),
     }
     pixels = {
         f"{name}{kind}": moment

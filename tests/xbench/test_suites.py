@@ -373,7 +373,8 @@ def ours(shelf, command, stranger):
 
 @pytest.mark.slow
 def test_a_run_of_a_suite_keeps_what_was_run_and_stands_beside_the_paper(ours, write, tmp_path):
-    path = write()
+    # A network of three epochs may always answer the same, and then all explainers have the same fidelity.
+    path = write(('metric = "fidelity"\ncolumn', 'metric = "roc_auc"\ncolumn'))
     done = ours(path, "--out", "run", "--no-model-view")
     assert done.returncode == 0, done.stderr
     assert "refusing" in done.stderr

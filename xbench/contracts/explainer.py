@@ -146,17 +146,40 @@ class Explainer(ABC):
         """
         import dataclasses
 
+        private = self.ready(dataclasses.replace(batch, images=batch.images.detach().clone()))
+        with _blamed(name), undisturbed(model), isolated(derive(seed, name)):
+            maps = self.attribute_batch(model, private, targets)
+        return _checked(maps, batch, name)
+
+    def counterfactuals(
+        self, model: nn.Module, images: torch.Tensor, toward: torch.Tensor, name: str, seed: int = 0
+    ) -> torch.Tensor:
+        """`transfer` with the housekeeping of `explain` around it.
+
+        Args:
+            model: Left exactly as it was.
+            images: float32 (N, C, *spatial).
+            toward: int64 (N,), the class that each image is changed toward.
+            name: Whose plugin to blame.
+            seed: For what is drawn from torch's global generator.
+
+        Returns:
+            Like `images`, detached, finite.
+
+        Raises:
+            PluginError: The explainer raised, or gave images of another shape or with NaN or infinity.
+        """
         import torch
 
-        private = self.ready(dataclasses.replace(batch, images=batch.images.detach().clone()))
-        try:
-            with undisturbed(model), isolated(derive(seed, name)):
-                maps = self.attribute_batch(model, private, targets)
-        except (XbenchError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            raise PluginError(f"{name} raised {type(error).__name__}: {error}") from error
-        return _checked(maps, batch, name)
+        with _blamed(name), undisturbed(model), isolated(derive(seed, name, "transfer")):
+            moved = self.transfer(model, images.detach().clone(), toward)
+        if not isinstance(moved, torch.Tensor) or moved.shape != images.shape:
+            given = tuple(moved.shape) if isinstance(moved, torch.Tensor) else type(moved).__name__
+            raise PluginError(f"{name} gave counterfactual images of shape {given}, expected {tuple(images.shape)}")
+        moved = moved.detach().to(images)
+        if not bool(moved.isfinite().all()):
+            raise PluginError(f"{name} gave counterfactual images with NaN or infinity")
+        return moved
 
     def ready(self, batch: Batch) -> Batch:
         """The batch with the feature this explainer asks for, computed now where the harness did not bring it."""
@@ -183,15 +206,22 @@ class MapTransform(Explainer):
         Raises:
             PluginError: It raised, or gave maps of a wrong shape or with NaN or infinity.
         """
-        import torch
-
-        try:
+        with _blamed(name):
             changed = self.transform_batch(maps, self.ready(batch))
-        except (XbenchError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            raise PluginError(f"{name} raised {type(error).__name__}: {error}") from error
         return _checked(changed, batch, name)
+
+
+@contextmanager
+def _blamed(name: str) -> Iterator[None]:
+    """What a plugin raises becomes a PluginError; lack of memory is the caller's to mend."""
+    import torch
+
+    try:
+        yield
+    except (XbenchError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise PluginError(f"{name} raised {type(error).__name__}: {error}") from error
 
 
 def _checked(maps: torch.Tensor, batch: Batch, name: str) -> torch.Tensor:

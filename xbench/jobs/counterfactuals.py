@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xbench.artifacts import Store
-from xbench.contracts.explainer import undisturbed
 from xbench.contracts.model import probabilities
-from xbench.errors import PluginError
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.gallery import gallery_samples
 from xbench.jobs.maps import MapsJob
-from xbench.seeding import isolated
 from xbench.session import Session
 
 if TYPE_CHECKING:
@@ -89,24 +86,12 @@ class CounterfactualsJob(Job):
             np.savez_compressed(file, **asdict(found))
 
     def _transferred(self, images: torch.Tensor, index: int, seed: int) -> torch.Tensor:
-        """The images changed toward one class.
-
-        Raises:
-            PluginError: They have another shape, or NaN or infinity.
-        """
+        """The images changed toward one class."""
         import torch
 
-        model, owner = self.maps.model.module, self.choice.entry.owner
         toward = torch.full((len(images),), index, dtype=torch.int64, device=images.device)
-        with undisturbed(model), isolated(seed, "transfer"):
-            moved = self.maps.ready.transfer(model, images.clone(), toward)
-        if not isinstance(moved, torch.Tensor) or moved.shape != images.shape:
-            given = tuple(moved.shape) if isinstance(moved, torch.Tensor) else type(moved).__name__
-            raise PluginError(f"{owner} gave counterfactual images of shape {given}, expected {tuple(images.shape)}")
-        moved = moved.detach().to(images)
-        if not bool(moved.half().isfinite().all()):
-            raise PluginError(f"{owner} gave counterfactual images with NaN, infinity or values beyond 65504")
-        return moved
+        owner = self.choice.entry.owner
+        return self.maps.ready.counterfactuals(self.maps.model.module, images, toward, owner, seed)
 
     def _probabilities(self, frames: torch.Tensor) -> np.ndarray:
         """float32 (n, S, T, K) of frames (n, S, T, C, *spatial)."""

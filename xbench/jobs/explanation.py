@@ -50,7 +50,7 @@ class AtWork:
     def transfer(self, images: torch.Tensor, toward: torch.Tensor) -> torch.Tensor:
         """By the explainer itself, whatever is made of its maps."""
         job = self._maps.innermost
-        return job.ready.transfer(job.model.module, images, toward)
+        return job.ready.counterfactuals(job.model.module, images, toward, job.choice.entry.owner, job.settings.seed)
 
     def masked_logits(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
         """By the explainer's own classifier."""

@@ -82,6 +82,7 @@ def test_filters_and_what_is_remembered(page, browser, made):
     page.find("#query").send_keys(" smooth")
     assert page.text(NAMES) == ["smoothgrad"]
     assert page.text("#curves-body .panel figcaption") == ["smoothgrad"]
+    assert page.text("[role=status]") == ["fidelity, original maps: 1 of 6 explainers"]
     page.find("#query").clear()
     page.find("#query").send_keys("r")
     page.click("#controls")

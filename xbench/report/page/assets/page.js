@@ -116,6 +116,8 @@ const xbenchPage = (() => {
     drawCost();
     if (gallery) gallery.filter({ query: view.query, controls: view.controls });
     at("ranking-body").setAttribute("aria-busy", "false");
+    const rows = place.rankings.filter(chosen).flatMap((one) => one.rows), fit = rows.filter((row) => shown(row.e, row.c));
+    at("status").textContent = `${view.metric}, ${view.sign} maps: ${unique(fit.map((row) => row.e)).length} of ${unique(rows.map((row) => row.e)).length} explainers`;
   }
 
   const chosen = (one) => one.sign === view.sign && (view.metric === ALL || one.metric === view.metric);
