@@ -83,6 +83,9 @@ def _suite_faults(submission: Submission, known: Known) -> Iterator[tuple[str, s
     if installed is not None and suite.fingerprint != installed:
         message = f"{quoted(suite.fingerprint)} is not that of the installed suite {suite.label}, {installed}"
         yield "run.suite.fingerprint", message
+    changed = submission.run.suite.get("changed")
+    if isinstance(changed, Mapping) and changed.get("limit"):
+        yield "run.suite.changed.limit", f"only {changed['limit']} samples were scored: --limit is for trying things out"
 
 
 # --- against each other ----------------------------------------------------------------------------------------------

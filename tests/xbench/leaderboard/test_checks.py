@@ -272,6 +272,10 @@ _LIES = {
         lambda records: records[0]["run"]["suite"].update(fingerprint="c" * 64),
         "is not that of the installed suite quick-v1",
     ),
+    "a few samples of a suite": (
+        lambda records: records[0]["run"]["suite"].update(changed={"limit": 20}),
+        "line 1, run.suite.changed.limit: only 20 samples were scored",
+    ),
     "suite of no fingerprint": (
         lambda records: records[0]["run"]["suite"].update(fingerprint="none"),
         "line 1, run.suite.fingerprint: 'none' is not 64 hexadecimal digits",

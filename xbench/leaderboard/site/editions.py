@@ -1,0 +1,94 @@
+"""Submissions -> the versions of the suites: each has a page of its own, so no two are ever mixed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from xbench.leaderboard.records import CUSTOM, Submission, SuiteKey
+from xbench.leaderboard.standings import Field, fields
+from xbench.report.naming import file_name
+
+
+@dataclass(frozen=True)
+class Place:
+    """One dataset and classifier.
+
+    Attributes:
+        dataset: Name.
+        model: The classifier.
+        fields: Scored there.
+    """
+
+    dataset: str
+    model: str
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True)
+class Edition:
+    """One version of a suite.
+
+    Attributes:
+        suite: Name, version, fingerprint.
+        submissions: Of it, in the order they were handed in.
+        places: Datasets and classifiers.
+        newest: The stem of the suite's newest version.
+    """
+
+    suite: SuiteKey
+    submissions: tuple[Submission, ...]
+    places: tuple[Place, ...]
+    newest: str
+
+    @property
+    def stem(self) -> str:
+        """What its files are called."""
+        return _stem(self.suite)
+
+    @property
+    def is_old(self) -> bool:
+        """Whether there is a newer version."""
+        return self.stem != self.newest
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether it is of runs without a suite."""
+        return self.suite.name.startswith(CUSTOM)
+
+    @property
+    def fields(self) -> list[Field]:
+        """Of all places."""
+        return [field for place in self.places for field in place.fields]
+
+
+def editions(submissions: Iterable[Submission]) -> list[Edition]:
+    """By the suite's name, newest version first; runs without a suite at the end."""
+    members: dict[SuiteKey, list[Submission]] = {}
+    for submission in sorted(submissions, key=lambda each: each.order):
+        members.setdefault(submission.suite, []).append(submission)
+    newest: dict[str, SuiteKey] = {}
+    for suite in sorted(members, key=_age):
+        newest[suite.name] = suite
+    ordered = sorted(members, key=_age, reverse=True)
+    ordered.sort(key=lambda suite: (suite.name.startswith(CUSTOM), suite.name))
+    return [
+        Edition(suite, tuple(members[suite]), _places(fields(members[suite])), _stem(newest[suite.name]))
+        for suite in ordered
+    ]
+
+
+def _age(suite: SuiteKey) -> list[int]:
+    return [int(number) for number in re.findall("[0-9]+", suite.version)]
+
+
+def _stem(suite: SuiteKey) -> str:
+    return file_name(suite.label)
+
+
+def _places(found: Sequence[Field]) -> tuple[Place, ...]:
+    members: dict[tuple[str, str], list[Field]] = {}
+    for field in found:
+        members.setdefault((field.setting.dataset, field.setting.model), []).append(field)
+    return tuple(Place(*names, tuple(group)) for names, group in members.items())

@@ -1,0 +1,127 @@
+"""What stands in the pages from the start: words, counts, submissions, metric cards."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+
+import xbench
+from xbench.leaderboard.records import Submission
+from xbench.leaderboard.site.editions import Edition
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where a submission's report lies, relative to the site; empty where there is none.
+
+    Attributes:
+        report: Its page.
+        gallery: The part of it that shows maps.
+    """
+
+    report: str = ""
+    gallery: str = ""
+
+
+def render_index(editions: Sequence[Edition]) -> str:
+    """The page that lists the suites."""
+    facts = [(edition, _facts(edition)) for edition in editions]
+    return _template("index.html.j2").render(
+        version=xbench.__version__,
+        suites=[each for each in facts if not each[0].is_custom and not each[0].is_old],
+        custom=[each for each in facts if each[0].is_custom],
+        older=_older(editions),
+    )
+
+
+def render_edition(edition: Edition, links: Mapping[str, Links]) -> str:
+    """The page of one version of a suite.
+
+    Args:
+        edition: The version.
+        links: To the reports, by the digest of the submission.
+    """
+    return _template("edition.html.j2").render(
+        version=xbench.__version__,
+        edition=edition,
+        facts=_facts(edition),
+        submissions=[_submission(each, links[each.digest]) for each in edition.submissions],
+        cards=_cards(edition),
+    )
+
+
+def _template(name: str) -> jinja2.Template:
+    return _environment().get_template(name)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("xbench.leaderboard.site"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _older(editions: Sequence[Edition]) -> dict[str, list[Edition]]:
+    """Name of a suite -> its older versions."""
+    found: dict[str, list[Edition]] = {}
+    for edition in editions:
+        if edition.is_old:
+            found.setdefault(edition.suite.name, []).append(edition)
+    return found
+
+
+def _facts(edition: Edition) -> dict[str, Any]:
+    settings = [field.setting for field in edition.fields]
+    standings = [each for field in edition.fields for each in field.standings]
+    datasets = list(dict.fromkeys(setting.dataset for setting in settings))
+    return {
+        "datasets": [(name, _is_phantom(name, edition)) for name in datasets],
+        "models": list(dict.fromkeys(setting.model for setting in settings)),
+        "metrics": len({setting.metric for setting in settings}),
+        "explainers": len({each.explainer for each in standings if not each.control}),
+        "controls": len({each.explainer for each in standings if each.control}),
+        "seeds": sorted({submission.seed for submission in edition.submissions}),
+        "submitters": list(dict.fromkeys(submission.submitter for submission in edition.submissions)),
+        "last": edition.submissions[-1].submitted[:10],
+    }
+
+
+def _is_phantom(dataset: str, edition: Edition) -> bool:
+    infos = (info for submission in edition.submissions for info in submission.run.datasets)
+    return any(info.get("name") == dataset and info.get("synthetic") for info in infos)
+
+
+def _submission(submission: Submission, links: Links) -> dict[str, Any]:
+    rows = [entry.row for entry in submission.entries]
+    environment = submission.run.environment
+    return {
+        "name": submission.name,
+        "submitter": submission.submitter,
+        "submitted": submission.submitted[:10],
+        "seed": submission.seed,
+        "note": submission.note,
+        "rows": len(rows),
+        "failed": sum(row.status != "ok" for row in rows),
+        "version": submission.run.xbench_version,
+        "machine": str(environment.get("gpu") or environment.get("processor") or environment.get("device") or ""),
+        "links": links,
+    }
+
+
+def _cards(edition: Edition) -> list[dict[str, Any]]:
+    """Every metric card that a ranking bears, once."""
+    found: dict[str, dict[str, Any]] = {}
+    for field in edition.fields:
+        setting = field.setting
+        found.setdefault(
+            setting.card, {"hash": setting.card, "metric": setting.metric, "sign": setting.sign, "card": field.card}
+        )
+    return sorted(found.values(), key=lambda each: (each["metric"], each["sign"], each["hash"]))
