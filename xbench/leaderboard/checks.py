@@ -85,7 +85,7 @@ def _suite_faults(submission: Submission, known: Known) -> Iterator[tuple[str, s
         yield "run.suite.fingerprint", message
     changed = submission.run.suite.get("changed")
     if isinstance(changed, Mapping) and changed.get("limit"):
-        yield "run.suite.changed.limit", f"only {changed['limit']} samples were scored: --limit is for trying things out"
+        yield "run.suite.changed.limit", f"only {changed['limit']} samples were scored: --limit is for trials"
 
 
 # --- against each other ----------------------------------------------------------------------------------------------
