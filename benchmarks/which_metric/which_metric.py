@@ -89,7 +89,20 @@ def run(dataset: str, metrics: tuple[str, ...], out: Path) -> None:
     """`xbench run` of all explainers in both signs."""
     words = [word for name in EXPLAINERS for word in ("--explainer", name)]
     words += [word for name in metrics for word in ("--metric", name)]
-    command = [sys.executable, "-m", "xbench", "run", *words, "--dataset", dataset, "--sign", "both", "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "xbench",
+        "run",
+        *words,
+        "--dataset",
+        dataset,
+        "--sign",
+        "both",
+        "--no-controls",
+        "--out",
+        str(out),
+    ]
     subprocess.run(command, check=True)
 
 

@@ -62,7 +62,6 @@ class CycleGANActivationMaximization(Explainer):
             network = _laid_out(CycleGAN(info.channels, len(info.classes), options))
         weights = Weights(options.w_cycle, options.w_sim, options.w_adv, options.w_am)
         with undisturbed(model):
-            model.to(session.device)
             objective = CycleGANObjective(network, model, weights, _dssim(options))
             history = train_network(objective, train, validation, options, session)
             logits, _ = predict(model, validation, session)

@@ -7,13 +7,17 @@ from typing import Any, Literal
 from xbench import Field, Options, Schedule
 
 PRESETS: dict[str, dict[str, Any]] = {
+    # Chosen on the validation split of lidc-phantom, 609 training images of 64 x 64. Widths of 8, 16, 32 and 64 take
+    # half the time of 12 to 96. The classifier is moved after an epoch or two; from then on generators and
+    # discriminators hold each other, and more epochs at a higher rate only make them sway. Generators that start as
+    # the identity need no time to learn to copy.
     "tiny": {
-        "width": 0.25,
+        "width": 0.167,
         "output": "residual",
-        "epochs": 40,
-        "patience": 15,
+        "epochs": 8,
+        "patience": 8,
         "train_batch": 16,
-        "learning_rate": 1e-3,
+        "learning_rate": 5e-4,
         "decay": "linear",
         "augment": "dihedral",
     },

@@ -73,7 +73,7 @@ def figures(trial: Trial, split: Split, session: Session) -> dict[str, float]:
             images, seeds = batch.images.to(session.device), batch.seeds.to(session.device)
             with session.autocast():
                 for name, value in _of_batch(trial, images, seeds).items():
-                    totals[name] = totals.get(name, torch.zeros(())) + value.double().cpu()
+                    totals[name] = totals[name] + value if name in totals else value
     return _means(totals, len(split))
 
 

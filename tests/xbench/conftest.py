@@ -1,5 +1,8 @@
-"""What the tests of every kind of check share, and a stranger's plugin for whole runs."""
+"""What the tests of every kind of check share, a stranger's plugin for whole runs, and a real browser for pages."""
 
+import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,3 +41,88 @@ def failures():
         return failed
 
     return run
+
+
+def _programs():
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    return browser, shutil.which("chromedriver")
+
+
+class Browser:
+    """A headless Chromium that reads pages from file://."""
+
+    def __init__(self, driver):
+        self.driver = driver
+
+    def open(self, page, width=1280, height=900, **media):
+        """Load a page anew, as wide as that; `media`: features such as prefers_color_scheme="dark"."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        features = [{"name": name.replace("_", "-"), "value": value} for name, value in media.items()]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        self.driver.get("about:blank")
+        for kind in ("browser", "performance"):
+            self.driver.get_log(kind)
+        path, _, fragment = str(page).partition("#")
+        self.driver.get(Path(path).resolve().as_uri() + (f"#{fragment}" if fragment else ""))
+        self.until("document.readyState === 'complete' && document.querySelector('[aria-busy=true]') === null")
+        return self
+
+    def __call__(self, script, *arguments):
+        """What a script returns."""
+        return self.driver.execute_script(f"return {script}", *arguments)
+
+    def until(self, condition, seconds=15):
+        """Wait for a condition, written in JavaScript."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        WebDriverWait(self.driver, seconds, poll_frequency=0.05).until(lambda _: self(condition), condition)
+
+    def click(self, selector):
+        """Click what a CSS selector finds first."""
+        self("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", self.find(selector))
+        self.find(selector).click()
+
+    def find(self, selector):
+        """The first element of a CSS selector."""
+        return self.driver.find_element("css selector", selector)
+
+    def text(self, selector):
+        """The texts of all elements of a CSS selector."""
+        return self("[...document.querySelectorAll(arguments[0])].map((one) => one.textContent)", selector)
+
+    def choose(self, selector, value):
+        """Choose an option of a <select>, as a hand would."""
+        from selenium.webdriver.support.ui import Select
+
+        Select(self.find(selector)).select_by_value(value)
+
+    def requests(self):
+        """The addresses asked for since the page was opened."""
+        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        return [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
+
+    def complaints(self):
+        """What stands in the console."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A headless Chromium; skips where none is installed."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    program, driver = _programs()
+    if program is None or driver is None:
+        pytest.skip("no Chromium with its driver here: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    flags = "headless=new no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "
+    flags += "disable-component-update disable-sync hide-scrollbars"
+    for flag in flags.split():
+        options.add_argument(f"--{flag}")
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    service = webdriver.ChromeService(driver, env=os.environ | {"HOME": str(tmp_path_factory.mktemp("home"))})
+    started = webdriver.Chrome(options=options, service=service)
+    yield Browser(started)
+    started.quit()

@@ -13,6 +13,7 @@ Examples:
   xbench leaderboard add mine --submitter "Ada Lovelace"
   xbench leaderboard build
   xbench leaderboard show --dataset lidc-phantom --metric fidelity --top 10
+  xbench leaderboard site --out public
   xbench leaderboard verify leaderboard/runs/quick-v1-s1-0123456789ab.jsonl
 """
 
@@ -108,6 +109,31 @@ def show(suite: str, dataset: str, model: str, metric: str, sign: str | None, to
     found = chosen(fields(read_board(board)), suite, dataset, model, metric, sign or "")
     console = Console()
     console.print(board_tables(found, top) if found else "no submission yet")
+
+
+@command.command("site")
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("xbench-leaderboard"),
+    show_default=True,
+    help="Folder to write.",
+)
+@_board
+def site(out: Path, board: Path) -> None:
+    """Make pages of the leaderboard that any static host serves, and that open offline.
+
+    One page a suite and version, with rankings, intervals, the paired difference of any two explainers, and the command
+    behind every row. Reports in the leaderboard's folder reports/<submission> are copied and linked. A site that is
+    there already is replaced.
+    """
+    from xbench.leaderboard import check_files, refuse, submission_files
+    from xbench.leaderboard.site import REPORTS, write_site
+
+    checked = check_files(submission_files(board), {})
+    refuse(checked.findings)
+    click.echo(f"site: {write_site(checked.submissions, out, board / REPORTS)}")
 
 
 @command.command("verify")

@@ -47,7 +47,7 @@ def differences_data(place: Place) -> list[dict[str, Any]]:
     """Every pair of explainers of each ranking, in the rankings' order.
 
     The lists `value`, `half` (of the 95 % interval's width) and `p` (Holm's) run over the pairs of `who`, the positions
-    of rows: the first with each later one, the second with each later one, and so on. `paired` is true, false or a list.
+    of rows: the first with each later one, then the second, and so on. `paired` is true, false or a list.
     """
     return [_differences(field) for field in place.fields]
 
