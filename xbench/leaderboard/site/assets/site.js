@@ -83,7 +83,7 @@ const xbenchSite = (() => {
     on("second", "change", (select) => { view.second = select.value; keep(); drawCompare(); });
     on("swap", "click", () => { [view.first, view.second] = [view.second, view.first]; keep(); drawCompare(); });
     document.querySelector(".lens").addEventListener("submit", (event) => event.preventDefault());
-    document.addEventListener("click", jump);
+    document.addEventListener("click", state.jump);
     window.addEventListener("hashchange", restore);
     xbenchDetails.listen(at("details"), () => { view.row = view.apart = ""; keep(); });
     const section = location.hash.slice(1);
@@ -99,17 +99,6 @@ const xbenchSite = (() => {
     at("query").value = view.query;
     at("controls").checked = view.controls;
     moved();
-  }
-
-  /* A link to a section must not wipe what is kept in the fragment. */
-  function jump(event) {
-    const link = event.target.closest('a[href^="#"]');
-    const target = link && at(link.getAttribute("href").slice(1));
-    if (!target) return;
-    event.preventDefault();
-    target.scrollIntoView();
-    target.tabIndex = -1;
-    target.focus({ preventScroll: true });
   }
 
   const current = () => suite.places.find((one) => one.dataset === view.dataset && one.model === view.model);

@@ -45,23 +45,12 @@ const xbenchPage = (() => {
     at("controls").addEventListener("change", () => { view.controls = at("controls").checked; draw(); });
     at("query").addEventListener("input", () => { view.query = at("query").value; draw(); });
     document.querySelector(".lens").addEventListener("submit", (event) => event.preventDefault());
-    document.addEventListener("click", jump);
+    document.addEventListener("click", state.jump);
     at("query").value = view.query;
     at("controls").checked = view.controls;
     moved();
     const section = location.hash.slice(1);
     if (section && !section.includes("=") && at(section)) at(section).scrollIntoView();
-  }
-
-  /* A link to a section must not wipe what is kept in the fragment. */
-  function jump(event) {
-    const link = event.target.closest('a[href^="#"]');
-    const target = link && at(link.getAttribute("href").slice(1));
-    if (!target) return;
-    event.preventDefault();
-    target.scrollIntoView();
-    target.tabIndex = -1;
-    target.focus({ preventScroll: true });
   }
 
   function keep() {

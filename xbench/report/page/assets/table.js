@@ -11,6 +11,7 @@
      matches(text, query)               whether every word of the query is in the text, whatever the case
      choose(select, values, chosen)     fill a <select> with strings or [value, words]
      state.read(), state.write(object)  text kept in the URL's fragment: "#sign=absolute&q=vinet"; nothing is sent
+     state.jump(event)                  for clicks: a link to a section leaves the fragment as it is
      create(host, options)              a table in `host`; returns {update(rows), table}
 
    create's options:
@@ -98,6 +99,15 @@ const xbenchTable = (() => {
       const kept = Object.entries(values).filter(([, value]) => value !== "" && value !== null && value !== undefined);
       const text = new URLSearchParams(kept).toString();
       history.replaceState(null, "", text ? `#${text}` : location.pathname.split("/").pop() || "#");
+    },
+    jump(event) {
+      const link = event.target.closest('a[href^="#"]');
+      const target = link && document.getElementById(link.getAttribute("href").slice(1));
+      if (!target) return;
+      event.preventDefault();
+      target.scrollIntoView();
+      target.tabIndex = -1;
+      target.focus({ preventScroll: true });
     },
   };
 
