@@ -101,7 +101,8 @@ def _report(job: Job, store: Store, progress: Progress) -> None:
         figures = [
             f"{key.replace('_', ' ')} {value:.3f}" for key, value in job.facts.items() if isinstance(value, float)
         ]
-        progress.say(f"  {job.label}: " + ", ".join(figures))
+        if figures:
+            progress.say(f"  {job.label}: " + ", ".join(figures))
 
 
 def score_cells(plan: Plan, failures: Failures, count: int, progress: Progress) -> list[ScoredCell]:

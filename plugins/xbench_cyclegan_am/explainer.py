@@ -125,5 +125,6 @@ def _facts(options: CycleGANOptions, history: list[dict[str, float]], original: 
         return facts | {"warning": "cyclegan-am was not trained: its generators are as they were initialised"}
     best = min(history, key=lambda row: row["validation_criterion"])
     found = {key.removeprefix("validation_"): value for key, value in best.items() if key.startswith("validation_")}
+    facts |= {f"validation_{name}": found[name] for name in ("shift", "smoothed_shift", "ssim", "cycle_l1")}
     reason = distrust(found, original)
     return facts | ({"warning": f"cyclegan-am did not converge: {reason}"} if reason else {})

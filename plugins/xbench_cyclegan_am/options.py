@@ -103,7 +103,7 @@ class AscentOptions(VariantOptions):
 
     steps: int = Field(20, ge=0, description="of gradient ascent")
     step_size: float = Field(
-        0.005, gt=0, description="root mean square of a step over the image's pixels; they lie in [0, 1]"
+        0.001, gt=0, description="root mean square of a step over the image's pixels; they lie in [0, 1]"
     )
     penalty: float = Field(0.0, ge=0, description="weight of the mean squared change, which the ascent also minds")
 
