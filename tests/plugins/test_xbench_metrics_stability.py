@@ -147,7 +147,7 @@ def test_the_change_of_a_linear_map_is_that_of_the_image(tmp_path):
 
 def test_normal_noise(tmp_path):
     case = case_of(tmp_path, image, Constant(), n=40)
-    stability(case, noise="normal", samples=1, radius=0.05)
+    stability(case, noise="normal", samples=1, radius=0.05, limit=None)
     spread = torch.cat(case.explanation.seen) - case.split.batch(range(40)).images
     assert spread.std() == pytest.approx(0.05, rel=0.03)
     assert spread.mean().abs() < 0.005
@@ -179,7 +179,7 @@ def test_noise_that_changes_the_class_does_not_count(tmp_path):
     assert math.isnan(value)
     images = np.full((60, 1, 8, 8), 0.5)
     images[:, 0, 0, 0] += 0.001
-    seen, value = stability(case_of(tmp_path, image, Steep(), images=images), samples=20)
+    seen, value = stability(case_of(tmp_path, image, Steep(), images=images), samples=20, limit=None)
     assert seen["kept"].mean() == pytest.approx((0.02 + 0.001) / 0.04, abs=4 * 0.5 / math.sqrt(1200))
     assert math.isfinite(value)
 
