@@ -100,7 +100,7 @@ class Retrained(MaskedAccuracy):
         binarisation, train = self.binarisation, _train(case)
         right = np.empty((len(case.split), binarisation.levels, self.options.seeds), dtype=bool)
         kept, unused = (np.empty((len(split), binarisation.levels)) for split in (case.split, train.split))
-        with _workplace(case, "testers") as inner:
+        with _own_session(case, "testers") as inner:
             for level in range(binarisation.levels):
                 learn = self._seen(inner, train.split, train.maps, level, unused, "train.npy")
                 ask = self._seen(inner, case.split, case.maps, level, kept, "test.npy")
@@ -165,7 +165,7 @@ class KeepAccuracy(Retrained):
         """
         if case.training is None:
             raise PluginError("keep_accuracy was given no training split")
-        with _workplace(case, "originals") as inner:
+        with _own_session(case, "originals") as inner:
             return {"original": self._right(inner, case.training, case.split, "original")}
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
@@ -281,7 +281,7 @@ def _train(case: Case) -> TrainMaps:
 
 
 @contextmanager
-def _workplace(case: Case, name: str) -> Iterator[Case]:
+def _own_session(case: Case, name: str) -> Iterator[Case]:
     """The case with a folder for testers and images, removed when the work is done; a killed one finds it again."""
     folder = case.session.folder / name
     folder.mkdir(parents=True, exist_ok=True)
