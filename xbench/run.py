@@ -254,7 +254,7 @@ def _ranked_together(
 ) -> list[list[int]]:
     groups: dict[tuple[str, str], list[int]] = {}
     for index, cell in enumerate(cells):
-        if index in replicates:
+        if index in replicates and not math.isnan(rows[index].value):  # no value, no rank
             groups.setdefault((cell.maps.predictions.fingerprint, rows[index].card), []).append(index)
     return list(groups.values())
 

@@ -92,3 +92,15 @@ def test_an_explainer_that_warns_of_itself_is_scored_and_marked(tiny, tmp_path):
     assert warnings["collapsed"] == warnings["blurred:collapsed"] == "both generators give the same image"
     assert warnings["gradient"] == ""
     assert "collapsed: both generators give the same image" in read_header(tmp_path / "warned" / "run.json").warnings
+
+
+def test_what_has_no_value_has_no_rank(tiny, tmp_path):
+    done = tiny("--explainer", "gradient", "--metric", "importance_loss", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    rows = {row.explainer: row for row in read_scores(tmp_path / "run" / "scores.csv")}
+    assert np.isnan(rows["gradient"].value)  # a signed map is no share of the image
+    assert (rows["gradient"].rank, rows["gradient"].rank_high, rows["gradient"].rank_set) == (0, 0, ())
+    ranked = [row for row in rows.values() if row.rank]
+    assert len(ranked) > 3
+    assert all("gradient" not in row.rank_set for row in ranked)
+    assert max(row.rank_high for row in ranked) == len(ranked)
