@@ -9,11 +9,13 @@ import pytest
 
 TINY = ("--dataset", "fake", "--model", "tiny:epochs=3", "--resamples", "200", "--batch-size", "16")
 
+HERE = Path(__file__).parent
+
 
 @pytest.fixture
 def stranger():
     """Source of the stranger's plugin."""
-    return (Path(__file__).parent / "stranger.py").read_text()
+    return (HERE / "stranger.py").read_text()
 
 
 @pytest.fixture
@@ -140,3 +142,20 @@ def browser(tmp_path_factory):
     started = webdriver.Chrome(options=options, service=service)
     yield Browser(started)
     started.quit()
+
+
+@pytest.fixture
+def suite_file(tmp_path):
+    """Write a suite with two tables and a paper's numbers, some of its text changed: (old, new), ..."""
+
+    def make(*changes, table=None, name="mine.toml"):
+        text = (HERE / "suite.toml").read_text()
+        for old, new in changes:
+            assert old in text, old
+            text = text.replace(old, new, 1)
+        (tmp_path / "table2.csv").write_text(table or (HERE / "table2.csv").read_text())
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return make

@@ -1,86 +1,22 @@
-"""Suites: what a file may say, what the command line may add, and what a run of one leaves and reuses."""
+"""Suites: what a file may say, and what the command line may add."""
 
 import csv
-import json
 import math
-import signal
-import textwrap
+from pathlib import Path
 
 import pytest
 
 from xbench import PluginError, SuiteSpec, UserError
 from xbench.artifacts import Store
 from xbench.discovery import discover
-from xbench.paper import beside_paper, read_paper_rows, write_paper_rows
+from xbench.paper import read_paper_rows, write_paper_rows
 from xbench.plan import make_suite_plan
 from xbench.registry import Entry, Registry
-from xbench.results import read_header, read_scores
 from xbench.suite_run import suite_run
 from xbench.suites import find_suite, paper_rows, read_suite
 from xbench.testing import fakes
 
-SUITE = """
-    # two tables of a paper
-    name = "mine"
-    version = 3
-    summary = "my two tables"
-    differs = ["the images are drawn"]
-    model = "tiny:epochs=3"
-    dataset = "fake"
-    controls = false
-    resamples = 200
-
-    [[table]]
-    name = "one"
-    explainer = ["gradient", "input-x-gradient", "edges"]
-    metric = ["fidelity", "roc_auc"]
-    sign = "both"
-
-    [[table]]
-    name = "two"
-    explainer = ["edges", "refusing"]
-    metric = "roc_auc"
-
-    [[paper]]
-    table = "one"
-    citation = "Someone 2026, Table 2"
-    file = "table2.csv"
-    name = "Method"
-    metric = "fidelity"
-    column = [
-      { value = "F", low = "from", high = "to", scale = 0.1 },
-      { value = "F abs", scale = 0.1, sign = "absolute" },
-      { value = "liked", quantity = "readers who liked it" },
-    ]
-
-    [paper.rows]
-    Grad = "gradient:score=class"
-    GxI = "input-x-gradient"
-    "=Sobel" = "edges"
-    Oracle = ""
-"""
-TABLE2 = """\
-Method,F,from,to,F abs,liked
-Grad,6.2,6.0,6.5,1.0,0.5
-GxI,3.4,,,2.0,
-=Sobel,0.1,,,3.0,
-Oracle,9.9,,,,
-"""
-
-
-@pytest.fixture
-def write(tmp_path):
-    def make(*changes, table=TABLE2, name="mine.toml"):
-        text = textwrap.dedent(SUITE)
-        for old, new in changes:
-            assert old in text, old
-            text = text.replace(old, new, 1)
-        (tmp_path / "table2.csv").write_text(table)
-        path = tmp_path / name
-        path.write_text(text)
-        return path
-
-    return make
+TABLE2 = (Path(__file__).parent / "table2.csv").read_text()
 
 
 @pytest.fixture
@@ -92,8 +28,8 @@ def registry():
 # --- the file --------------------------------------------------------------------------------------------------------
 
 
-def test_tables_take_what_they_do_not_say_from_the_suite(write):
-    suite = read_suite(write(('name = "two"', 'name = "two"\nsign = "absolute"\nmodel = "convnet"')))
+def test_tables_take_what_they_do_not_say_from_the_suite(suite_file):
+    suite = read_suite(suite_file(('name = "two"', 'name = "two"\nsign = "absolute"\nmodel = "convnet"')))
     one, two = suite.tables
     assert (suite.name, suite.version, suite.target, suite.split, suite.resamples) == (
         *("mine", 3, "predicted", "test", 200),
@@ -115,8 +51,8 @@ def test_tables_take_what_they_do_not_say_from_the_suite(write):
         ('name = "mine"', 'name = "yours"'),
     ],
 )
-def test_the_fingerprint_is_not_of_words_order_or_where_a_word_stands(write, old, new):
-    assert read_suite(write((old, new))).fingerprint == read_suite(write()).fingerprint
+def test_the_fingerprint_is_not_of_words_order_or_where_a_word_stands(suite_file, old, new):
+    assert read_suite(suite_file((old, new))).fingerprint == read_suite(suite_file()).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -133,8 +69,8 @@ def test_the_fingerprint_is_not_of_words_order_or_where_a_word_stands(write, old
         ('name = "two"', 'name = "deux"'),
     ],
 )
-def test_the_fingerprint_is_of_all_that_determines_the_cells(write, old, new):
-    assert read_suite(write((old, new))).fingerprint != read_suite(write()).fingerprint
+def test_the_fingerprint_is_of_all_that_determines_the_cells(suite_file, old, new):
+    assert read_suite(suite_file((old, new))).fingerprint != read_suite(suite_file()).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -159,8 +95,8 @@ def test_the_fingerprint_is_of_all_that_determines_the_cells(write, old, new):
         ("name = ", "name ", "can't be read"),
     ],
 )
-def test_a_wrong_suite_is_one_line_that_names_it(write, old, new, words):
-    path = write((old, new))
+def test_a_wrong_suite_is_one_line_that_names_it(suite_file, old, new, words):
+    path = suite_file((old, new))
     with pytest.raises(UserError, match=words) as error:
         read_suite(path)
     assert str(path) in str(error.value)
@@ -179,8 +115,8 @@ def test_a_suite_without_tables_or_without_a_file_is_refused(tmp_path):
 # --- the paper's numbers ---------------------------------------------------------------------------------------------
 
 
-def test_papers_numbers_come_in_our_unit_and_under_our_labels(write, registry):
-    rows = suite_run(str(write()), {}, registry).papers
+def test_papers_numbers_come_in_our_unit_and_under_our_labels(suite_file, registry):
+    rows = suite_run(str(suite_file()), {}, registry).papers
     assert [(row.method, row.metric, row.explainer, row.sign, row.value) for row in rows] == [
         ("Grad", "fidelity", "gradient", "original", pytest.approx(0.62)),
         ("Grad", "fidelity", "gradient", "absolute", pytest.approx(0.1)),
@@ -211,14 +147,14 @@ def test_papers_numbers_come_in_our_unit_and_under_our_labels(write, registry):
         ((('quantity = "readers', 'metric = "roc_auc", quantity = "readers'),), TABLE2, "both metric and quantity"),
     ],
 )
-def test_papers_numbers_that_do_not_fit_are_refused(write, changes, table, words):
-    suite = read_suite(write(*changes, table=table))
+def test_papers_numbers_that_do_not_fit_are_refused(suite_file, changes, table, words):
+    suite = read_suite(suite_file(*changes, table=table))
     with pytest.raises(UserError, match=words):
         paper_rows(suite)
 
 
-def test_papers_rows_survive_the_file_and_no_formula_does(write, registry, tmp_path):
-    rows = suite_run(str(write()), {}, registry).papers
+def test_papers_rows_survive_the_file_and_no_formula_does(suite_file, registry, tmp_path):
+    rows = suite_run(str(suite_file()), {}, registry).papers
     write_paper_rows(rows, tmp_path / "paper.csv")
     back = read_paper_rows(tmp_path / "paper.csv")
     assert [repr(row) for row in back] == [repr(row) for row in rows]
@@ -245,8 +181,8 @@ HOOK = """
 """
 
 
-def test_a_strangers_suite_is_found_by_name_and_listed(shelf, write, command, tmp_path):
-    arguments = f'"mine", "my two tables", path=Path("{write()}")'
+def test_a_strangers_suite_is_found_by_name_and_listed(shelf, suite_file, command, tmp_path):
+    arguments = f'"mine", "my two tables", path=Path("{suite_file()}")'
     shelf.install("stranger_suites", HOOK.format(arguments=arguments))
     found = find_suite("mine", discover())
     assert found == find_suite(str(tmp_path / "mine.toml"), discover())
@@ -273,8 +209,8 @@ def test_a_suite_that_cant_be_handed_over_is_reported_and_the_others_work(shelf,
     assert "quick" in registry.names("suite")
 
 
-def test_a_record_says_what_the_file_says_of_itself(write, tmp_path):
-    spec = SuiteSpec.of(write())
+def test_a_record_says_what_the_file_says_of_itself(suite_file, tmp_path):
+    spec = SuiteSpec.of(suite_file())
     assert (spec.name, spec.summary, spec.reference) == ("mine", "my two tables", "")
     assert spec.load()() == read_suite(tmp_path / "mine.toml")
     (tmp_path / "nameless.toml").write_text("version = 1\n")
@@ -283,8 +219,8 @@ def test_a_record_says_what_the_file_says_of_itself(write, tmp_path):
             SuiteSpec.of(tmp_path / name)
 
 
-def test_a_file_that_calls_itself_otherwise_is_refused(shelf, write):
-    shelf.install("stranger_suites", HOOK.format(arguments=f'"theirs", "s", path=Path("{write()}")'))
+def test_a_file_that_calls_itself_otherwise_is_refused(shelf, suite_file):
+    shelf.install("stranger_suites", HOOK.format(arguments=f'"theirs", "s", path=Path("{suite_file()}")'))
     with pytest.raises(UserError, match=r"suite theirs \(stranger-suites 1\.0\).*calls it 'mine'"):
         find_suite("theirs", discover())
 
@@ -293,18 +229,20 @@ def test_a_file_that_calls_itself_otherwise_is_refused(shelf, write):
 
 
 @pytest.mark.parametrize("word", ["metric", "model", "controls", "sign", "target", "split", "resamples", "conventions"])
-def test_what_would_make_another_suite_of_it_is_refused(write, registry, word):
+def test_what_would_make_another_suite_of_it_is_refused(suite_file, registry, word):
     with pytest.raises(UserError, match=f"--{word} can't be said with --suite"):
-        suite_run(str(write()), {word: "x"}, registry)
+        suite_run(str(suite_file()), {word: "x"}, registry)
 
 
-def test_the_user_gives_seed_and_machine_replaces_datasets_and_adds_explainers(write, registry):
-    plain = suite_run(str(write()), {"seed": 5, "batch_size": 16}, registry)
+def test_the_user_gives_seed_and_machine_replaces_datasets_and_adds_explainers(suite_file, registry):
+    plain = suite_run(str(suite_file()), {"seed": 5, "batch_size": 16}, registry)
     assert plain.changed == {}
     assert {config.seed for config in plain.tables.values()} == {5}
     assert plain.config.explainer == ("gradient", "input-x-gradient", "edges", "refusing")
     assert (plain.config.sign, plain.config.resamples) == ("both", 200)
-    changed = suite_run(str(write()), {"dataset": ("fake:size=16",), "explainer": ("random",), "limit": 6}, registry)
+    changed = suite_run(
+        str(suite_file()), {"dataset": ("fake:size=16",), "explainer": ("random",), "limit": 6}, registry
+    )
     assert changed.changed == {"limit": 6, "dataset": ["fake:size=16"], "explainer": ["random"]}
     for table in changed.tables.values():
         assert table.dataset == ("fake:size=16",)
@@ -313,7 +251,7 @@ def test_the_user_gives_seed_and_machine_replaces_datasets_and_adds_explainers(w
 
 
 @pytest.fixture
-def planned(write, registry, tmp_path):
+def planned(suite_file, registry, tmp_path):
     entries = [*registry.entries.values()]
     for name in ("refusing", "picky"):  # Mask refuses a dataset without masks
         spec = type(registry.get("explainer", "mask").spec)(name, "s", factory="xbench_baselines.controls:Mask")
@@ -321,7 +259,7 @@ def planned(write, registry, tmp_path):
     registry = Registry.collect(entries)
 
     def plan(*changes, **spoken):
-        run = suite_run(str(write(*changes)), {"model_view": False, **spoken}, registry)
+        run = suite_run(str(suite_file(*changes)), {"model_view": False, **spoken}, registry)
         return make_suite_plan(run.tables, run.added, registry, Store(tmp_path / "cache"))
 
     return plan
@@ -355,124 +293,3 @@ def test_an_added_explainer_must_fit_somewhere_and_something_must(planned):
     nothing = ('metric = ["fidelity", "roc_auc"]', 'metric = "roc_auc"'), ('metric = "fidelity"', 'metric = "roc_auc"')
     with pytest.raises(UserError, match="can't be run"):
         planned(*nothing, dataset=("fake:masks=false",))
-
-
-# --- whole runs ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def ours(shelf, command, stranger):
-    """`xbench run --suite` with the stranger's plugin, who brings the dataset, the model and `refusing`."""
-    shelf.install("stranger", stranger)
-
-    def run(path, *words, **more):
-        return command("run", "--suite", str(path), "--batch-size", "16", *words, **more)
-
-    return run
-
-
-@pytest.mark.slow
-def test_a_run_of_a_suite_keeps_what_was_run_and_stands_beside_the_paper(ours, write, tmp_path):
-    # A network of three epochs may always answer the same, and then all explainers have the same fidelity.
-    path = write(('metric = "fidelity"\ncolumn', 'metric = "roc_auc"\ncolumn'))
-    done = ours(path, "--out", "run", "--no-model-view")
-    assert done.returncode == 0, done.stderr
-    assert "refusing" in done.stderr
-    folder = tmp_path / "run"
-    assert (folder / "suite.toml").read_text() == path.read_text()
-    header, rows = read_header(folder / "run.json"), read_scores(folder / "scores.csv")
-    suite = read_suite(path)
-    assert (header.suite["name"], header.suite["version"]) == ("mine", 3)
-    assert header.suite["fingerprint"] == suite.fingerprint
-    assert header.suite["differs"] == ["the images are drawn"]
-    assert header.suite["changed"] == {}
-    assert header.suite["tables"]["one"] == {
-        "explainers": ["gradient", "input-x-gradient", "edges"],
-        "metrics": ["fidelity", "roc_auc"],
-        "models": ["tiny:epochs=3"],
-        "datasets": ["fake"],
-        "signs": ["original", "absolute"],
-    }
-    assert header.suite["tables"]["two"]["explainers"] == ["edges"]
-    assert header.config["explainer"] == ["gradient", "input-x-gradient", "edges", "refusing"]
-    assert len(rows) == 12
-    papers = read_paper_rows(folder / "paper.csv")
-    assert {row.explainer for row in papers} == {"gradient", "input-x-gradient", "edges", ""}
-    for words in ("beside the paper", "Someone 2026, Table 2", "readers who liked it", "Spearman's rho"):
-        assert words in done.stdout
-    (beside,) = [each for each in beside_paper(papers, rows) if each.methods and each.sign == "original"]
-    assert beside.methods == 3
-    assert [pairing.paper_rank for pairing in beside.pairings] == [1, 2, 3, pytest.approx(math.nan, nan_ok=True)]
-    assert sorted(pairing.rank for pairing in beside.pairings[:3]) == [1, 2, 3]
-    pandas = pytest.importorskip("pandas")
-    values = pandas.DataFrame([(pairing.paper.value, pairing.ours.value) for pairing in beside.pairings[:3]])
-    assert beside.rho == pytest.approx(values.corr("spearman").iloc[0, 1])
-
-
-def _made(folder):
-    """The fingerprints of all finished artifacts -> when each was written."""
-    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("artifacts/*/*/manifest.json")}
-
-
-def _key(row):
-    return row.model, row.explainer, row.metric, row.sign
-
-
-@pytest.mark.slow
-def test_200_cells_interrupted_resumed_and_extended_compute_only_what_is_new(ours, shelf, write, tmp_path):
-    smooth = ", ".join(f'"smoothgrad:samples={count}"' for count in range(1, 25))
-    path = write(
-        ('["gradient", "input-x-gradient", "edges"]', f'["gradient", {smooth}]'),
-        ('["fidelity", "roc_auc"]', '["fidelity", "roc_auc", "pointing_game", "relevance_rank"]'),
-        ("epochs=3", "epochs=1"),
-        ('["edges", "refusing"]', '["gradient"]'),
-    )
-    text = path.read_text()
-    path.write_text(text[: text.index("[[paper]]")])
-    shelf.install(
-        "killer",
-        f"""
-        import os, signal
-        import xbench.artifacts as artifacts
-
-        written = []
-
-        def _die(folder, item, facts, seconds, original=artifacts._write_manifest):
-            written.append(item)
-            if len(written) == 120 and not os.path.exists("{tmp_path}/died"):
-                open("{tmp_path}/died", "w").close()
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(folder, item, facts, seconds)
-
-        artifacts._write_manifest = _die
-        """,
-    )
-    assert ours(path, "--no-model-view", "--out", "run").returncode == -signal.SIGKILL
-    before = _made(tmp_path / "cache")
-    assert len(before) == 119
-    done = ours(path, "--no-model-view", "--out", "run")
-    assert done.returncode == 0, done.stderr
-    after = _made(tmp_path / "cache")
-    assert {name: after[name] for name in before} == before
-    rows = read_scores(tmp_path / "run" / "scores.csv")
-    assert len(rows) == 200
-    assert {row.status for row in rows} == {"ok"}
-
-    more = ours(path, "--no-model-view", "--explainer", "edges", "--out", "more")
-    assert more.returncode == 0, more.stderr
-    extended = _made(tmp_path / "cache")
-    assert {name: extended[name] for name in after} == after
-    kinds = [
-        json.loads(manifest.read_text())["kind"]
-        for manifest in (tmp_path / "cache").glob("artifacts/*/*/manifest.json")
-        if manifest.parent.name not in after
-    ]
-    # The maps, and what four metrics see of them; `edges` has no sign.
-    assert sorted(kinds) == ["maps", *["observations"] * 4]
-    header = read_header(tmp_path / "more" / "run.json")
-    assert header.suite["changed"] == {"explainer": ["edges"]}
-    old, new = (
-        {_key(row): row.value for row in read_scores(tmp_path / name / "scores.csv")} for name in ("run", "more")
-    )
-    assert {key: new[key] for key in old} == old
-    assert len(new) == 208
