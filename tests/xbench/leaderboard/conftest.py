@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xbench.comparison import REPLICATES, Replicates, sampling, write_replicates
-from xbench.leaderboard import add_run
+from xbench.leaderboard import add_run, check_files
 from xbench.leaderboard.records import content_digest, line
 from xbench.provenance import digest
 from xbench.results import RunHeader, ScoreRow, write_header, write_scores
@@ -145,3 +145,13 @@ def resealed():
 def records():
     """The records of a file."""
     return lambda path: [json.loads(text) for text in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def findings():
+    """What `check` finds in a file, as text."""
+
+    def found(path, known=None, others=()):
+        return [str(finding) for finding in check_files([path], known or {}, others).findings]
+
+    return found
