@@ -3,14 +3,16 @@
 import dataclasses
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import get_type_hints
 
 import numpy as np
 import pytest
 
 from xbench.comparison import REPLICATES, Replicates, sampling, write_replicates
-from xbench.leaderboard import add_run, check_files
+from xbench.leaderboard import Entry, Submission, add_run, check_files
 from xbench.leaderboard.records import content_digest, line
+from xbench.leaderboard.thinning import thinned
 from xbench.provenance import digest
 from xbench.results import RunHeader, ScoreRow, write_header, write_scores
 from xbench.statistics import interval, rank_sets, resamples
@@ -155,3 +157,57 @@ def findings():
         return [str(finding) for finding in check_files([path], known or {}, others).findings]
 
     return found
+
+
+# --- submissions without a run, for pages ------------------------------------------------------------------------------
+
+EVIL = "</script><script>window.pwned = 1</script><img src=x onerror='window.pwned = 1'>"
+MADE_UP = {"vinet": 0.8, "gradient": 0.5, "gradient:smooth=10": 0.5, "occlusion": 0.3, EVIL: 0.2, "random": 0.0}
+_KINDS = {str: "", int: 0, float: 0.0, bool: False}
+_HINTS = get_type_hints(ScoreRow)
+_REQUIRED = {
+    field.name: _KINDS.get(_HINTS[field.name], ())
+    for field in dataclasses.fields(ScoreRow)
+    if field.default is dataclasses.MISSING
+}
+
+
+def _submission(seed=0, explainers=MADE_UP, models=("net",), metrics=("fidelity", "spread"), **more):
+    """A submission made by hand; `more`: signs, version, submitter, note, dataset, changes (explainer -> fields)."""
+    rng, entries, cards = np.random.default_rng(seed), [], {}
+    for model in models:
+        for metric in metrics:
+            for sign in more.get("signs", ("original",)):
+                card = {"metric": metric, "sign": sign, "options": {"step": 0.1, "words": more.get("note", "")}}
+                cards[digest(card)[:16]] = card
+                shared = rng.normal(size=256)
+                for explainer, mean in explainers.items():
+                    replicates = mean + 0.01 * seed + 0.03 * shared + 0.002 * rng.normal(size=256)
+                    low, high = np.quantile(replicates, [0.025, 0.975])
+                    own = {"dataset": more.get("dataset", "phantom"), "split": "test", "n": 60, "groups": 50}
+                    own |= {"model": model, "explainer": explainer, "subject": "shared", "target": "predicted"}
+                    own |= {"control": explainer == "random", "sign": sign, "metric": metric, "seed": seed}
+                    own |= {"value": float(replicates.mean()), "ci_low": float(low), "ci_high": float(high)}
+                    own |= {"higher_is_better": metric != "spread", "card": digest(card)[:16]}
+                    own |= {"fingerprint": digest([seed, model, metric, explainer, sign]), "seconds_maps": 1.5}
+                    own |= {"model_fingerprint": digest([model, seed]), "dataset_fingerprint": digest("phantom")}
+                    own |= more.get("changes", {}).get(explainer, {})
+                    entries.append(Entry(ScoreRow(**_REQUIRED | own), thinned(replicates), digest(["resamples", seed])))
+    version = more.get("version", 1)
+    run = RunHeader(
+        created="2026-01-02T03:04:05+00:00",
+        command=["xbench", "run", "--suite", "quick", "--seed", str(seed), "--title", "two words"],
+        environment={"processor": "a processor", "device": "cpu"},
+        cards=cards,
+        datasets=[{"name": more.get("dataset", "phantom"), "synthetic": True}],
+        suite={"name": "quick", "version": version, "fingerprint": digest(["quick", version])},
+    )
+    who = digest([seed, version, more.get("submitter")])
+    when = f"2026-02-0{seed + 1}T00:00:00+00:00"
+    return Submission(who, more.get("submitter", "Ada"), when, more.get("note", ""), run, tuple(entries))
+
+
+@pytest.fixture(scope="session")
+def made_up():
+    """made_up.submission(seed=0, ...), of `made_up.explainers`, one of which is called `made_up.evil`."""
+    return SimpleNamespace(submission=_submission, explainers=MADE_UP, evil=EVIL)
