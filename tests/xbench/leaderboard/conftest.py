@@ -159,7 +159,7 @@ def findings():
     return found
 
 
-# --- submissions without a run, for pages ------------------------------------------------------------------------------
+# --- submissions without a run, for pages ----------------------------------------------------------------------------
 
 EVIL = "</script><script>window.pwned = 1</script><img src=x onerror='window.pwned = 1'>"
 MADE_UP = {"vinet": 0.8, "gradient": 0.5, "gradient:smooth=10": 0.5, "occlusion": 0.3, EVIL: 0.2, "random": 0.0}
