@@ -68,7 +68,7 @@ class ScoreRow:
         fingerprint: Of the observations.
         maps_fingerprint: Of the maps.
         model_fingerprint: Of the model's weights.
-        dataset_fingerprint: Of the dataset.
+        dataset_fingerprint: Of the dataset and the samples scored, the same on every machine (`DataJob.comparable`).
         device: "cpu", "cuda", ...
         precision: "32", "bf16" or "16".
         batch_size: Of passes without gradients.

@@ -17,6 +17,7 @@ from xbench.comparison import REPLICATES, Replicates, sampling, write_replicates
 from xbench.config import RunConfig
 from xbench.errors import ArtifactError
 from xbench.jobs.base import Job
+from xbench.jobs.data import DataJob
 from xbench.jobs.maps import ExplainerJob, MapsJob
 from xbench.jobs.views import ViewJob
 from xbench.observations import ObservationCell, observations_path, write_observations
@@ -111,12 +112,16 @@ def _header(config: RunConfig, run: Finished) -> RunHeader:
         ],
         cards={card_digest(item.cell): card_of(item.cell) for item in run.scored},
         datasets=[
-            {"name": label, **asdict(data.info), **data.facts, "fingerprint": data.fingerprint}
+            {**asdict(data.info), **_known_facts(data), "name": label, "fingerprint": data.comparable}
             for label, data in datasets.items()
         ],
         warnings=list(run.warnings),
         suite=run.suite.record(planned_labels(run.plan)) if run.suite is not None else {},
     )
+
+
+def _known_facts(data: DataJob) -> dict[str, Any]:
+    return dict(data.facts) if data.store.has(data) else {}  # asking for those of a failed one would prepare it again
 
 
 def _state_facts(maps: MapsJob) -> dict[str, Any]:

@@ -14,5 +14,5 @@ FOLDER = _HERE / "suites" if (_HERE / "suites").is_dir() else _HERE.parents[1] /
 
 @hookimpl
 def xbench_suites() -> Iterable[SuiteSpec]:
-    """`brocki2022`, `full`, `gu2020`, `katzmann2021`, `quick`."""
+    """`brocki2022`, `full`, `gu2020`, `katzmann2021`, `phantoms`, `quick`."""
     return [SuiteSpec.of(path) for path in sorted(FOLDER.glob("*.toml"))]

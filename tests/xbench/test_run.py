@@ -148,6 +148,19 @@ def test_a_dataset_that_lacks_something_is_one_line(shelf, command, stranger, tm
 
 
 @pytest.mark.slow
+def test_a_dataset_that_fails_leaves_the_other_one_be(shelf, command, stranger, tmp_path):
+    shelf.install("stranger", stranger)
+    words = ("--explainer", "gradient", "--model", "tiny:epochs=1", "--no-controls")
+    done = command("run", *words, "--dataset", "fake", "--dataset", "hollow", "--out", "run")
+    assert done.returncode == 2, done.stderr
+    assert "the test split is empty" in done.stderr
+    states = {row.dataset: row.status for row in read_scores(tmp_path / "run" / "scores.csv")}
+    assert states == {"fake": "ok", "hollow": "failed"}
+    header = read_header(tmp_path / "run" / "run.json")
+    assert [item["name"] for item in header.datasets] == ["fake", "hollow"]
+
+
+@pytest.mark.slow
 def test_an_out_folder_that_holds_something_is_refused_before_anything_runs(tiny, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine")

@@ -9,8 +9,9 @@ import numpy as np
 
 from xbench.artifacts import Store
 from xbench.contracts.dataset import Dataset, DatasetInfo, Split
-from xbench.errors import UserError
+from xbench.errors import UserError, XbenchError
 from xbench.jobs.base import Job, Settings
+from xbench.provenance import digest
 from xbench.references import Choice
 from xbench.seeding import derive
 from xbench.session import Session
@@ -40,6 +41,23 @@ class DataJob(Job):
 
     def build(self, session: Session) -> None:
         self.dataset.prepare(session.folder, session)
+
+    @functools.cached_property
+    def comparable(self) -> str:
+        """What the scores of two runs must share to be ranked together: 64 hexadecimal digits.
+
+        A hash of the dataset's source and options and of who is scored (id, label, patient), in this order. Unlike
+        `fingerprint` it leaves out the core and the libraries: strangers' machines and later versions join one ranking.
+        The fingerprint itself where preparing or opening failed and there is nobody to be scored.
+        """
+        try:
+            scored = self.scored if self.store.has(self) else None
+        except XbenchError:
+            scored = None
+        if scored is None:
+            return self.fingerprint
+        who = list(zip(scored.ids, scored.labels.tolist(), scored.groups, strict=True))
+        return digest({"dataset": self.identity(), "scored": who})
 
     @functools.cached_property
     def dataset(self) -> Dataset:
