@@ -96,23 +96,30 @@ class Rules(TorchFunctionMode):
         with Rules({"relu": lambda operation: GuidedReLU.apply(operation.input)}):
             score = model(images)
 
-    A rule is called with the mode switched off, so that it may use any torch function. Operations that a rule replaces,
-    and elementwise ones that work in place on anything a gradient flows through, are made out of place: a rule's
-    result must not be overwritten later. (A model that relies on the side effect of an in-place call whose result it
-    throws away gives other logits then; `xbench.gate` finds that.)
+    A rule is called with the mode switched off, so that it may use any torch function. Operations of these kinds that
+    work in place are made out of place: what a rule gave or a watcher kept must not be overwritten later. (A model that
+    relies on the side effect of an in-place call whose result it throws away gives other logits then; `xbench.gate`
+    finds that.)
 
     Args:
         rules: Kind -> rule.
         watch: Called with every operation of a known kind and its result.
+        in_place: Let operations that no rule replaces work in place as the model has it: for a watcher that keeps no
+            result, and passes without gradients.
 
     Attributes:
         fired: How often each kind was replaced.
     """
 
     def __init__(
-        self, rules: Mapping[str, Rule] | None = None, watch: Callable[[Operation, Any], None] | None = None
+        self,
+        rules: Mapping[str, Rule] | None = None,
+        watch: Callable[[Operation, Any], None] | None = None,
+        *,
+        in_place: bool = False,
     ) -> None:
         super().__init__()
+        self._in_place = in_place
         self.rules = dict(rules or {})
         self.watch = watch
         self.fired: Counter[str] = Counter()
@@ -130,7 +137,7 @@ class Rules(TorchFunctionMode):
         operation = _out_of_place(kind, name, func, args, kwargs)
         rule = self.rules.get(kind)
         if rule is None:
-            result = operation.run()
+            result = func(*args, **kwargs) if self._in_place else operation.run()
         else:
             self.fired[kind] += 1
             result = rule(operation)

@@ -1,7 +1,7 @@
 """Each explainer's wall time over the bare passes it needs, and over a library's for the same maps.
 
     python benchmarks/performance/explainers.py [NAME ...] [--model convnet] [--size 64] [--images 8] [--repeats 5]
-                                                [--device cpu] [--csv FILE]
+                                                [--device cpu] [--default-samples] [--csv FILE]
 
 Bare passes: forward passes without gradients on the fastest copy of the network (batch norms folded, channels-last),
 and forward and backward passes to the image on the network itself, each in the best of several batch sizes, on images
@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--default-samples", action="store_true", help="not fewer of what is the same work again")
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -204,7 +205,9 @@ def measured(
     """One line of the table."""
     choice = choose("explainer", name, registry)
     fewer = {
-        key: min(value, getattr(choice.options, key)) for key, value in FEWER.items() if hasattr(choice.options, key)
+        key: min(value, getattr(choice.options, key))
+        for key, value in FEWER.items()
+        if hasattr(choice.options, key) and not options.default_samples
     }
     chosen = choice.options.model_copy(update=fewer)
     explainer = choice.entry.spec.load()(chosen)

@@ -69,7 +69,7 @@ class ActivationMap(Explainer):
 
     def _head(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> Head:
         with torch.enable_grad():
-            logits, (features,) = self._observer.run(model, images, self._chosen, torch.Tensor.requires_grad_)
+            logits, (features,) = self._observer.run(model, images, self._chosen, _from_here)
             scores = class_scores(logits).gather(1, targets[:, None])
             if not scores.requires_grad:
                 raise FeatureMapError("its logits do not depend on the feature map")
@@ -217,6 +217,11 @@ class GuidedGradCam(Explainer):
 def enlarged(maps: torch.Tensor, spatial: tuple[int, ...]) -> torch.Tensor:
     """(N, *sides) -> (N, *spatial), linearly between the centres of positions."""
     return F.interpolate(maps[:, None], tuple(spatial), mode=_MODES[len(spatial)], align_corners=False).squeeze(1)
+
+
+def _from_here(_: FeatureMap, values: torch.Tensor) -> torch.Tensor:
+    """Autograd's graph starts at the feature map."""
+    return values.requires_grad_()
 
 
 def _summed(values: torch.Tensor) -> torch.Tensor:

@@ -150,11 +150,16 @@ class Observer:
         model: nn.Module,
         images: torch.Tensor,
         choose: Callable[[Structure], Sequence[FeatureMap]],
-        keep: Callable[[torch.Tensor], torch.Tensor],
+        keep: Callable[[FeatureMap, torch.Tensor], torch.Tensor],
+        *,
+        in_place: bool = False,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """The logits (N, K), and of each chosen feature map what `keep` makes of it when it comes by.
 
-        `lambda values: values.requires_grad_()` starts autograd's graph there: nothing of what comes before is
+        Where `keep` gives a new tensor and no gradients are taken, `in_place` lets activations overwrite what they get,
+        as the model has it; else they don't.
+
+        `lambda _, values: values.requires_grad_()` starts autograd's graph there: nothing of what comes before is
         recorded, which is most of the memory and some of the time of a pass from the image.
 
         Raises:
@@ -165,7 +170,7 @@ class Observer:
         structure = known.get(images.shape[1:]) or traced(model, images[:2], self._layer)
         for _ in range(2):
             known[images.shape[1:]] = structure
-            logits, kept, operations = _run(model, images, choose(structure), keep)
+            logits, kept, operations = _run(model, images, choose(structure), keep, in_place)
             if operations == structure.operations:
                 return logits, kept
             structure = traced(model, images, self._layer)  # the model was changed since
@@ -220,18 +225,22 @@ def traced(model: nn.Module, images: torch.Tensor, layer: str = "") -> Structure
 
 
 def _run(
-    model: nn.Module, images: torch.Tensor, chosen: Sequence[FeatureMap], keep: Callable[[torch.Tensor], torch.Tensor]
+    model: nn.Module,
+    images: torch.Tensor,
+    chosen: Sequence[FeatureMap],
+    keep: Callable[[FeatureMap, torch.Tensor], torch.Tensor],
+    in_place: bool,
 ) -> tuple[torch.Tensor, list[torch.Tensor], tuple[str, ...]]:
     kept: dict[int, torch.Tensor] = {}
     operations: list[str] = []
-    orders = {one.order for one in chosen}
+    wanted = {one.order: one for one in chosen}
 
     def watch(operation: Operation, result: Any) -> None:
         operations.append(operation.name)
-        if len(operations) in orders:
-            kept[len(operations)] = keep(result)
+        if (feature := wanted.get(len(operations))) is not None:
+            kept[feature.order] = keep(feature, result)
 
-    with Rules(watch=watch):
+    with Rules(watch=watch, in_place=in_place):
         logits = model(images.detach())
     return logits, [kept[one.order] for one in chosen if one.order in kept], tuple(operations)
 

@@ -46,11 +46,11 @@ class SuperpixelGame:
         self.players: list[int] = (self._labels.amax(1) + 1).tolist()
         self._off = self._means() if fill == "mean" else torch.zeros_like(batch.images)
 
-    def values(self, which: torch.Tensor, on: torch.Tensor) -> torch.Tensor:
+    def values(self, which: torch.Tensor | int, on: torch.Tensor) -> torch.Tensor:
         """The values v of R coalitions.
 
         Args:
-            which: int64 (R,), the image of each.
+            which: int64 (R,), the image of each; or the one image of all.
             on: bool (R, M), M at least that of their images.
 
         Returns:
@@ -58,12 +58,15 @@ class SuperpixelGame:
         """
 
         def perturb(rows: slice) -> torch.Tensor:
-            images = self._images[which[rows]]
-            shown = on[rows].gather(1, self._labels[which[rows]]).view(-1, 1, *images.shape[2:])
-            return torch.where(shown, images, self._off[which[rows]])
+            # Of one image nothing needs to be copied: it stands for all rows.
+            one = slice(which, which + 1) if isinstance(which, int) else which[rows]
+            labels = self._labels[one].expand(len(on[rows]), -1)
+            shown = on[rows].gather(1, labels).view(-1, 1, *self._images.shape[2:])
+            return torch.where(shown, self._images[one], self._off[one])
 
+        targets = self._targets[which].expand(len(on))
         # In float64 from here: surrogates are fitted to differences of scores.
-        return perturbed_scores(self._score, self._images, self._targets[which], perturb).double()
+        return perturbed_scores(self._score, self._images, targets, perturb).double()
 
     def ends(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The values of nobody on and of all on, for each image: float64 (N,) and (N,)."""
@@ -164,15 +167,15 @@ class Lime(_SuperpixelExplainer):
             design = torch.cat([torch.ones_like(on[:, :1]), on], dim=1).double()
             weighted = design * self._kernel(on)[:, None]
             gram += weighted.T @ design
-            moment += weighted.T @ game.values(torch.full_like(on[:, 0], index, dtype=torch.int64), on)
+            moment += weighted.T @ game.values(index, on)
         solution: torch.Tensor = torch.linalg.solve(gram, moment)
         return solution[1:]
 
     def coalitions(self, seed: torch.Tensor, players: int) -> Iterator[torch.Tensor]:
         """Of one image, in blocks: bool (r, M); a larger `samples` goes on from the same first ones."""
         for start in range(0, self.options.samples, _BLOCK):
-            draws = uniform_field(seed ^ derive(0, "lime coalitions", start), (_BLOCK, players))[0]
-            yield draws[: self.options.samples - start] < 0.5
+            rows = min(_BLOCK, self.options.samples - start)
+            yield uniform_field(seed ^ derive(0, "lime coalitions", start), (rows, players))[0] < 0.5
 
     def _kernel(self, on: torch.Tensor) -> torch.Tensor:
         distance = 1 - on.double().mean(1).sqrt()
@@ -203,7 +206,7 @@ class KernelShap(_SuperpixelExplainer):
             gram = torch.zeros((players, players), dtype=torch.float64, device=seeds.device)
             moment = torch.zeros_like(gram[0])
             for on, weight in self.coalitions(seeds[index : index + 1], players):
-                values = game.values(torch.full_like(on[:, 0], index, dtype=torch.int64), on) - nobody[index]
+                values = game.values(index, on) - nobody[index]
                 weighted = on * weight[:, None]
                 gram += weighted.T @ on.double()
                 moment += weighted.T @ values
@@ -237,8 +240,8 @@ def _drawn_coalitions(seed: torch.Tensor, players: int, pairs: int) -> Iterator[
     for start in range(0, pairs, _BLOCK // 2):
         number = torch.arange(start, min(start + _BLOCK // 2, pairs), device=seed.device)
         size = 1 + torch.searchsorted(below, (number + jitter) / pairs, right=True)
-        order = uniform_field(seed ^ derive(0, "kernelshap coalitions", start), (_BLOCK // 2, players))[0]
-        rank = order[: len(number)].argsort(dim=1, stable=True).argsort(dim=1)
+        order = uniform_field(seed ^ derive(0, "kernelshap coalitions", start), (len(number), players))[0]
+        rank = order.argsort(dim=1, stable=True).argsort(dim=1)
         on = rank < size[:, None]
         both = torch.cat([on, ~on])
         yield both, torch.ones(len(both), dtype=torch.float64, device=seed.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 from xbench import DatasetInfo, Explainer, Options, undisturbed
 from xbench.gate import probe
-from xbench.passes import differentiable
+from xbench.passes import differentiable, gradient_rows
 from xbench_baselines.features import (
     ACTIVATIONS,
     POOLS,
@@ -45,13 +46,19 @@ class VisualBackProp(Explainer):
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """(N, *spatial), in [0, 1]."""
+        network = differentiable(model, images, len(images))
+        # Every feature map is read once more: while it is in the CPU's caches, where it need not be kept any longer.
+        rows = 2 * gradient_rows(model, images)
         with torch.no_grad():
-            _, layers, averages = self._averages(differentiable(model, images, len(images)), images)
-            mask = averages[-1]
-            for layer, below in zip(layers[:0:-1], averages[-2::-1], strict=True):
-                # Scale is lost in the end; without this, a deep network's products leave the range of floats.
-                mask = _relative(layer.taken_down(mask, below.shape[2:]) * below)
-            return _stretched(layers[0].taken_down(mask, images.shape[2:])).squeeze(1)
+            return torch.cat([self._mask(network, part) for part in torch.split(images, rows)])
+
+    def _mask(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        _, layers, averages = self._averages(model, images, in_place=True)
+        mask = averages[-1]
+        for layer, below in zip(layers[:0:-1], averages[-2::-1], strict=True):
+            # Scale is lost in the end; without this, a deep network's products leave the range of floats.
+            mask = _relative(layer.taken_down(mask, below.shape[2:]) * below)
+        return _stretched(layers[0].taken_down(mask, images.shape[2:])).squeeze(1)
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
         """Refuses models without feature maps that all goes through, and attention after the last of them."""
@@ -60,17 +67,28 @@ class VisualBackProp(Explainer):
             return unreadable(model, images, lambda: self._averages(model, images)[0])
 
     def _averages(
-        self, model: nn.Module, images: torch.Tensor
+        self, model: nn.Module, images: torch.Tensor, *, in_place: bool = False
     ) -> tuple[torch.Tensor, list[_Layer], list[torch.Tensor]]:
-        """The logits, the layers, and m_l of each: (N, 1, *sides)."""
+        """The logits, the layers, and m_l of each: (N, 1, *sides).
+
+        `supports` asks out of place, as the layers were found: what works in place unseen gives other logits then.
+        """
         layers: list[_Layer] = []
 
         def choose(structure: Structure) -> list[FeatureMap]:
             layers[:] = _layers(structure)
             return [layer.feature for layer in layers]
 
-        logits, averages = self._observer.run(model, images, choose, lambda values: values.relu().mean(1, keepdim=True))
+        logits, averages = self._observer.run(model, images, choose, _average, in_place=in_place)
         return logits, layers, averages
+
+
+def _average(feature: FeatureMap, values: torch.Tensor) -> torch.Tensor:
+    """Mean over channels of max(f, 0): (N, C, *sides) -> (N, 1, *sides)."""
+    channels = values.shape[1]
+    rows = (values if feature.kind == "relu" else values.relu()).movedim(1, -1).reshape(-1, channels)
+    # A product with a vector: reducing axis 1 of channels-last memory takes several times as long.
+    return torch.mv(rows, rows.new_full((channels,), 1 / channels)).view(len(values), 1, *values.shape[2:])
 
 
 @dataclass(frozen=True)
@@ -137,15 +155,20 @@ def _transposed(window: Window, mask: torch.Tensor) -> torch.Tensor:
     Ones are the same as ones along each axis in turn, and an axis is a product with the matrix of which step looked at
     which position: at stride 1 ten times as fast as a transposed convolution of one channel, and sizes come out right.
     """
-    for axis, side in enumerate(window.sides):
-        kernel, stride, padding, dilation = (
-            geometry[axis] for geometry in (window.kernel, window.stride, window.padding, window.dilation)
-        )
-        steps = torch.arange(mask.shape[2 + axis], device=mask.device) * stride - padding
-        offset = torch.arange(side, device=mask.device)[:, None] - steps
-        looked_at = (offset >= 0) & (offset <= dilation * (kernel - 1)) & (offset % dilation == 0)
-        mask = torch.tensordot(mask, looked_at.to(mask), dims=([2 + axis], [1])).movedim(-1, 2 + axis)
+    for axis in range(len(window.sides)):
+        looked_at = _looked_at(window, axis, mask.shape[2 + axis]).to(mask)
+        mask = torch.tensordot(mask, looked_at, dims=([2 + axis], [1])).movedim(-1, 2 + axis)
     return mask
+
+
+@functools.lru_cache(maxsize=256)  # a network's handful of windows, for every batch
+def _looked_at(window: Window, axis: int, steps: int) -> torch.Tensor:
+    """Which positions of an axis each step of the window looks at: float32 (positions, steps)."""
+    kernel, stride, padding, dilation = (
+        geometry[axis] for geometry in (window.kernel, window.stride, window.padding, window.dilation)
+    )
+    offset = torch.arange(window.sides[axis])[:, None] - (torch.arange(steps) * stride - padding)
+    return ((offset >= 0) & (offset <= dilation * (kernel - 1)) & (offset % dilation == 0)).float()
 
 
 def _nearest(mask: torch.Tensor, sides: tuple[int, ...]) -> torch.Tensor:
