@@ -1,22 +1,25 @@
-"""Brocki et al., Tables 1 to 3, as one would write it with captum, scikit-learn and the XRAI authors' package.
+"""Brocki et al., Tables 1 to 3, with captum, Quantus, scikit-learn and the XRAI authors' package.
 
-Written to be fair: everything that can be batched is, each map is made once for both signs, and an image's segments are
-made once for all maps.
+Twice: as one would write it today, each score by the call that a library's documentation shows (`quantus_fidelity`,
+`documented_dice`); and tuned by somebody who knows what takes the time (`fidelity`, `dice`): perturbed images stay
+tensors, and an image's segments are made once for all maps. Maps are the same for both: everything that can be batched
+is, and each map is made once for both signs.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import quantus
 import torch
 from captum import attr
 from saliency.core import xrai
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-STEPS = 40
+STEPS = 32  # Quantus removes a whole number of pixels at a time: 64 x 64 and 224 x 224 are multiples of 32
 AREAS = (*range(1, 11), 12, 15, 20, 30, 50, 70, 100)
 Maps = Mapping[str, np.ndarray]
 
@@ -80,6 +83,31 @@ def fidelity(
     return float(lif - mif)
 
 
+def quantus_fidelity(
+    model: nn.Module, images: torch.Tensor, labels: np.ndarray, maps: np.ndarray, fill: float, rows: int
+) -> float:
+    """The same area by Quantus' pixel flipping: an answer is right where the true class of two has most of the mass."""
+    pixels = maps[0].size
+    flipping = quantus.PixelFlipping(
+        features_in_step=pixels // STEPS,
+        perturb_baseline=fill,
+        normalise=False,  # leaves the order as it is
+        disable_warnings=True,
+        display_progressbar=False,
+    )
+    given = {"model": model, "x_batch": images.numpy(), "y_batch": labels, "device": "cpu", "batch_size": rows}
+    with torch.no_grad():
+        whole = model(images).softmax(1).numpy()[np.arange(len(labels)), labels]
+    areas = []
+    exact = maps[:, None].astype(float)
+    for ordered in (exact, exact.max() - exact):  # it refuses a map without a positive value
+        curves = np.array(flipping(**given, a_batch=ordered, softmax=True, channel_first=True))
+        right = np.concatenate([whole[:, None], curves], axis=1) > 0.5
+        accuracy = np.stack([right[labels == label].mean(0) for label in np.unique(labels)]).mean(0)
+        areas.append(np.trapezoid(accuracy, dx=1 / STEPS))
+    return float(areas[1] - areas[0])
+
+
 def roc_auc(maps: np.ndarray, masks: np.ndarray) -> float:
     """Mean over images of the exact AUC."""
     return float(np.mean([roc_auc_score(mask.ravel(), one.ravel()) for one, mask in zip(maps, masks, strict=True)]))
@@ -90,7 +118,14 @@ def segments(images: np.ndarray) -> list[list[np.ndarray]]:
     return [xrai._get_segments_felzenszwalb(image[0]) for image in images]
 
 
-def dice(images: np.ndarray, maps: np.ndarray, masks: np.ndarray, segmented: list[list[np.ndarray]]) -> float:
+def documented_dice(images: np.ndarray, maps: np.ndarray, masks: np.ndarray) -> float:
+    """As `dice`, by the package's own call for an image and its map, which segments the image."""
+    return dice(images, maps, masks, [None] * len(images))
+
+
+def dice(
+    images: np.ndarray, maps: np.ndarray, masks: np.ndarray, segmented: Sequence[list[np.ndarray] | None]
+) -> float:
     """Maximum over areas of the mean Dice of XRAI's regions."""
     parameters = xrai.XRAIParameters()
     curves = []

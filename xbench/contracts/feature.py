@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,5 +60,6 @@ class ImageFeature(ABC):
         """The batch with this feature of its images in `batch.feature`, on their device."""
         import torch
 
-        made = np.stack([self.computed(image) for image in batch.images.detach().cpu().numpy()])
+        with ThreadPoolExecutor(min(len(batch), os.cpu_count() or 1)) as pool:
+            made = np.stack(list(pool.map(self.computed, batch.images.detach().cpu().numpy())))
         return dataclasses.replace(batch, feature=torch.from_numpy(made).to(batch.images.device))
