@@ -7,7 +7,6 @@ import textwrap
 
 import pytest
 
-
 _died = set()
 
 
