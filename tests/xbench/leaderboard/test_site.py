@@ -66,6 +66,9 @@ def test_the_pages_say_what_the_tables_say(run, board, tmp_path):
     page = (out / "quick-v1.html").read_text()
     assert "3 explainers, 1 control and 2 metrics" in page
     assert '<td class="numeric">9</td><td class="numeric">1</td>' in page  # rows, and how many of them failed
+    failed = page.partition('id="failed"')[2].partition("</details>")[0]
+    why = '<td class="words">it broke</td>'
+    assert (failed.count('<tr><th scope="row">broken</th>'), failed.count(why)) == (2, 2)  # once a seed
 
 
 def test_every_pair_is_there_with_its_difference(tmp_path, made_up):

@@ -50,6 +50,7 @@ def render_edition(edition: Edition, links: Mapping[str, Links]) -> str:
         edition=edition,
         facts=_facts(edition),
         submissions=[_submission(each, links[each.digest]) for each in edition.submissions],
+        failed=_failed(edition),
         cards=_cards(edition),
     )
 
@@ -114,6 +115,17 @@ def _submission(submission: Submission, links: Links) -> dict[str, Any]:
         "machine": str(environment.get("gpu") or environment.get("processor") or environment.get("device") or ""),
         "links": links,
     }
+
+
+def _failed(edition: Edition) -> list[dict[str, Any]]:
+    """What could not be scored and why: a line for all metrics of an explainer that failed for the same reason."""
+    metrics: dict[tuple[str, str, str, int, str], list[str]] = {}
+    for submission in edition.submissions:
+        for row in (entry.row for entry in submission.entries if entry.row.status != "ok"):
+            key = (row.explainer, row.dataset, row.model, row.seed, row.reason)
+            metrics.setdefault(key, []).append(row.metric)
+    names = ("explainer", "dataset", "model", "seed", "reason")
+    return [dict(zip(names, key, strict=True)) | {"metrics": list(dict.fromkeys(of))} for key, of in metrics.items()]
 
 
 def _cards(edition: Edition) -> list[dict[str, Any]]:
