@@ -48,6 +48,20 @@ def test_a_rule_takes_the_place_of_every_spelling_of_relu(call):
     assert rules.fired["relu"] == 1
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_watcher_may_let_activations_overwrite_what_they_get(in_place):
+    names, kept = [], []
+
+    def watch(operation, result):
+        names.append(operation.name)
+        kept.append((result, result.clone()))
+
+    with Rules(watch=watch, in_place=in_place):
+        F.relu(torch.tensor([-1.0, 2.0]) * 3, inplace=True)
+    assert names == ["mul", "relu"]
+    assert [torch.equal(result, then) for result, then in kept] == [not in_place, True]
+
+
 def test_in_place_operations_leave_what_a_rule_gave():
     given = []
 

@@ -58,6 +58,8 @@ def test_isolated_gives_torchs_generator_back_as_it_was():
     assert torch.equal(torch.rand(3), expected)
     with isolated(1, "x"):
         assert torch.equal(torch.rand(3), first)
+    torch.manual_seed(derive(1, "x"))
+    assert torch.equal(torch.rand(3), first)
     assert torch.equal(torch.rand(2, generator=generator(1, "y")), torch.rand(2, generator=generator(1, "y")))
 
 

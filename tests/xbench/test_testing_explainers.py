@@ -2,13 +2,14 @@
 
 import random
 import re
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from xbench import Explainer, ExplainerSpec, Options, class_scores
+from xbench import Explainer, ExplainerSpec, Options, PluginError, Split, class_scores
 from xbench.testing import Scenario, check, default_scenarios, explainer_checks, fakes
 from xbench.testing.fakes import FakeDataset, FakeOptions, TinyModel, TinyOptions
 
@@ -204,6 +205,21 @@ def test_faults_of_explainers_are_found(failures, explainer, name, message):
     failed = failures(explainer_checks(), lambda: explainer(Options()))
     assert name in failed
     assert re.search(message, failed[name])
+
+
+@pytest.mark.parametrize(("low", "high", "fine"), [(-3e38, 3e38, True), (3e38, 3e38, True), (-np.inf, np.inf, False)])
+def test_what_is_finite_is_judged_by_the_values_and_not_by_their_sum(low, high, fine):
+    class Extreme(GoodExplainer):
+        def attribute(self, model, images, targets):
+            maps = torch.full_like(images[:, 0], low)
+            maps[:, 0] = high
+            return maps
+
+    split = Split.from_arrays(np.zeros((2, 1, 8, 8), np.float32), [0, 1], ["a", "b"], ["a", "b"])
+    batch, model = split.batch(range(2)), nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    with nullcontext() if fine else pytest.raises(PluginError, match="map of image a"):
+        maps = Extreme(Options()).explain(model, batch, torch.zeros(2, dtype=torch.int64), "extreme")
+        assert maps[0, 0, 0] == np.float32(high)
 
 
 class ForgetsState(GoodTrainedExplainer):
