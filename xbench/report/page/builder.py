@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,24 +23,12 @@ from xbench.results import write_whole
 
 if TYPE_CHECKING:
     from xbench.comparison import Comparison
+    from xbench.report.page.source import Source
 
 MARK = "data/report.js"
 """The file by which a folder is known to be a report, which another report may replace."""
 
 _WORDS = {"models": "What each class would like to see", "training": "Losses and accuracy by epoch"}
-
-
-@dataclass(frozen=True)
-class Source:
-    """A run that a report is made of.
-
-    Attributes:
-        name: As the comparison calls it.
-        folder: Where it lies.
-    """
-
-    name: str
-    folder: Path
 
 
 def write_report(

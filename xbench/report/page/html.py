@@ -14,7 +14,7 @@ from xbench.report.table import has_learned, number
 
 if TYPE_CHECKING:
     from xbench.comparison import Comparison, Run
-    from xbench.report.page.builder import Source
+    from xbench.report.page.source import Source
 
 _FIGURES = {
     "accuracy": "accuracy",
