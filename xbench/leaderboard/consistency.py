@@ -185,17 +185,17 @@ def _set_faults(index: int, by_name: Mapping[str, int], rows: Sequence[ScoreRow]
 
 
 def _own_rank_faults(row: ScoreRow, judged: Sequence[ScoreRow]) -> Iterator[Fault]:
-    """Best rank: one more than those that are better and told apart; worst: as many behind it as are worse so."""
-    apart = [other for other in judged if other is not row and other.explainer not in row.rank_set]
-    undefined = sum(math.isnan(other.value) for other in judged)
-    total, scored = len(judged), len(judged) - undefined
-    if math.isnan(row.value):
-        low, high = scored + 1, total
-    else:
-        defined = [other for other in apart if not math.isnan(other.value)]
+    """Best rank: one more than those that are better and told apart; worst: as many behind it as are worse so.
+
+    What has no value has no rank.
+    """
+    scored = [other for other in judged if not math.isnan(other.value)]
+    low, high = 0, 0
+    if not math.isnan(row.value):
+        defined = [other for other in scored if other is not row and other.explainer not in row.rank_set]
         ahead = sum((other.value > row.value) == row.higher_is_better for other in defined if other.value != row.value)
         behind = sum((other.value < row.value) == row.higher_is_better for other in defined if other.value != row.value)
-        low, high = 1 + ahead, scored - behind
+        low, high = 1 + ahead, len(scored) - behind
         for other in defined:
             if other.value == row.value:
                 yield "rank_set", f"{other.explainer} has the same value but is missing in it"

@@ -84,7 +84,9 @@ class Standing:
 
     @property
     def ranks(self) -> str:
-        """The ranks that the data allow: "1" or "2–4"."""
+        """The ranks that the data allow: "1" or "2–4"; empty without a value."""
+        if not self.rank:
+            return ""
         return str(self.rank) if self.rank == self.rank_high else f"{self.rank}–{self.rank_high}"
 
 
@@ -211,23 +213,21 @@ def _order(value: float, higher_is_better: bool) -> tuple[bool, float]:
 def _ranked(judged: Sequence[Standing], higher_is_better: bool) -> list[Standing]:
     """With ranks: an explainer's best is one more than the number that beat it, its worst leaves behind those it beats.
 
+    What has no value has no rank.
+
     Args:
         judged: Best first, undefined values last.
         higher_is_better: Direction.
     """
     scored = [each for each in judged if not math.isnan(each.pooled.value)]
     ahead = _ahead(scored, differences([each.results for each in scored]), higher_is_better)
-    undefined = [each.explainer for each in judged[len(scored) :]]
     ranked = []
     for index, each in enumerate(scored):
         tied = ~ahead[index] & ~ahead[:, index]
         names = tuple(other.explainer for place, other in enumerate(scored) if tied[place] and place != index)
         low, high = 1 + int(ahead[:, index].sum()), len(scored) - int(ahead[index].sum())
         ranked.append(_with_ranks(each, low, high, names))
-    for each in judged[len(scored) :]:
-        names = tuple(name for name in undefined if name != each.explainer)
-        ranked.append(_with_ranks(each, len(scored) + 1, len(judged), names))
-    return ranked
+    return ranked + [_with_ranks(each, 0, 0, ()) for each in judged[len(scored) :]]
 
 
 def _ahead(scored: Sequence[Standing], found: Differences, higher_is_better: bool) -> np.ndarray:

@@ -151,6 +151,10 @@ _LIES = {
     "rank set of strangers": (_row(rank_set=["somebody"]), "line 2, rank_set: 'somebody' is not ranked here"),
     "rank set of itself": (_row(rank_set=["gradient"]), "line 2, rank_set: it names the explainer itself"),
     "ranks upside down": (_row(rank=4, rank_high=1), "line 2, rank_high: worst rank 1 is better"),
+    "rank without a value": (
+        _row(value=None, ci_low=None, ci_high=None, rank_set=[], rank=4, rank_high=4),
+        "line 2, rank: 4 to 4; values and rank sets give 0 to 0",
+    ),
     "twin of a stranger": (_row(same_as="somebody"), "line 2, same_as: 'somebody' is not another explainer"),
     "twin of another rank": (_row(same_as="vinet"), "line 2, rank: "),
     "failed cell with a value": (_row(9, value=0.9), "line 10, value: a failed cell has no value"),

@@ -86,6 +86,16 @@ def test_every_pair_is_there_with_its_difference(tmp_path, made_up):
             assert data[column] == pytest.approx(exact, rel=1e-5)
         assert data["half"] == pytest.approx([each.high - each.value for each in field.differences], rel=1e-5)
         assert data["paired"] is True
+        ranks = {each.explainer: each.ranks for each in field.standings}
+        assert [name for name, rank in ranks.items() if not rank] == ["occlusion"]  # no value, no rank
+
+
+def test_a_page_opens_where_most_explainers_are_ranked(tmp_path, made_up):
+    few = made_up.submission(0, {"alone": 0.1, "random": 0.0}, models=("a-net",))
+    members = [few, made_up.submission(1, models=("b-net",)), made_up.submission(2, models=("c-net",))]
+    write_site(members, tmp_path / "out")
+    _, suite = data_of(tmp_path / "out" / "data" / "quick-v1" / "suite.js")
+    assert [place["model"] for place in suite["places"]] == ["b-net", "c-net", "a-net"]
 
 
 def test_versions_have_pages_of_their_own(tmp_path, made_up):

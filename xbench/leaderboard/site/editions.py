@@ -88,7 +88,9 @@ def _stem(suite: SuiteKey) -> str:
 
 
 def _places(found: Sequence[Field]) -> tuple[Place, ...]:
+    """By dataset and classifier; where most explainers are ranked comes first, for a page opens there."""
     members: dict[tuple[str, str], list[Field]] = {}
     for field in found:
         members.setdefault((field.setting.dataset, field.setting.model), []).append(field)
-    return tuple(Place(*names, tuple(group)) for names, group in members.items())
+    made = [Place(*names, tuple(group)) for names, group in members.items()]
+    return tuple(sorted(made, key=lambda place: -max(len(field.standings) for field in place.fields)))

@@ -10,7 +10,7 @@
 const xbenchRankings = (() => {
   const { el, number, interval, intervalBar, create, known, breakable } = xbenchTable;
 
-  const ranks = (row) => (row.r[0] === row.r[1] ? String(row.r[0]) : `${row.r[0]}–${row.r[1]}`);
+  const ranks = ({ r: [best, worst] }) => (best === worst ? String(best || "") : `${best}–${worst}`); // 0: it has no value
   const title = (ranking) => ranking.metric + (ranking.apart ? ` (${ranking.apart})` : "");
   const usable = (columns, sort) => (sort && columns.some((column) => column.key === sort.key) ? sort : null);
 
