@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def environment(device: str) -> dict[str, Any]:
     found = {
         "xbench": xbench.__version__,
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": _platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -114,6 +115,13 @@ def environment(device: str) -> dict[str, Any]:
     if torch.device(device).type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(device)
     return found
+
+
+def _platform() -> str:
+    """As `platform.platform()`, without what an institution adds to the name of its kernel: headers are published."""
+    release = platform.release()
+    numbers = re.match(r"[0-9.]*", release)
+    return platform.platform().replace(release, numbers[0].rstrip(".") if numbers else "")
 
 
 def _processor() -> str:
