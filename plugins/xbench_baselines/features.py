@@ -23,6 +23,7 @@ from xbench.gate import deviation
 from xbench.operations import Operation, Rules
 
 Node = torch.autograd.graph.Node
+Keep = Callable[["FeatureMap", torch.Tensor], torch.Tensor]
 
 ACTIVATIONS = frozenset({"relu", "activation", "clamp", "prelu"})
 POOLS = frozenset({"max_pool", "average_pool", "adaptive_max_pool"})
@@ -150,15 +151,12 @@ class Observer:
         model: nn.Module,
         images: torch.Tensor,
         choose: Callable[[Structure], Sequence[FeatureMap]],
-        keep: Callable[[FeatureMap, torch.Tensor], torch.Tensor],
-        *,
+        keep: Keep,
         in_place: bool = False,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """The logits (N, K), and of each chosen feature map what `keep` makes of it when it comes by.
 
-        Where `keep` gives a new tensor and no gradients are taken, `in_place` lets activations overwrite what they get,
-        as the model has it; else they don't.
-
+        Where `keep` gives a new tensor and no gradients are taken, `in_place` leaves in-place activations as they are.
         `lambda _, values: values.requires_grad_()` starts autograd's graph there: nothing of what comes before is
         recorded, which is most of the memory and some of the time of a pass from the image.
 
@@ -225,11 +223,7 @@ def traced(model: nn.Module, images: torch.Tensor, layer: str = "") -> Structure
 
 
 def _run(
-    model: nn.Module,
-    images: torch.Tensor,
-    chosen: Sequence[FeatureMap],
-    keep: Callable[[FeatureMap, torch.Tensor], torch.Tensor],
-    in_place: bool,
+    model: nn.Module, images: torch.Tensor, chosen: Sequence[FeatureMap], keep: Keep, in_place: bool
 ) -> tuple[torch.Tensor, list[torch.Tensor], tuple[str, ...]]:
     kept: dict[int, torch.Tensor] = {}
     operations: list[str] = []
