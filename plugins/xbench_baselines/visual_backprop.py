@@ -156,18 +156,19 @@ def _transposed(window: Window, mask: torch.Tensor) -> torch.Tensor:
     which position: at stride 1 ten times as fast as a transposed convolution of one channel, and sizes come out right.
     """
     for axis in range(len(window.sides)):
-        looked_at = _looked_at(window, axis, mask.shape[2 + axis]).to(mask)
+        looked_at = _looked_at(window, axis, mask.shape[2 + axis], mask.device).to(mask.dtype)
         mask = torch.tensordot(mask, looked_at, dims=([2 + axis], [1])).movedim(-1, 2 + axis)
     return mask
 
 
 @functools.lru_cache(maxsize=256)  # a network's handful of windows, for every batch
-def _looked_at(window: Window, axis: int, steps: int) -> torch.Tensor:
+def _looked_at(window: Window, axis: int, steps: int, device: torch.device) -> torch.Tensor:
     """Which positions of an axis each step of the window looks at: float32 (positions, steps)."""
     kernel, stride, padding, dilation = (
         geometry[axis] for geometry in (window.kernel, window.stride, window.padding, window.dilation)
     )
-    offset = torch.arange(window.sides[axis])[:, None] - (torch.arange(steps) * stride - padding)
+    starts = torch.arange(steps, device=device) * stride - padding
+    offset = torch.arange(window.sides[axis], device=device)[:, None] - starts
     return ((offset >= 0) & (offset <= dilation * (kernel - 1)) & (offset % dilation == 0)).float()
 
 
