@@ -121,11 +121,11 @@ def calibrate(
 
     Raises:
         UserError: An unknown precision.
-        PluginError: The module itself can't be copied or run on the images.
+        PluginError: The module itself can't be copied or run on the images, or changes them.
     """
     if precision not in _DTYPES:
         raise UserError(f"precision {precision!r} is not known", "one of " + ", ".join(_DTYPES))
-    probe = images[:_PROBE].to(device)
+    probe = images[:_PROBE].to(device, copy=True)
     with isolated(0, "calibration"):  # a module that draws noise draws the same for every copy
         plain = _Copy(module, False, device)
         try:
@@ -136,6 +136,11 @@ def calibrate(
         except Exception as error:
             what = f"images {tuple(probe.shape)} at precision {precision}"
             raise PluginError(f"the model can't be run on {what}: {type(error).__name__}: {error}") from error
+        if not torch.equal(probe, images[:_PROBE].to(device)):
+            raise PluginError(
+                "the model changes the images it is given, in place: every later pass would see others",
+                "write x = x - mean instead of x -= mean or x.sub_(mean)",
+            )
         chosen, channels_last = _fastest_copy(module, plain, probe, reference, precision)
         if batch_size is None:
             batch_size, seconds = _fastest_batch(chosen, images, precision)

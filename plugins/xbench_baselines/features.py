@@ -235,7 +235,7 @@ def _run(
             kept[feature.order] = keep(feature, result)
 
     with Rules(watch=watch, in_place=in_place):
-        logits = model(images.clone() if in_place else images.detach())
+        logits = model(images.detach())
     return logits, [kept[one.order] for one in chosen if one.order in kept], tuple(operations)
 
 

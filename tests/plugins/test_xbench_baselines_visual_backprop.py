@@ -109,22 +109,6 @@ def test_visualbackprop_knows_no_class(explain):
     assert (maps[0].amax((1, 2)) == 1).all()
 
 
-def test_visualbackprop_leaves_the_images_to_a_network_that_works_in_place_on_them():
-    class Centred(nn.Module):
-        def __init__(self, inner):
-            super().__init__()
-            self.inner = inner
-
-        def forward(self, images):
-            return self.inner(images.sub_(0.5))
-
-    plain, images = network().requires_grad_(False), noise(2, 1, 16, 16)
-    given, targets = images.clone(), torch.zeros(2, dtype=torch.int64)
-    maps = VisualBackProp(Options()).attribute(Centred(plain), given, targets)
-    assert torch.equal(given, images)
-    torch.testing.assert_close(maps, VisualBackProp(Options()).attribute(plain, images - 0.5, targets))
-
-
 def test_visualbackprop_of_nothing_is_zero(explain):
     model = network()
     for convolution in model.convolutions:

@@ -271,3 +271,14 @@ def test_an_unknown_precision_is_the_users_error(images):
 def test_a_module_that_fails_by_itself_is_named_as_such(images):
     with pytest.raises(PluginError, match="can't be run"):
         calibrate(convnet(channels=3), images, "cpu", "32", 8)
+
+
+def test_a_module_that_changes_its_images_is_refused(images):
+    class Centred(nn.Sequential):
+        def forward(self, images):
+            return super().forward(images.sub_(0.5))
+
+    before = images.clone()
+    with pytest.raises(PluginError, match="in place"):
+        calibrate(Centred(convnet()), images, "cpu", "32", 8)
+    assert images.equal(before)

@@ -43,6 +43,8 @@ class BadModule(nn.Module):
     def forward(self, images):
         if self.fault == "detached":
             return self.inner(images.detach()) + 0 * next(self.inner.parameters()).sum()
+        if self.fault == "overwrites":
+            images.sub_(0.5)
         if self.fault == "batch":
             images = images - images.mean(0)
         logits = self.inner(images)
@@ -63,6 +65,7 @@ class BadModule(nn.Module):
         ("detached", "gradient_reaches_input", "gradient at the images is zero"),
         ("dropout", "deterministic", "different logits"),
         ("counts", "deterministic", "changed count"),
+        ("overwrites", "deterministic", "changes the images in place"),
         ("batch", "independent_of_batch", "the other images of the batch"),
         ("unseeded", "reproducible", "noise differs between two builds"),
     ],

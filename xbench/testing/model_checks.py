@@ -89,7 +89,7 @@ def _gradient_reaches_input(scenario: Scenario, module: nn.Module, subject: Any)
 
     del subject
     images = _images(scenario).clone().requires_grad_()
-    scores = class_scores(module(images))
+    scores = class_scores(module(images.clone()))  # no leaf: another check tells who writes into it
     advice = "no detach, no_grad, rounding or numpy between images and logits: gradient explainers need the path"
     assert scores.requires_grad, f"the logits do not depend on the images for autograd: {advice}"
     gradient = torch.autograd.grad(scores[:, 0].sum(), images, allow_unused=True, materialize_grads=True)[0]
@@ -101,8 +101,11 @@ def _deterministic(scenario: Scenario, module: nn.Module, subject: Any) -> None:
 
     del subject
     state = {name: value.clone() for name, value in module.state_dict().items()}
+    images = _images(scenario)
+    given = images.clone()
     with torch.inference_mode():
-        first, second = module(_images(scenario)), module(_images(scenario))
+        first, second = module(given), module(images.clone())
+    assert torch.equal(given, images), "a pass changes the images in place: write x = x - mean instead of x -= mean"
     assert torch.equal(first, second), "two passes in eval mode give different logits: dropout or noise must rest then"
     after = module.state_dict()
     changed = [name for name, value in state.items() if not torch.equal(value, after[name])]
