@@ -113,17 +113,33 @@ class Store:
         """The manifest of a finished artifact."""
         return self.ensure(item)
 
-    def ensure(self, item: Buildable) -> Manifest:
+    def ensure(self, item: Buildable, wait: bool = True) -> Manifest:
         """Make the artifact unless it is there and whole.
+
+        Args:
+            item: What to have.
+            wait: Whether to wait for another process that is making it.
+
+        Raises:
+            ArtifactError: It can't be written.
+            filelock.Timeout: Another process is making it, and there is no waiting.
+        """
+        known = self._verified.get(item.fingerprint)
+        if known is None:
+            known = self._intact(item) or self._build(item, wait)
+            self._verified[item.fingerprint] = known
+        return known
+
+    def attempt(self, item: Buildable) -> Manifest | None:
+        """As `ensure`, but None, at once, while another process is making it.
 
         Raises:
             ArtifactError: It can't be written.
         """
-        known = self._verified.get(item.fingerprint)
-        if known is None:
-            known = self._intact(item) or self._build(item)
-            self._verified[item.fingerprint] = known
-        return known
+        try:
+            return self.ensure(item, wait=False)
+        except Timeout:
+            return None
 
     def _intact(self, item: Buildable) -> Manifest | None:
         folder = self.folder(item)
@@ -145,11 +161,13 @@ class Store:
         os.utime(folder)  # "last used", for `xbench cache prune`
         return manifest
 
-    def _build(self, item: Buildable) -> Manifest:
+    def _build(self, item: Buildable, wait: bool) -> Manifest:
         try:
-            with self._lock(item):
+            with self._lock(item, wait):
                 # Another process may have made it while this one waited.
                 return self._intact(item) or self._make(item)
+        except Timeout:
+            raise
         except OSError as error:
             hint = f"the cache is {self.root}; choose another with --cache or XBENCH_CACHE"
             raise ArtifactError(f"can't make the {item.kind} of {item.label}: {error}", hint) from error
@@ -173,13 +191,15 @@ class Store:
         return manifest
 
     @contextmanager
-    def _lock(self, item: Buildable) -> Iterator[None]:
+    def _lock(self, item: Buildable, wait: bool = True) -> Iterator[None]:
         path = self.root / "locks" / f"{item.fingerprint}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = self._locks.setdefault(path, FileLock(path))
         try:
             lock.acquire(timeout=0)
         except Timeout:
+            if not wait:
+                raise
             self.progress.warn(f"another process is making the {item.kind} of {item.label}; waiting for it")
             lock.acquire()
         try:

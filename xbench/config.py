@@ -54,6 +54,7 @@ class RunConfig(TableConfig, ScoringConfig):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     precision: Literal["32", "bf16", "16"] = Field("32", description="of forward passes")
     batch_size: int | None = Field(None, ge=1, description="for passes without gradients; default: calibrated")
+    workers: int = Field(1, ge=1, description="processes that share the work and the processors")
     conventions: Path | None = Field(
         None, description="TOML file with a grid of metric options, signs and blurs: which ranks hold under all of it"
     )

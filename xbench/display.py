@@ -98,7 +98,7 @@ class _Lines:
         if time.monotonic() - self._last > _EVERY:
             self._last = time.monotonic()
             of = f" of {self._total:g}" if self._total else ""
-            line = f"  {self._label}: {self._done:.1f}{of}  {self._words}"
+            line = f"  {self._label}: {round(self._done, 1):g}{of}  {self._words}"
             self._console.print(line, markup=False, highlight=False)
 
     def note(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Jobs -> scores; the only place that loops over cells."""
+"""Observations -> scores; the only place that loops over cells."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from xbench.artifacts import Store
-from xbench.errors import PluginError, XbenchError
-from xbench.jobs.base import Job
+from xbench.errors import XbenchError
 from xbench.likeness import same_maps
+from xbench.making import Failures
 from xbench.plan import Cell, Plan
 from xbench.provenance import digest
 from xbench.results import ScoreRow
 from xbench.session import Progress
 from xbench.statistics import interval, rank_sets, resamples
-
-Failures = dict[str, XbenchError]
 
 
 @dataclass(frozen=True)
@@ -38,71 +35,6 @@ class ScoredCell:
     row: ScoreRow
     error: XbenchError | None
     replicates: np.ndarray | None = None
-
-
-def make_artifacts(plan: Plan, store: Store, progress: Progress) -> Failures:
-    """Make or find every artifact of the plan, upstream first.
-
-    What fails is remembered with its reason, and so is everything made from it; the rest goes on.
-
-    Returns:
-        Fingerprint -> error.
-
-    Raises:
-        XbenchError: No cell at all can be scored; the first error, as it is.
-    """
-    failures: Failures = {}
-    jobs = plan.jobs
-    with progress.task("artifacts", len(jobs)) as bar:
-        for job in jobs:
-            bar.note(f"{job.kind} {job.label}")
-            error = next((failures[above.fingerprint] for above in job.upstream if above.fingerprint in failures), None)
-            if error is None:
-                error = _make(job, store)
-                if error is None:
-                    _report(job, store, progress)
-                elif all(job.fingerprint in {each.fingerprint for each in cell.jobs} for cell in plan.cells):
-                    raise error
-                else:
-                    progress.warn(f"failed: {job.kind} {job.label}: {error}")
-            if error is not None:
-                failures[job.fingerprint] = error
-            bar.advance()
-    ends = {cell.observations.fingerprint for cell in plan.cells}
-    if failures and ends <= failures.keys():
-        raise next(iter(failures.values()))
-    return failures
-
-
-def _make(job: Job, store: Store) -> XbenchError | None:
-    try:
-        store.ensure(job)
-    except XbenchError as error:
-        return error
-    except Exception as error:  # whatever a plugin raises must not end the run of the others
-        choice = getattr(job, "choice", None)
-        owner = choice.entry.owner if choice is not None else f"{job.kind} of {job.label}"
-        failure = PluginError(f"{owner} raised {type(error).__name__}: {error}")
-        failure.__cause__ = error
-        return failure
-    return None
-
-
-_WORTH_A_LINE = 2.0  # seconds
-
-
-def _report(job: Job, store: Store, progress: Progress) -> None:
-    """A line for what took long, a dataset's class counts, and what a trained explainer says of itself."""
-    if job.fingerprint in store.built and job.manifest.seconds >= _WORTH_A_LINE:
-        progress.say(f"made {job.kind} {job.label} in {job.manifest.seconds:.1f} s")
-    for split, counts in job.facts.get("class_counts", {}).items():
-        progress.say(f"  {job.label} {split}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
-    if job.kind == "explainer":
-        figures = [
-            f"{key.replace('_', ' ')} {value:.3f}" for key, value in job.facts.items() if isinstance(value, float)
-        ]
-        if figures:
-            progress.say(f"  {job.label}: " + ", ".join(figures))
 
 
 def score_cells(plan: Plan, failures: Failures, count: int, progress: Progress) -> list[ScoredCell]:

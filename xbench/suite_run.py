@@ -19,7 +19,9 @@ from xbench.suites import Suite, SuiteTable, find_suite, paper_rows
 if TYPE_CHECKING:
     from xbench.paper import PaperRow
 
-_USERS = ("seed", "device", "precision", "batch_size", "out", "cache", "limit", "model_view", "allow_pickle")
+_USERS = (
+    *("seed", "device", "precision", "batch_size", "workers", "out", "cache", "limit", "model_view", "allow_pickle"),
+)
 _CHANGES = ("dataset", "explainer")
 _LISTS = ("explainer", "metric", "model", "dataset")
 

@@ -11,8 +11,9 @@ from xbench.calibration import Calibration, calibration
 from xbench.classification import Figure, classification_metrics
 from xbench.errors import PluginError, UserError, XbenchError
 from xbench.jobs.model import PredictionsJob
+from xbench.making import Failures
 from xbench.plan import Plan
-from xbench.run import Failures, ScoredCell
+from xbench.run import ScoredCell
 from xbench.suite_run import SuiteRun
 
 _INCOMPLETE = 0.01

@@ -9,12 +9,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from xbench.artifacts import Store, default_root
-from xbench.config import RunConfig, read_config
+from xbench.config import Reference, RunConfig, read_config
 from xbench.conventions import Conventions, standings, standings_table, under_conventions, write_standings
 from xbench.discovery import discover
 from xbench.display import LiveProgress
@@ -23,6 +23,9 @@ from xbench.plan import Plan, make_plan, make_suite_plan
 from xbench.registry import Registry
 from xbench.results import ScoreRow
 from xbench.suite_run import SuiteRun, suite_run
+
+if TYPE_CHECKING:
+    from xbench.workers import Planner
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,41 @@ class Request:
         Raises:
             UserError: Something asked for does not exist or does not fit.
         """
+        return self._words.plan(self.registry, store)
+
+    @property
+    def planner(self) -> Planner:
+        """The same plan for another process, which discovers by itself what is installed."""
+        return self._words.discovered
+
+    @property
+    def _words(self) -> _Words:
         if self.suite is None:
-            return make_plan(self.config, self.registry, store)
-        return make_suite_plan(self.suite.tables, self.suite.added, self.registry, store)
+            return _Words(self.config)
+        return _Words(self.config, self.suite.tables, self.suite.added)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What determines a plan where the same is installed; plain data, which can go to other processes.
+
+    Attributes:
+        config: Of the run.
+        tables: Of a suite; None without one.
+        added: Explainers that the user adds to a suite.
+    """
+
+    config: RunConfig
+    tables: Mapping[str, RunConfig] | None = None
+    added: Sequence[Reference] = ()
+
+    def plan(self, registry: Registry, store: Store) -> Plan:
+        if self.tables is None:
+            return make_plan(self.config, registry, store)
+        return make_suite_plan(self.tables, self.added, registry, store)
+
+    def discovered(self, store: Store) -> Plan:
+        return self.plan(discover(), store)
 
 
 def request(suite: str | None, path: Path | None, spoken: Mapping[str, Any]) -> Request:
@@ -105,10 +140,12 @@ def carry_out(wanted: Request) -> int:
     Raises:
         XbenchError: Nothing could be scored.
     """
+    from xbench.making import make_artifacts
     from xbench.report import beside_tables, score_tables
-    from xbench.run import make_artifacts, score_cells
+    from xbench.run import score_cells
     from xbench.runfolder import write_run
     from xbench.summary import Finished, describe_models, warnings_of, worst_exit_code
+    from xbench.workers import company
 
     start = time.perf_counter()
     config, suite = wanted.config, wanted.suite
@@ -121,7 +158,8 @@ def carry_out(wanted: Request) -> int:
             progress.say(_of_suite(suite))
         plan = wanted.plan(store)
         _say_plan(plan, progress)
-        failures = make_artifacts(plan, store, progress)
+        with company(config.workers, wanted.planner, store):
+            failures = make_artifacts(plan, store, progress)
         scored = score_cells(plan, failures, config.resamples, progress)
         models = describe_models(plan, failures, config.resamples)
         for text in warnings_of(plan, models):

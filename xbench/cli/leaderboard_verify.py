@@ -18,12 +18,13 @@ from xbench.discovery import discover
 from xbench.display import LiveProgress
 from xbench.errors import UserError, XbenchError
 from xbench.leaderboard import Submission, Verdict, check_files, comparable, refuse, sample, verdict
+from xbench.making import make_artifacts
 from xbench.options import parse_options
 from xbench.plan import make_plan
 from xbench.provenance import environment
 from xbench.registry import Registry
 from xbench.results import ScoreRow
-from xbench.run import make_artifacts, score_cells
+from xbench.run import score_cells
 
 _KEPT = ("limit", "resamples", "batch_size")
 _MOST_RESAMPLES = 100_000

@@ -19,6 +19,7 @@ Examples:
   xbench run --explainer vinet:subject=self --dataset lidc-phantom:size=96
   xbench run --explainer gradient --model convnet:weights=mine.safetensors --limit 40
   xbench run --explainer vinet --explainer gradcam --conventions grid.toml
+  xbench run --explainer all --metric all --workers 4
   xbench run --config study.toml --seed 1 --dry-run
   xbench run --suite brocki2022 --explainer mine --dry-run
 """
@@ -42,6 +43,7 @@ Examples:
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps. [auto]")
 @click.option("--precision", type=click.Choice(["32", "bf16", "16"]), help="Of forward passes. [32]")
 @click.option("--batch-size", type=click.IntRange(min=1), help="For passes without gradients. [calibrated]")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that share the work and the processors. [1]")
 @click.option(
     "--conventions",
     type=click.Path(path_type=Path),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -90,6 +91,11 @@ class DataJob(Job):
         if limit < len(self.info.classes):
             raise UserError(f"--limit {limit} leaves a class without a sample", f"at least {len(self.info.classes)}")
         return whole.select(_balanced(whole, limit), self.settings.seed)
+
+    @functools.cached_property
+    def of_training(self) -> DataJob:
+        """The same dataset, with its whole training split as the samples that are scored."""
+        return DataJob(self.store, dataclasses.replace(self.settings, split="train", limit=None), self.choice)
 
     @functools.cached_property
     def train_mean(self) -> np.ndarray:

@@ -18,7 +18,7 @@ from xbench.jobs.base import Job, Settings
 from xbench.jobs.cost import PeakMemory, counted_passes
 from xbench.jobs.data import DataJob
 from xbench.jobs.feature import FeatureJob
-from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob, Subject
+from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob
 from xbench.mapped import MappedArray, writing
 from xbench.references import Choice
 from xbench.session import Session
@@ -119,7 +119,7 @@ class MapsJob(Job):
         choice: The explainer.
         explainer: The plugin object.
         state: Its trained state, or None.
-        predictions: Of the classifier the maps are scored against, for the targets.
+        predictions: Of the classifier the maps are scored against, for the targets; their samples are explained.
         model: The shared model, which `attribute` is given.
         made_of: For an explainer of another explainer: the maps it is made from.
     """
@@ -142,9 +142,9 @@ class MapsJob(Job):
         self.predictions, self.model = predictions, model
         self.inner = made_of.maps if made_of else None
         self.absolute = made_of is not None and made_of.absolute
-        self.data: DataJob = model.data
+        self.data: DataJob = predictions.data
         feature = explainer.feature
-        self.feature = None if feature is None else FeatureJob(store, settings, feature, model.data)
+        self.feature = None if feature is None else FeatureJob(store, settings, feature, self.data)
 
     @property
     def label(self) -> str:
@@ -278,20 +278,13 @@ class MapsJob(Job):
         total = {key: value + inner.get(key, 0.0) for key, value in own.items()}
         return total | {"peak_bytes": float(np.nanmax([self.facts["peak_bytes"], inner.get("peak_bytes", np.nan)]))}
 
+    @functools.cached_property
     def of_training(self) -> MapsJob:
-        """The same maps of the whole training split."""
-        settings = dataclasses.replace(self.settings, split="train", limit=None)
-        data = DataJob(self.store, settings, self.data.choice)
-        model = ModelJob(self.store, settings, self.model.choice, data)
-        made_of = None if self.inner is None else MadeOf(self.inner.of_training(), self.absolute)
-        state = None
-        if self.state is not None:
-            state = ExplainerJob(self.store, settings, self.choice, model, self.explainer)
-        subject: Subject = model
-        if isinstance(self.calibration.subject, OwnClassifier):
-            subject = OwnClassifier(made_of.maps.innermost.state if made_of else state)  # type: ignore[arg-type]
-        predictions = PredictionsJob(self.store, settings, CalibrationJob(self.store, settings, subject, data))
-        return MapsJob(self.store, settings, self.choice, self.explainer, state, predictions, model, made_of)
+        """The same maps of the whole training split; the networks are those of this job, not copies."""
+        predictions = self.predictions.of_training
+        made_of = None if self.inner is None else MadeOf(self.inner.of_training, self.absolute)
+        settings = predictions.settings
+        return MapsJob(self.store, settings, self.choice, self.explainer, self.state, predictions, self.model, made_of)
 
     @functools.cached_property
     def targets(self) -> np.ndarray:

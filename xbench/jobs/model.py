@@ -227,14 +227,23 @@ class CalibrationJob(Job):
 
 
 class PredictionsJob(Job):
-    """Logits of the scored samples."""
+    """Logits of the scored samples.
+
+    Args:
+        store: The cache.
+        settings: Of the run.
+        calibration: Of the classifier.
+        data: Whose scored samples; those of the data the classifier was calibrated with if not given.
+    """
 
     kind = "predictions"
 
-    def __init__(self, store: Store, settings: Settings, calibration: CalibrationJob) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, calibration: CalibrationJob, data: DataJob | None = None
+    ) -> None:
         super().__init__(store, settings)
         self.calibration = calibration
-        self.data = calibration.data
+        self.data = calibration.data if data is None else data
 
     @property
     def label(self) -> str:
@@ -253,6 +262,12 @@ class PredictionsJob(Job):
         batches = session.track(scored.batches(size), "predicting", -(-len(scored) // size))
         logits = stacked((scorer(batch.images.to(self.settings.device)) for batch in batches), len(scored))
         np.save(session.folder / "logits.npy", logits)
+
+    @functools.cached_property
+    def of_training(self) -> PredictionsJob:
+        """Those of the whole training split, by the same copy of the classifier."""
+        data = self.data.of_training
+        return PredictionsJob(self.store, data.settings, self.calibration, data)
 
     @functools.cached_property
     def logits(self) -> np.ndarray:

@@ -104,7 +104,7 @@ class ObservationsJob(Job):
         super().__init__(store, settings)
         self.preparation, self.maps, self.absolute = preparation, maps, absolute
         self.metric, self.choice = preparation.metric, preparation.choice
-        self.train = maps.of_training() if "train" in self.metric.needs else None
+        self.train = maps.of_training if "train" in self.metric.needs else None
         self.feature = preparation.feature
 
     @property

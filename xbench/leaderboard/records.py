@@ -25,7 +25,7 @@ CUSTOM = "custom-"
 """What the suite of a run without a suite begins with."""
 
 # What does not change a number, or (the seed) is to be aggregated.
-_NOT_OF_THE_RUN = ("out", "cache", "seed", "device", "batch_size", "model_view", "allow_pickle")
+_NOT_OF_THE_RUN = ("out", "cache", "seed", "device", "batch_size", "workers", "model_view", "allow_pickle")
 _PLACES = ("--out", "--cache")
 
 
