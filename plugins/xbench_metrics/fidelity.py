@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from xbench import Batch, Case, Curves, DatasetInfo, Metric, Observations, class_scores, probabilities
 from xbench.mapped import stacked
 from xbench_metrics.options import FidelityOptions
+from xbench_metrics.orders import SeenOrders
 from xbench_metrics.perturbation import perturbed
 from xbench_metrics.ranking import rank
 from xbench_metrics.removal import Removal, resolve
@@ -33,6 +35,10 @@ class Fidelity(Metric):
     """
 
     options: FidelityOptions
+
+    def __init__(self, options: FidelityOptions, argument: str = "") -> None:
+        super().__init__(options, argument)
+        self._seen = SeenOrders()
 
     def prepare(self, case: Case) -> dict[str, np.ndarray]:
         """The last point of all curves: "removed_logits", float32 (N, K), of the images with every pixel replaced."""
@@ -147,13 +153,26 @@ class Fidelity(Metric):
             batch = case.split.batch(np.arange(rows.start, rows.stop)).to(case.session.device)
             maps = torch.from_numpy(np.array(case.maps[rows], dtype=np.float32)).to(case.session.device)
             ranks, ties = rank(maps.flatten(1), batch.seeds)
-            passes = perturbed(batch.images, removal.fill(batch), ranks, self.options.steps, size)
+            fill = removal.fill(batch)
             classes = torch.from_numpy(self._classes(case, rows)).to(case.session.device)
-            # At once: a model may return a part of its input, which the next pass overwrites.
-            heights = torch.cat(
-                [self._heights(case.score(images), classes.repeat(len(images) // len(batch))) for images in passes]
-            )
-            yield rows, heights.view(2, -1, len(batch)).permute(2, 0, 1).cpu().numpy(), ties.cpu().numpy()
+            follow = functools.partial(self._followed, case.score, batch.images, fill, classes, ranks, size)
+            yield rows, self._seen.curves(case.score, (batch.images, fill, classes), ranks, follow), ties.cpu().numpy()
+
+    def _followed(
+        self,
+        score: Callable[[torch.Tensor], torch.Tensor],
+        images: torch.Tensor,
+        fill: torch.Tensor,
+        classes: torch.Tensor,
+        ranks: torch.Tensor,
+        size: int,
+    ) -> np.ndarray:
+        """The heights after steps 1 to K - 1, by removal from rank 0 on and from the last rank on: (m, 2, K - 1)."""
+        passes = perturbed(images, fill, ranks, self.options.steps, size)
+        # At once: a model may return a part of its input, which the next pass overwrites.
+        heights = torch.cat([self._heights(score(part), classes.repeat(len(part) // len(images))) for part in passes])
+        found: np.ndarray = heights.view(2, -1, len(images)).permute(2, 0, 1).cpu().numpy()
+        return found
 
     def _warn_at_chance(self, case: Case) -> None:
         accuracy = float(_balanced(_right(case.logits, case.split.labels), case.split.labels))
