@@ -10,6 +10,7 @@ from xbench.discovery import discover
 from xbench.jobs.base import Settings
 from xbench.jobs.data import DataJob
 from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob
+from xbench.jobs.pairing import MapsOf
 from xbench.references import choose
 from xbench.registry import Entry, Registry
 from xbench.testing import fakes
@@ -79,6 +80,25 @@ def test_predictions_are_those_of_the_trained_module(data, registry):
     with torch.no_grad():
         expected = model.module(batch.images)
     np.testing.assert_allclose(predictions.logits, expected.numpy(), atol=1e-5)
+
+
+def test_maps_of_the_training_split_use_the_networks_of_those_that_are_scored(data, registry):
+    job = data("fake:train=20,test=12", limit=6, split="test")
+    model = ModelJob(job.store, job.settings, choose("model", "tiny:epochs=1", registry), job)
+    shared = PredictionsJob(job.store, job.settings, CalibrationJob(job.store, job.settings, model, job))
+    maps_of = MapsOf(job.store, job.settings, model, shared)
+    plain, inverted = (maps_of.of(choose("explainer", name, registry)) for name in ("gradient", "inverted:gradient"))
+    trained = inverted.of_training
+    assert trained is inverted.of_training  # every metric gets the same
+    assert trained.inner is plain.of_training
+    assert plain.of_training.model is model
+    assert plain.of_training.predictions is trained.predictions
+    assert trained.predictions.calibration is shared.calibration
+    assert trained.data.scored.ids == job.split("train").ids
+    assert len(trained.maps()) == len(trained.targets) == 20
+    assert len(inverted.maps()) == 6
+    np.testing.assert_array_equal(trained.maps()[:], -plain.of_training.maps()[:])
+    assert trained.fingerprint != inverted.fingerprint
 
 
 def test_a_model_that_trains_itself_is_left_to_it(data, registry, monkeypatch):
