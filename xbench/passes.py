@@ -84,7 +84,7 @@ def _watched(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, int]
         nonlocal largest
         if kept.untyped_storage().data_ptr() not in weights:
             largest = max(largest, kept.nbytes // len(images))
-        return kept
+        return kept.detach()  # an operation given its very result to keep would keep itself alive for ever
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept):
         logits = model(images.detach().requires_grad_())

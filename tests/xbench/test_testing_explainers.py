@@ -165,6 +165,21 @@ class ChangesTargets(GoodExplainer):
         return maps
 
 
+class KeepsGraphsAlive(GoodExplainer):
+    """What an operation keeps of its own result holds the operation, and so itself."""
+
+    def attribute(self, model, images, targets):
+        with torch.autograd.graph.saved_tensors_hooks(lambda kept: kept, lambda kept: kept):
+            model(images.detach().requires_grad_())
+        return super().attribute(model, images, targets)
+
+
+class KeepsTheLastCall(GoodExplainer):
+    def attribute(self, model, images, targets):
+        self._last = super().attribute(model, images, targets)
+        return self._last
+
+
 class RefusesAll(GoodExplainer):
     def supports(self, model, info):
         return "needs a transformer"
@@ -197,6 +212,7 @@ class RefusesWithoutReason(GoodExplainer):
         (NeedsSquares, "maps_three_channels_odd_size", r"expected \(5, 33, 27\)"),
         (ChangesMasks, "leaves_inputs", "batch.masks was changed"),
         (ChangesTargets, "leaves_inputs", "targets were changed"),
+        (KeepsGraphsAlive, "leaves_nothing_behind", r"calls leave tensors behind \(\d+ after 3 calls"),
         (RefusesAll, "supports_a_scenario", "needs a transformer"),
         (RefusesWithoutReason, "supports_a_scenario", "supports.. gave False"),
     ],
@@ -205,6 +221,10 @@ def test_faults_of_explainers_are_found(failures, explainer, name, message):
     failed = failures(explainer_checks(), lambda: explainer(Options()))
     assert name in failed
     assert re.search(message, failed[name])
+
+
+def test_keeping_something_for_the_next_call_is_no_growth(failures):
+    assert failures(explainer_checks(), lambda: KeepsTheLastCall(Options())) == {}
 
 
 @pytest.mark.parametrize(("low", "high", "fine"), [(-3e38, 3e38, True), (3e38, 3e38, True), (-np.inf, np.inf, False)])

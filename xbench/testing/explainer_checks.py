@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import pickle
 import random
 import tempfile
@@ -44,7 +45,8 @@ def explainer_checks(
     yield "supports_a_scenario", functools.partial(_supports, scenarios)
     for scenario in scenarios:
         yield f"maps_{scenario.name}", functools.partial(_maps, scenario)
-    for one in (_deterministic, _independent_of_batch, _targets, _leaves_model, _leaves_inputs, _leaves_generators):
+    leaves = (_leaves_model, _leaves_inputs, _leaves_generators, _leaves_nothing_behind)
+    for one in (_deterministic, _independent_of_batch, _targets, *leaves):
         yield one.__name__.removeprefix("_"), functools.partial(_on_first, scenarios, one)
     yield "restores", functools.partial(_on_first, scenarios, _restores)
     yield "transfers", functools.partial(_on_first, scenarios, _transfers)
@@ -215,6 +217,35 @@ def _leaves_generators(trial: _Trial, subject: Any) -> None:
     assert torch.equal(before[0], after[0]), f"torch's global generator was drawn from: {advice}"
     assert before[1] == after[1], f"numpy's global generator was drawn from: {advice}"
     assert before[2] == after[2], f"Python's global generator was drawn from: {advice}"
+
+
+def _leaves_nothing_behind(trial: _Trial, subject: Any) -> None:
+    """Memory must not grow with the images explained; what one call keeps for the next is no growth."""
+    del subject
+    trial.explain(trial.batch, trial.targets)
+    gc.freeze()  # what was there before is not looked through
+    try:
+        kept = []
+        for calls in (1, 3):
+            for _ in range(calls):
+                trial.explain(trial.batch, trial.targets)
+            gc.collect()
+            kept.append(_tensors())
+    finally:
+        gc.unfreeze()
+    (once, _), (often, size) = kept
+    assert often <= once, (
+        f"calls leave tensors behind ({often - once} after 3 calls, {size / 2**20:.1f} MB in all): a hook or a context "
+        "that keeps an operation's own result keeps it alive for ever; keep result.detach()"
+    )
+
+
+def _tensors() -> tuple[int, int]:
+    """How many tensors the garbage collector knows, and their bytes."""
+    import torch
+
+    sizes = [each.nbytes for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
+    return len(sizes), sum(sizes)
 
 
 def _restores(trial: _Trial, subject: Any) -> None:
