@@ -217,7 +217,7 @@ class _Planner:
             by_sign = {"original": made, "absolute": place.maps.of(wanted.choice, absolute=True)}
             for scorer, metric in made_metrics:
                 choice = scorer.choice
-                if metric.dear and wanted.is_company:
+                if wanted.is_company and metric.costs_as_much_as_the_maps:
                     continue
                 reason = _misfit(metric, choice, made.explainer, place.data)
                 if reason:

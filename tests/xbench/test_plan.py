@@ -40,6 +40,19 @@ def test_controls_join_by_themselves_and_can_be_left_out(planned):
     assert _labels(planned(explainer=("picky",), controls=False)) == ["picky"]
 
 
+def test_copies_of_an_explainer_do_not_join_what_has_it_explain_more(planned):
+    plan = planned(explainer=("picky",), metric=("stability", "fidelity"))
+    copies = {"inverted:picky", "blurred:picky"}
+    of_metric = {
+        name: {cell.explainer.label for cell in plan.cells if cell.observations.choice.name == name}
+        for name in ("stability", "fidelity")
+    }
+    assert of_metric["fidelity"] - of_metric["stability"] == copies
+    assert {"picky", "random", "constant"} <= of_metric["stability"]
+    named = planned(explainer=("picky", "blurred:picky"), metric=("stability",))
+    assert "blurred:picky" in _labels(named)
+
+
 def test_a_control_that_does_not_apply_is_left_out_and_said(planned):
     plan = planned(explainer=("gradient",), dataset=("fake:masks=false",))
     assert "mask" not in _labels(plan)

@@ -137,7 +137,7 @@ class Metric(ABC):
             explainer that makes counterfactual images; "masked", one whose own classifier reads through its maps;
             "train", the maps of the training split; "explain", the explainer at work.
         unit: Shown beside the value, or empty.
-        dear: Whether a cell costs a training: the inverted and blurred company of each explainer is left out then.
+        dear: Whether a cell costs a training.
         feature: What it wants of each image in `case.feature`, or None.
     """
 
@@ -150,6 +150,15 @@ class Metric(ABC):
     def __init__(self, options: Options, argument: str = "") -> None:
         self.options = options
         self.argument = argument
+
+    @property
+    def costs_as_much_as_the_maps(self) -> bool:
+        """Whether a cell costs a training, or has the explainer explain more images.
+
+        The inverted and blurred copies of each explainer do not join such a metric by themselves: each would cost as
+        much as the explainer.
+        """
+        return self.dear or "explain" in self.needs
 
     def supports(self, info: DatasetInfo) -> str | None:  # noqa: ARG002
         """None, or the reason why this metric can't score on a dataset. Asked before anything runs."""
