@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from xbench.leaderboard.agreement import EXACT, SHARE, disagreement, is_measured, same_machine
+from xbench.leaderboard.agreement import EXACT, EXACT_SHARE, SHARE, disagreement, is_measured, same_machine
 from xbench.leaderboard.records import Submission
 from xbench.provenance import digest
 from xbench.results import RunHeader, ScoreRow
@@ -70,7 +70,10 @@ def comparable(run: RunHeader, here: dict[str, object]) -> tuple[bool, str]:
     """Whether the environments promise the same bits, and the tolerance that follows, in words."""
     exact = same_machine(run.environment, here)
     if exact:
-        return True, f"the same machine and libraries: values must agree to {EXACT:g} of themselves"
+        return True, (
+            f"the same machine and libraries: values must agree to {EXACT:g} of themselves or {EXACT_SHARE:.2%} of the "
+            "width of their interval"
+        )
     return False, (
         f"another machine or other libraries: values must agree to {SHARE:.0%} of the width of their interval "
         "(training drifts with rounding)"
