@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,17 @@ from rich.progress import (
 from xbench.session import Bar
 
 _EVERY = 15.0  # seconds between lines where there is no terminal
+
+
+_WIDE = 160  # columns of a page that has no edge
+
+
+def results_console() -> Console:
+    """Stdout. A file or a pipe gets tables as wide as a large screen; $COLUMNS says otherwise."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _WIDE
+    return console
 
 
 class LiveProgress:

@@ -17,7 +17,7 @@ from xbench.artifacts import Store, default_root
 from xbench.config import Reference, RunConfig, read_config
 from xbench.conventions import Conventions, standings, standings_table, under_conventions, write_standings
 from xbench.discovery import discover
-from xbench.display import LiveProgress
+from xbench.display import LiveProgress, results_console
 from xbench.errors import UserError
 from xbench.plan import Plan, make_plan, make_suite_plan
 from xbench.registry import Registry
@@ -110,7 +110,7 @@ def request(suite: str | None, path: Path | None, spoken: Mapping[str, Any]) -> 
 
 def show_plan(wanted: Request) -> int:
     """Print the cells and artifacts of a run, and which are cached; make nothing."""
-    console = Console()
+    console = results_console()
     _say_broken(wanted.registry, LiveProgress())
     plan = wanted.plan(Store(wanted.config.cache or default_root()))
     for name, cells in plan.tables.items():
@@ -167,7 +167,7 @@ def carry_out(wanted: Request) -> int:
         command = ["xbench", *sys.argv[1:]]
         finished = Finished(plan, scored, models, progress.warnings, command, start, suite)
         out, header, rows = write_run(out, config, finished, progress)
-    console = Console()
+    console = results_console()
     console.print(score_tables(rows, header))
     if suite is not None and suite.papers:
         console.print()

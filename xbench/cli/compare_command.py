@@ -47,14 +47,13 @@ def command(
     why; over several datasets or models Friedman's test and Nemenyi's critical difference; and the rank correlations
     between metrics. Needs neither the plugins nor the images, only what the runs wrote.
     """
-    from rich.console import Console
-
     from xbench.comparison import compare, read_runs
     from xbench.comparison.tables import comparison_tables, write_comparison
+    from xbench.display import results_console
     from xbench.errors import UserError
 
     found = compare(read_runs(runs), metric, explainer, against, controls)
-    console = Console()
+    console = results_console()
     console.print(comparison_tables(found))
     try:
         if table is not None:

@@ -101,13 +101,12 @@ def check(files: tuple[Path, ...], board: Path) -> int:
 @_board
 def show(suite: str, dataset: str, model: str, metric: str, sign: str | None, top: int | None, board: Path) -> None:
     """Print the rankings."""
-    from rich.console import Console
-
+    from xbench.display import results_console
     from xbench.leaderboard import fields, read_board
     from xbench.leaderboard.display import board_tables, chosen
 
     found = chosen(fields(read_board(board)), suite, dataset, model, metric, sign or "")
-    console = Console()
+    console = results_console()
     console.print(board_tables(found, top) if found else "no submission yet")
 
 

@@ -11,15 +11,15 @@ import click
 )
 def command(kind: str | None) -> None:
     """List datasets, models, explainers, metrics and suites, and plugins that could not be loaded."""
-    from rich.console import Console
     from rich.table import Table
 
     from xbench.discovery import discover
+    from xbench.display import results_console
     from xbench.registry import KINDS
     from xbench.specs import ExplainerSpec
 
     registry = discover()
-    console = Console()
+    console = results_console()
     for shown in KINDS:
         if kind not in (None, f"{shown}s"):
             continue

@@ -24,11 +24,11 @@ Examples:
 @click.argument("name")
 def command(kind: str, name: str) -> None:
     """Show one item: what it is, its options with defaults, its reference; the tables of a suite."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from xbench.discovery import discover
+    from xbench.display import results_console
     from xbench.options import describe_options
 
     registry = discover()
@@ -37,7 +37,7 @@ def command(kind: str, name: str) -> None:
         return
     entry = registry.get(kind, name.partition(":")[0])
     spec = entry.spec
-    console = Console()
+    console = results_console()
     console.print(f"{kind} {spec.name}: {spec.summary}", style="bold", markup=False, highlight=False)
     for label, text in (
         ("use", spec.usage),
@@ -79,12 +79,11 @@ def _of_explainer(spec: Spec) -> list[tuple[str, str]]:
 
 
 def _show_suite(wanted: str, registry: Registry) -> None:
-    from rich.console import Console
-
+    from xbench.display import results_console
     from xbench.suites import find_suite
 
     suite = find_suite(wanted, registry)
-    console = Console()
+    console = results_console()
     console.print(f"suite {suite.name}: {suite.summary}", style="bold", markup=False, highlight=False)
     for label, text in (
         ("reference", suite.reference),

@@ -37,13 +37,13 @@ def command(
 
     Where one can't, its reason is given.
     """
-    from rich.console import Console
     from rich.markup import escape
 
     from xbench.compatibility import markdown as as_markdown
     from xbench.compatibility import verdicts
     from xbench.contracts.dataset import DatasetInfo
     from xbench.discovery import discover
+    from xbench.display import results_console
     from xbench.errors import UserError
     from xbench.references import choose
     from xbench.selection import all_explainers
@@ -55,7 +55,7 @@ def command(
     chosen = named or all_explainers(registry)
     subjects = [choose("model", reference, registry) for reference in models]
     names = tuple(f"class {index}" for index in range(classes))
-    console, found = Console(), []
+    console, found = results_console(), []
     for count in channels:
         info = DatasetInfo("random", names, count, (size, size))
         for subject in subjects:

@@ -175,12 +175,13 @@ def _across(across: AcrossBlocks) -> Iterator[RenderableType]:
 
 
 def _agreement(agreement: Agreement) -> Iterator[RenderableType]:
-    yield Text.assemble(("agreement of metrics", "bold"), f" on {agreement.place}")
-    table = _table(
-        "metric", "and", "explainers:r", "Spearman:r", "95 % CI:r", "p:r", "Kendall tau-b:r", "95 % CI:r", "p:r"
+    yield Text.assemble(
+        ("agreement of metrics", "bold"),
+        f" on {agreement.place}; Spearman's rho and Kendall's tau-b over the explainers in common",
     )
+    table = _table("metrics", "common:r", "rho:r", "95 % CI:r", "p:r", "tau-b:r", "95 % CI:r", "p:r")
     for pair in agreement.pairs:
-        cells = [Text(pair.first), Text(pair.second), Text(str(pair.explainers))]
+        cells = [Text(f"{pair.first} / {pair.second}"), Text(str(pair.explainers))]
         table.add_row(*cells, *_correlation(pair.spearman), *_correlation(pair.kendall))
     yield table
 

@@ -87,6 +87,21 @@ def test_ranks_differences_and_the_reference(folder, compare):
     assert "of all pairs" not in named
 
 
+@pytest.mark.parametrize("columns", ["80", None])
+def test_the_metrics_that_agree_are_named_on_any_terminal_and_in_a_file(folder, compare, monkeypatch, columns):
+    run = folder("a", metrics=("fidelity", "roc-auc"))
+    if columns is None:
+        monkeypatch.delenv("COLUMNS")
+    else:
+        monkeypatch.setenv("COLUMNS", columns)
+    table = compare(run).partition("agreement of metrics")[2].splitlines()
+    head = next(index for index, text in enumerate(table) if text.startswith("metrics "))
+    assert "tau-b" in table[head]
+    names = " ".join(text[: table[head].index("common")].strip() for text in table[head + 1 :])
+    assert names.strip() == "fidelity / roc-auc"
+    assert max(map(len, table)) <= int(columns or 160)
+
+
 def test_two_chosen_explainers(folder, compare):
     output = compare(folder("a"), "-e", "vinet", "--against", "gradient")
     assert "smoothgrad" not in output
