@@ -29,6 +29,10 @@ def _numbers(path):
     ]
 
 
+def _finished(cache):
+    return len(list((cache / "artifacts").glob("*/*")))
+
+
 @pytest.fixture
 def start(tmp_path, shelf):
     shelf.install("stranger", STRANGER)
@@ -47,18 +51,26 @@ def test_a_run_killed_again_and_again_ends_with_the_numbers_of_an_undisturbed_on
     undisturbed = start(tmp_path / "cache-0", tmp_path / "undisturbed")
     assert undisturbed.wait(timeout=200) == 0
     whole = time.monotonic() - began
+    made = _finished(tmp_path / "cache-0")
     draws = random.Random(0)
     kills = 0
-    # Moments spread over the whole run: each start gets further, so late ones fall into mapping, scoring and drawing.
+    # Moments spread over the whole run, by what is made until then: no matter how fast the machine is at the moment.
+    # The last ones, by time, fall into scoring and drawing, where they are not over before.
     for index in range(10):
         process = start(tmp_path / "cache-1", tmp_path / f"killed-{index}")
+        if index < 7:
+            while process.poll() is None and _finished(tmp_path / "cache-1") < made * (index + 1) // 8:
+                time.sleep(0.005)
+            patience = draws.uniform(0, 0.1)
+        else:
+            patience = whole * draws.uniform(0.35, 1.0)
         try:
-            process.wait(timeout=whole * draws.uniform(0.35, 1.0))
+            process.wait(timeout=patience)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
             kills += 1
-    assert kills >= 3
+    assert kills >= 5
     numbers = _numbers(tmp_path / "undisturbed")
     for folder in tmp_path.glob("killed-*"):  # a kill after the last rename leaves a whole run
         assert _numbers(folder) == numbers
