@@ -1,11 +1,21 @@
 """Plugins of strangers, installed for one test, and the command line as a user runs it."""
 
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
+
+# What a run imports of others: most of the time of a tiny one. Not xbench itself, which each process imports anew.
+HEAVY = (
+    *("torch", "torch._dynamo", "torchvision", "torchmetrics", "lightning_fabric", "timm", "safetensors.torch"),
+    *("scipy.ndimage", "scipy.optimize", "scipy.stats", "skimage.segmentation", "pydantic", "rich.progress"),
+    *("matplotlib.axes", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "matplotlib.figure"),
+)
 
 _died = set()
 
@@ -65,8 +75,42 @@ def shelf(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
+@pytest.fixture(scope="session")
+def process():
+    """Run `python -m xbench words` in an environment and a folder: a `subprocess.CompletedProcess` with its texts.
+
+    A process of its own, but forked from one that has imported what is heavy, where that is safe. All of them have the
+    same seed of hashes: that nothing hangs on it is for tests that start a Python of their own (test_reliability.py).
+    """
+    if sys.platform != "linux":
+
+        def begin(words, environment, folder, timeout):
+            line = [sys.executable, "-m", "xbench", *words]
+            return subprocess.run(line, capture_output=True, text=True, timeout=timeout, env=environment, cwd=folder)
+
+        return begin
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(HEAVY))
+    script = str(Path(__file__).parent / "one_command.py")
+
+    def fork(words, environment, folder, timeout):
+        texts = [Path(folder, f".{name}") for name in ("stdout", "stderr")]
+        given = {"stdout": str(texts[0]), "stderr": str(texts[1]), "folder": str(folder)}
+        given |= {"words": words, "environment": {name: str(value) for name, value in environment.items()}}
+        child = context.Process(target=runpy.run_path, args=(script, given, "one_command"))
+        child.start()
+        child.join(timeout)
+        if child.is_alive():
+            child.kill()
+            child.join()
+            raise subprocess.TimeoutExpired(words, timeout, *(text.read_bytes() for text in texts))
+        return subprocess.CompletedProcess(words, child.exitcode, *(text.read_text() for text in texts))
+
+    return fork
+
+
 @pytest.fixture
-def command(tmp_path, shelf):
+def command(process, tmp_path, shelf):
     """Run `xbench` in a process of its own, with the shelf on its path and a cache of its own."""
 
     def run(*words, cache=None, timeout=300, **environment):
@@ -76,13 +120,6 @@ def command(tmp_path, shelf):
             "COLUMNS": "160",
             **environment,
         }
-        return subprocess.run(
-            [sys.executable, "-m", "xbench", *words],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env=variables,
-            cwd=tmp_path,
-        )
+        return process(words, variables, tmp_path, timeout)
 
     return run

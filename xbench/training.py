@@ -8,11 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,6 +22,9 @@ from xbench.errors import UserError
 from xbench.samples import Batch
 from xbench.seeding import generator, isolated
 from xbench.session import Bar, Session
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 HISTORY = "history.csv"
 _FABRIC_PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -152,6 +154,8 @@ def train_network(
     Raises:
         UserError: The validation criterion is NaN or infinite.
     """
+    from lightning_fabric import Fabric  # more than a second, which a run that trains nothing need not wait
+
     fabric = Fabric(
         accelerator=torch.device(session.device).type, devices=1, precision=_FABRIC_PRECISION[session.precision]
     )

@@ -1,0 +1,20 @@
+"""What a forked process does that stands for `python -m xbench`: run by path, with its globals given (conftest.py)."""
+
+import atexit
+import os
+import runpy
+import sys
+
+for _name, _stream in (("stdout", 1), ("stderr", 2)):
+    with open(globals()[_name], "w") as _file:  # noqa: PTH123
+        os.dup2(_file.fileno(), _stream)
+os.environ.clear()
+os.environ.update(globals()["environment"])
+os.chdir(globals()["folder"])
+_before = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+sys.path[:] = [globals()["folder"], *_before, *(path for path in sys.path if path not in _before)]
+sys.argv = ["xbench", *globals()["words"]]
+try:
+    runpy.run_module("xbench", run_name="__main__", alter_sys=True)
+finally:
+    atexit._run_exitfuncs()  # a process of multiprocessing ends without
