@@ -68,7 +68,9 @@ def perturbation_curves(
     rows = math.ceil(len(ordered) / columns)
     width, height = max(6.2, columns * _PANEL[0] + 0.7), rows * _PANEL[1] + 1.15
     with drawing(width, height, title) as figure:
-        panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        # Axes that matplotlib shares are scaled anew, all of them, for every curve that is drawn in one of them.
+        limits = _limits(ordered)
+        panels = figure.subplots(rows, columns, squeeze=False, subplot_kw=limits)
         figure.subplots_adjust(
             left=0.58 / width,
             right=1 - 0.15 / width,
@@ -79,6 +81,7 @@ def perturbation_curves(
         )
         for panel, one in zip(panels.flat, ordered, strict=False):
             _perturbation_panel(panel, one, reference)
+            panel.label_outer()
         for index in range(len(ordered), rows * columns):
             panels.flat[index].set_axis_off()
             panels.flat[index - columns].tick_params(labelbottom=True)
@@ -103,7 +106,20 @@ def _perturbation_panel(panel: Axes, one: CurveSeries, reference: CurveSeries | 
         panel.plot(one.x, values, color=colour, linestyle=dashes)
     title = wrapped(one.label, 24)
     panel.set_title(title, pad=3, color=MUTED if one.control else INK, fontstyle="italic" if one.control else "normal")
-    panel.margins(x=0.02)
+
+
+def _limits(series: Sequence[CurveSeries]) -> dict[str, tuple[float, float]]:
+    """The limits of both axes that hold all curves, with a little air."""
+
+    def padded(values: np.ndarray, air: float) -> tuple[float, float]:
+        finite = values[np.isfinite(values)]
+        low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+        more = air * (high - low) or 0.05 * abs(high) or 0.05
+        return low - more, high + more
+
+    positions = np.concatenate([one.x for one in series])
+    heights = np.concatenate([values for one in series for values in one.curves.values()])
+    return {"xlim": padded(positions, 0.02), "ylim": padded(heights, 0.05)}
 
 
 def _curve_colours(one: CurveSeries) -> list[str]:

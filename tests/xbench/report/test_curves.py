@@ -61,6 +61,22 @@ class TestPerturbationCurves:
         perturbation_curves(tmp_path / "f", "", [one, three], "x", "y")
         assert [len(panel.lines) for panel in axes[:2]] == [1, 3]
 
+    def test_all_panels_have_one_scale_that_holds_everything(self, tmp_path, axes):
+        steep = CurveSeries("steep", False, 2 * X, {"MiF": -X, "LiF": np.where(X > 50, np.nan, X)})
+        perturbation_curves(tmp_path / "f", "", [series("vinet"), steep], "x", "y")
+        (left, right), (bottom, top) = axes[0].get_xlim(), axes[0].get_ylim()
+        assert (left, right, bottom, top) == pytest.approx((-4, 204, -107.5, 57.5))
+        assert {(*panel.get_xlim(), *panel.get_ylim()) for panel in axes} == {(left, right, bottom, top)}
+
+    @pytest.mark.parametrize("height", [0.5, 0.0, np.nan])
+    @pytest.mark.filterwarnings("error")
+    def test_curves_without_height_are_drawn_all_the_same(self, tmp_path, axes, height):
+        flat = CurveSeries("flat", False, X, dict.fromkeys(("MiF", "LiF"), np.full_like(X, height)))
+        perturbation_curves(tmp_path / "f", "", [flat], "x", "y")
+        low, high = axes[0].get_ylim()
+        assert low < high
+        assert np.isnan(height) or low < height < high
+
     def test_nothing_to_draw(self, tmp_path):
         assert perturbation_curves(tmp_path / "f", "", [], "x", "y") == []
         assert list(tmp_path.iterdir()) == []
