@@ -14,7 +14,7 @@ from xbench.seeding import derive, normal_field, uniform_field
 from xbench_metrics.manipulation import Attack, top_pixels
 from xbench_metrics.options_checks import AdversarialStabilityOptions, StabilityOptions
 from xbench_metrics.similarity import spearman
-from xbench_metrics.subsample import OncePerModel, Part, at_work, mean_of_defined, parts, subsample
+from xbench_metrics.subsample import Part, at_work, mean_of_defined, parts, subsample
 
 
 class InputStability(Metric):
@@ -112,12 +112,28 @@ class AdversarialStability(Metric):
     """
 
     higher_is_better = False
-    needs = frozenset({"explain"})
+    needs = frozenset({"explain", "targets"})
     options: AdversarialStabilityOptions
 
-    def __init__(self, options: AdversarialStabilityOptions, argument: str = "") -> None:
-        super().__init__(options, argument)
-        self._attacked = OncePerModel()
+    def prepare(self, case: Case) -> dict[str, np.ndarray]:
+        """The attack, which is the same for all explainers.
+
+        Returns:
+            attacked: float32 (n, C, *spatial), the manipulated images of the n of `limit`.
+            gradient_intersection: float64 (n,), share of the gradient map's top-k that stays.
+        """
+        options, device, rows = self.options, case.session.device, subsample(case, self.options.limit)
+        assert case.model is not None
+        attack = Attack(case.model, options.epsilon, options.step_size, options.steps, options.top, options.beta)
+        size = attack.rows(case.split.batch(rows[:1]).images.to(device))
+        moved, shares = [], []
+        for start in case.session.track(range(0, len(rows), size), "attack", math.ceil(len(rows) / size)):
+            chosen = rows[start : start + size]
+            targets = torch.from_numpy(np.array(case.targets[chosen], dtype=np.int64)).to(device)
+            images, share = attack(case.split.batch(chosen).to(device), targets)
+            moved.append(images.cpu().numpy())
+            shares.append(share.cpu().numpy())
+        return {"attacked": np.concatenate(moved), "gradient_intersection": np.concatenate(shares)}
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
         """What the attack does to each map.
@@ -131,12 +147,11 @@ class AdversarialStability(Metric):
         names = ("intersection", "spearman", "gradient_intersection", "change")
         seen = {name: np.full(len(case.split), np.nan) for name in names}
         explanation, rows = at_work(case), subsample(case, self.options.limit)
-        key = (case.info, case.split.ids, tuple(case.targets[rows].tolist()))
-        attacked, shares = self._attacked.get(explanation.model, key, lambda: self._attack(case, rows))
-        seen["gradient_intersection"][rows] = shares
+        seen["gradient_intersection"][rows] = case.prepared["gradient_intersection"]
         start = 0
         for part in parts(case, rows):
-            images = torch.from_numpy(attacked[start : start + len(part.rows)]).to(case.session.device)
+            attacked = case.prepared["attacked"][start : start + len(part.rows)]
+            images = torch.from_numpy(attacked).to(case.session.device)
             start += len(part.rows)
             maps = explanation.maps(dataclasses.replace(part.batch, images=images), part.targets)
             before, after = (top_pixels(one, part.batch.seeds, self.options.top) for one in (part.maps, maps))
@@ -159,22 +174,6 @@ class AdversarialStability(Metric):
             "target": "the class explained in the untouched image",
             "aggregation": "mean over the images, those where the attack found nothing included",
         }
-
-    def _attack(self, case: Case, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Manipulated images float32 (n, C, *spatial), and the gradient's intersections float64 (n,)."""
-        options = self.options
-        attack = Attack(
-            at_work(case).model, options.epsilon, options.step_size, options.steps, options.top, options.beta
-        )
-        images = np.empty((len(rows), *case.split.batch(rows[:1]).images.shape[1:]), dtype=np.float32)
-        shares, start = np.empty(len(rows)), 0
-        size = attack.rows(case.split.batch(rows[:1]).images.to(case.session.device))
-        for part in case.session.track(parts(case, rows, size), "attack", math.ceil(len(rows) / size)):
-            here = slice(start, start + len(part.rows))
-            moved, share = attack(part.batch, part.targets)
-            images[here], shares[here] = moved.cpu().numpy(), share.cpu().numpy()
-            start = here.stop
-        return images, shares
 
 
 def _predicted(logits: torch.Tensor) -> torch.Tensor:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
 
 from xbench import Batch, Case, Explanation, PluginError
 from xbench.seeding import derive, uniform_field
-
-T = TypeVar("T")
 
 _STREAM = derive(0, "images chosen of a split")
 
@@ -45,9 +40,9 @@ def subsample(case: Case, limit: int | None) -> np.ndarray:
     return np.sort(np.argsort(keys, kind="stable")[:limit])
 
 
-def parts(case: Case, rows: np.ndarray, size: int | None = None) -> Iterator[Part]:
-    """The samples at `rows`, `size` (the session's batch size) at a time."""
-    device, size = case.session.device, size or case.session.batch_size
+def parts(case: Case, rows: np.ndarray) -> Iterator[Part]:
+    """The samples at `rows`, the session's batch size at a time."""
+    device, size = case.session.device, case.session.batch_size
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
         yield Part(
@@ -73,20 +68,3 @@ def mean_of_defined(values: np.ndarray) -> float:
     """Mean without NaN; NaN if nothing else is there."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else float("nan")
-
-
-class OncePerModel:
-    """What was last made for a model, kept for the next explainer of the same one; nothing is kept alive with it."""
-
-    def __init__(self) -> None:
-        self._model: weakref.ref[nn.Module] | None = None
-        self._key: object = None
-        self._made: Any = None
-
-    def get(self, model: nn.Module, key: object, make: Callable[[], T]) -> T:
-        """What `make` gives, or gave the last time for this very model and an equal key."""
-        if self._model is None or self._model() is not model or self._key != key:
-            self._made = make()
-            self._model, self._key = weakref.ref(model), key
-        made: T = self._made
-        return made

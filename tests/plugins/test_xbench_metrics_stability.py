@@ -212,13 +212,13 @@ def test_a_limit_leaves_the_others_out(tmp_path):
 
 def adversarial(case, **options):
     metric = AdversarialStability(AdversarialStabilityOptions(**{"steps": 10, "top": 0.1, **options}))
-    seen = metric.observe(case)
-    return metric, seen, metric.summarise(seen)
+    seen = metric.observe(dataclasses.replace(case, prepared=metric.prepare(case)))
+    return seen, metric.summarise(seen)
 
 
 def test_the_gradient_is_manipulated(tmp_path):
     case = case_of(tmp_path, gradient, deciding())
-    _, seen, value = adversarial(case)
+    seen, value = adversarial(case)
     # Here the attack is made for this very map, so both intersections are the same.
     np.testing.assert_allclose(seen["intersection"], seen["gradient_intersection"])
     assert value == pytest.approx(1 - seen["intersection"].mean())
@@ -259,7 +259,7 @@ def test_what_a_manipulated_image_keeps(tmp_path, outputs):
 
 @pytest.mark.parametrize("make", [constant, random])
 def test_a_map_that_does_not_look_at_the_image_can_not_be_manipulated(tmp_path, make):
-    _, seen, value = adversarial(case_of(tmp_path, make, deciding()))
+    seen, value = adversarial(case_of(tmp_path, make, deciding()))
     assert value == 0
     assert (seen["gradient_intersection"] < 1).all()
     assert (seen["change"] > 0).all()
@@ -267,7 +267,7 @@ def test_a_map_that_does_not_look_at_the_image_can_not_be_manipulated(tmp_path, 
 
 @pytest.mark.parametrize("module", [None, Constant()])
 def test_where_the_gradient_is_the_same_everywhere_nothing_is_found(tmp_path, module):
-    _, seen, value = adversarial(case_of(tmp_path, image, module))
+    seen, value = adversarial(case_of(tmp_path, image, module))
     assert value == 0
     np.testing.assert_array_equal(seen["change"], 0)
 
@@ -276,33 +276,33 @@ def test_volumes(tmp_path):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv3d(1, 6, 3), nn.ReLU(), nn.Conv3d(6, 6, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
     case = case_of(tmp_path, gradient, model, images=rng(0, "volumes").random((3, 1, 6, 7, 8)))
-    _, seen, value = adversarial(case)
+    seen, value = adversarial(case)
     np.testing.assert_allclose(seen["intersection"], seen["gradient_intersection"])
     assert value > 0
     assert stability(case, samples=2)[1] > 0
 
 
 def test_no_change_allowed(tmp_path):
-    _, seen, value = adversarial(case_of(tmp_path, gradient, deciding()), epsilon=0)
+    seen, value = adversarial(case_of(tmp_path, gradient, deciding()), epsilon=0)
     assert value == 0
     np.testing.assert_array_equal(seen["change"], 0)
 
 
-def test_one_attack_serves_all_explainers_of_a_model(tmp_path, monkeypatch):
-    made = []
-    attack = Attack.__call__
-    monkeypatch.setattr(Attack, "__call__", lambda self, batch, targets: made.append(1) or attack(self, batch, targets))
-    model = deciding()
-    metric = AdversarialStability(AdversarialStabilityOptions(steps=2, top=0.1))
+def test_the_attack_asks_for_no_maps_and_serves_every_explainer(tmp_path):
+    model, metric = deciding(), AdversarialStability(AdversarialStabilityOptions(steps=2, top=0.1, limit=4))
     cases = [case_of(tmp_path, make, model) for make in (gradient, constant, image)]
-    first = metric.observe(cases[0])
-    once = len(made)
-    others = [metric.observe(case) for case in cases[1:]]
-    assert len(made) == once > 0
-    for seen in others:
-        np.testing.assert_array_equal(seen["gradient_intersection"], first["gradient_intersection"])
-    metric.observe(case_of(tmp_path, gradient, deciding()))
-    assert len(made) == 2 * once
+    prepared = metric.prepare(dataclasses.replace(cases[0], maps=np.empty(0, np.float32), explanation=None))
+    assert prepared["attacked"].shape == (4, 1, 12, 14)
+    others = [metric.prepare(case) for case in cases[1:]]
+    for name, values in prepared.items():
+        assert all(np.array_equal(values, other[name]) for other in others)
+    chosen = []
+    for case in cases:
+        seen = metric.observe(dataclasses.replace(case, prepared=prepared))
+        chosen.append(~np.isnan(seen["intersection"]))
+        np.testing.assert_array_equal(seen["gradient_intersection"][chosen[-1]], prepared["gradient_intersection"])
+    assert all(np.array_equal(rows, chosen[0]) for rows in chosen)
+    assert chosen[0].sum() == 4
 
 
 # --- conformance ------------------------------------------------------------------------------------------------------

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from xbench import PluginError, UserError
+from xbench import Metric, Options, PluginError, UserError, class_scores
 from xbench.artifacts import Store
 from xbench.discovery import discover
 from xbench.jobs.base import Settings
 from xbench.jobs.data import DataJob
 from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob
 from xbench.jobs.pairing import MapsOf
+from xbench.jobs.scores import PreparationJob
 from xbench.references import choose
 from xbench.registry import Entry, Registry
 from xbench.testing import fakes
@@ -99,6 +100,37 @@ def test_maps_of_the_training_split_use_the_networks_of_those_that_are_scored(da
     assert len(inverted.maps()) == 6
     np.testing.assert_array_equal(trained.maps()[:], -plain.of_training.maps()[:])
     assert trained.fingerprint != inverted.fingerprint
+
+
+class Looking(Metric):
+    def prepare(self, case):
+        return {"seen": case.targets}
+
+    def observe(self, case):
+        return {}
+
+    def summarise(self, observations):
+        return 0.0
+
+
+@pytest.mark.parametrize(("target", "expected"), [("true", "labels"), ("1", "ones"), ("predicted", "predicted")])
+def test_a_metric_that_needs_targets_has_them_before_there_are_maps(data, registry, target, expected):
+    job = data("fake:test=12", target=target, split="test")
+    model = ModelJob(job.store, job.settings, choose("model", "tiny:epochs=1", registry), job)
+    predictions = PredictionsJob(job.store, job.settings, CalibrationJob(job.store, job.settings, model, job))
+    metric, choice = Looking(Options()), choose("metric", "fidelity", registry)
+
+    def prepared():
+        return PreparationJob(job.store, job.settings, choice, metric, predictions)
+
+    without = prepared()
+    assert len(without.prepared["seen"]) == 0
+    metric.needs = frozenset({"targets"})
+    with_targets = prepared()
+    assert with_targets.fingerprint != without.fingerprint
+    logits = torch.from_numpy(predictions.logits)
+    wanted = {"labels": job.scored.labels, "ones": np.ones(12), "predicted": class_scores(logits).argmax(1).numpy()}
+    np.testing.assert_array_equal(with_targets.prepared["seen"], wanted[expected])
 
 
 def test_a_model_that_trains_itself_is_left_to_it(data, registry, monkeypatch):

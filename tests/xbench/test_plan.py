@@ -130,6 +130,16 @@ def test_a_fingerprint_changes_with_what_determines_it_and_nothing_else(planned,
     assert {kind for kind in before if before[kind] != after[kind]} == kinds
 
 
+def test_what_is_prepared_for_the_classes_explained_changes_with_them(planned):
+    def fingerprints(**words):
+        plan = planned(explainer=("gradient",), metric=("fidelity", "adversarial_stability"), controls=False, **words)
+        return {job.label.split()[0]: job.fingerprint for job in plan.jobs if job.kind == "preparation"}
+
+    before, after = fingerprints(), fingerprints(target="true")
+    assert {name for name in before if before[name] != after[name]} == {"adversarial_stability"}
+    assert len(before) == 2
+
+
 def test_all_is_every_explainer_that_fits_and_the_others_are_said(planned):
     plan = planned(explainer=("all",), dataset=("fake:masks=false",))
     labels = {cell.explainer.label for cell in plan.cells if not cell.control}

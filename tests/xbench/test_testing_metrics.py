@@ -102,6 +102,19 @@ class CardOfArrays(GoodMetric):
         return {"steps": np.arange(3)}
 
 
+class TargetsUnasked(GoodMetric):
+    def prepare(self, case):
+        return {"first": case.targets[[0]]}
+
+
+class TargetsAsked(TargetsUnasked):
+    needs = frozenset({"targets"})
+
+
+def test_targets_are_there_for_those_who_ask(failures):
+    assert failures(metric_checks(), lambda: TargetsAsked(Options())) == {}
+
+
 @pytest.mark.parametrize(
     ("metric", "name", "message"),
     [
@@ -118,6 +131,7 @@ class CardOfArrays(GoodMetric):
         (ShortCurve, "curves", "one height per x"),
         (NoCard, "card", "is empty"),
         (CardOfArrays, "card", "can't be written as JSON"),
+        (TargetsUnasked, "observations_plain", "targets only with needs 'targets'"),
     ],
 )
 def test_faults_of_metrics_are_found(failures, metric, name, message):

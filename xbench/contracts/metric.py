@@ -81,7 +81,7 @@ class Case:
         score: images (n, C, *spatial) on the session's device -> logits (n, K), without gradients, on the fastest copy
             of the model that gives the same logits. Any n; the session's `batch_size` is the fast one.
         logits: float32 (N, K), of the untouched images.
-        targets: int64 (N,), the class each map explains.
+        targets: int64 (N,), the class each map explains. Empty in `prepare`, but with `needs` "targets".
         maps: float32 (N, *spatial), on disk: a slice of it is an array, the whole may not fit. Empty in `prepare`.
         prepared: What `prepare` gave.
         session: Device, precision, batch size, seed, progress.
@@ -135,7 +135,8 @@ class Metric(ABC):
         higher_is_better: Direction.
         needs: What a cell must have to be scored, or what the case must bring: "masks" of the expert; "transfer", an
             explainer that makes counterfactual images; "masked", one whose own classifier reads through its maps;
-            "train", the maps of the training split; "explain", the explainer at work.
+            "train", the maps of the training split; "explain", the explainer at work; "targets", the classes that the
+            maps explain in `prepare`, too.
         unit: Shown beside the value, or empty.
         dear: Whether a cell costs a training.
         feature: What it wants of each image in `case.feature`, or None.

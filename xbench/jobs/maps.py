@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xbench.artifacts import Store
-from xbench.contracts.explainer import Explainer, MapTransform, check_target
-from xbench.contracts.model import class_scores
+from xbench.contracts.explainer import Explainer, MapTransform
 from xbench.errors import PluginError, UserError, XbenchError
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.cost import PeakMemory, counted_passes
@@ -178,7 +177,7 @@ class MapsJob(Job):
         from xbench.passes import unchanging
 
         self._check_support()
-        scored, targets = self.data.scored, self._choose_targets()
+        scored, targets = self.data.scored, self.predictions.targets
         np.save(session.folder / "targets.npy", targets)
         size = self.calibration.batch_size
         shape = (len(scored), *self.data.info.spatial)
@@ -210,17 +209,6 @@ class MapsJob(Job):
             reason = self.explainer.supports(self.model.module, self.data.info)
             if reason:
                 raise UserError(f"{self.choice.label} can't explain {self.model.label} on {self.data.label}: {reason}")
-
-    def _choose_targets(self) -> np.ndarray:
-        import torch
-
-        scores = class_scores(torch.from_numpy(self.predictions.logits))
-        rule = check_target(self.settings.target, scores.shape[1])
-        if rule == "predicted":
-            return np.asarray(scores.argmax(1).numpy(), dtype=np.int64)
-        if rule == "true":
-            return self.data.scored.labels.copy()
-        return np.full(len(self.data.scored), rule, dtype=np.int64)
 
     def _batches(self, size: int, targets: np.ndarray) -> Iterator[torch.Tensor]:
         """Maps of all samples in order, `size` at a time, halved for good when the device runs out of memory."""

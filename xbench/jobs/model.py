@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from xbench.artifacts import Store
-from xbench.contracts.model import Model
+from xbench.contracts.explainer import check_target
+from xbench.contracts.model import Model, class_scores
 from xbench.errors import PluginError, UserError, XbenchError
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.data import DataJob
@@ -274,3 +275,16 @@ class PredictionsJob(Job):
         """float32 (N, K)."""
         logits: np.ndarray = np.load(self.folder / "logits.npy")
         return logits
+
+    @functools.cached_property
+    def targets(self) -> np.ndarray:
+        """int64 (N,): the class that a map of each sample explains, by the run's `target`."""
+        import torch
+
+        scores = class_scores(torch.from_numpy(self.logits))
+        rule = check_target(self.settings.target, scores.shape[1])
+        if rule == "predicted":
+            return np.asarray(scores.argmax(1).numpy(), dtype=np.int64)
+        if rule == "true":
+            return self.data.scored.labels.copy()
+        return np.full(len(self.data.scored), rule, dtype=np.int64)

@@ -72,14 +72,19 @@ class PreparationJob(Job):
     def upstream(self) -> tuple[Job, ...]:
         return (self.predictions, *(() if self.feature is None else (self.feature,)))
 
+    @property
+    def _sees_targets(self) -> bool:
+        return "targets" in self.metric.needs
+
     def identity(self) -> dict[str, Any]:
-        return self.choice.identity() | {"seed": self.settings.seed}
+        target = {"target": self.settings.target} if self._sees_targets else {}
+        return self.choice.identity() | {"seed": self.settings.seed} | target
 
     def build(self, session: Session) -> None:
-        nothing = np.empty(0, dtype=np.int64)
+        targets = self.predictions.targets if self._sees_targets else np.empty(0, dtype=np.int64)
         try:
             features = None if self.feature is None else self.feature.features
-            prepared = self.metric.prepare(_case(self.predictions, session, targets=nothing, feature=features))
+            prepared = self.metric.prepare(_case(self.predictions, session, targets=targets, feature=features))
         except (XbenchError, OSError):
             raise
         except Exception as error:

@@ -49,7 +49,7 @@ def _observed(metric: Metric, scenario: Scenario, batch_size: int = 8) -> tuple[
     with tempfile.TemporaryDirectory(prefix="xbench-checks-") as folder:
         session = Session(Path(folder), batch_size=batch_size)
         case = fake_case(scenario.info, split, scenario.module(), maps, session, **_wanted(metric, scenario))
-        prepared = metric.prepare(dataclasses.replace(case, maps=np.empty((0,), dtype=np.float32)))
+        prepared = _prepared(metric, case)
         for key, value in prepared.items():
             assert isinstance(value, np.ndarray), (
                 f"prepare() gave {type(value).__name__} for {key!r}: give numpy arrays"
@@ -62,6 +62,16 @@ def _observed(metric: Metric, scenario: Scenario, batch_size: int = 8) -> tuple[
         own = seen.keys() & _RESERVED
         assert not own, f"observe() gave {', '.join(sorted(own))}: the harness adds these, choose other names"
     return case, {**seen, "label": split.labels, "target": case.targets}
+
+
+def _prepared(metric: Metric, case: Case) -> dict[str, np.ndarray]:
+    targets = case.targets if "targets" in metric.needs else np.empty(0, dtype=np.int64)
+    try:
+        return metric.prepare(dataclasses.replace(case, maps=np.empty((0,), dtype=np.float32), targets=targets))
+    except Exception as error:
+        raise AssertionError(
+            f"prepare() raised {type(error).__name__}: {error} (it gets no maps, and targets only with needs 'targets')"
+        ) from error
 
 
 def _wanted(metric: Metric, scenario: Scenario) -> dict[str, Any]:
