@@ -169,7 +169,9 @@ class Store:
         except Timeout:
             raise
         except OSError as error:
-            hint = f"the cache is {self.root}; choose another with --cache or XBENCH_CACHE"
+            # All that NumPy says of a full disk is how much it could write.
+            full = "is the disk full? " if str(error).endswith("written") else ""
+            hint = f"{full}the cache is {self.root}; choose another with --cache or XBENCH_CACHE"
             raise ArtifactError(f"can't make the {item.kind} of {item.label}: {error}", hint) from error
 
     def _make(self, item: Buildable) -> Manifest:

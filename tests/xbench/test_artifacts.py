@@ -87,11 +87,19 @@ def test_another_recipe_is_another_artifact(tmp_path, log):
     assert store.folder(Item(log)) != store.folder(Item(log, b"other"))
 
 
-def test_a_failed_making_leaves_nothing_finished(tmp_path, log):
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device"), r"No space left.*\(the cache is .*--cache"),
+        (OSError("204800 requested and 76768 written"), r"76768 written \(is the disk full\? the cache is .*--cache"),
+        (OSError("cannot identify image file"), r"image file \(the cache is"),
+    ],
+)
+def test_a_failed_making_leaves_nothing_finished(tmp_path, log, error, message):
     item = Item(log)
-    item.build = lambda session: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    item.build = lambda session: (_ for _ in ()).throw(error)
     store = Store(tmp_path / "cache")
-    with pytest.raises(ArtifactError, match=r"No space left.*--cache"):
+    with pytest.raises(ArtifactError, match=message):
         store.ensure(item)
     assert not store.has(item)
     assert Store(tmp_path / "cache").ensure(Item(log)).facts["answer"] == 42
