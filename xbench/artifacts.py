@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
+from xbench.devices import float32
 from xbench.errors import ArtifactError
 from xbench.provenance import digest, file_digest
 from xbench.session import Progress, Session, SilentProgress
@@ -180,7 +181,8 @@ class Store:
         work.mkdir(parents=True, exist_ok=True)
         session = item.session(work, self.progress)
         start = time.perf_counter()
-        item.build(session)
+        with float32(session.precision):
+            item.build(session)
         seconds = time.perf_counter() - start
         for leftover in work.rglob("*.partial"):
             leftover.unlink()

@@ -24,7 +24,6 @@ class TrainingState:
         network: Trained; continued from the checkpoint if there is one.
         optimizers: The same.
         folder: Of the checkpoint.
-        device: Of the network.
 
     Attributes:
         epoch: Whole epochs done.
@@ -33,9 +32,7 @@ class TrainingState:
         best: Weights of the best epoch.
     """
 
-    def __init__(
-        self, network: nn.Module, optimizers: Sequence[torch.optim.Optimizer], folder: Path, device: str
-    ) -> None:
+    def __init__(self, network: nn.Module, optimizers: Sequence[torch.optim.Optimizer], folder: Path) -> None:
         self._network, self._optimizers, self._path = network, optimizers, folder / CHECKPOINT
         self.epoch = 0
         self.best_epoch = 0
@@ -43,7 +40,7 @@ class TrainingState:
         self.history: list[dict[str, float]] = []
         self.best = _copy_state(network)
         if self._path.exists():
-            self._resume(torch.load(self._path, map_location=device, weights_only=True))
+            self._resume(torch.load(self._path, map_location="cpu", weights_only=True))
 
     def end_epoch(self, row: dict[str, float]) -> None:
         """Note an epoch's figures, keep the weights if they are the best, and write the checkpoint.

@@ -17,6 +17,7 @@ import numpy as np
 from xbench.contracts.dataset import DatasetInfo, Split
 from xbench.contracts.explainer import Explainer, MapTransform, undisturbed
 from xbench.contracts.model import Model
+from xbench.devices import float32
 from xbench.errors import XbenchError
 from xbench.references import Choice
 from xbench.seeding import isolated, rng
@@ -95,7 +96,7 @@ def _reason(choice: Choice, modules: Sequence[nn.Module], info: DatasetInfo, spl
     """A method that shows positive evidence only may find none in one initialisation: then the next is tried."""
     for module in modules:
         try:
-            with undisturbed(module):
+            with float32("32"), undisturbed(module):
                 maps = _maps(choice, module, info, split)
         except XbenchError as error:
             return str(error)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
+from xbench.devices import NO_TF32
 from xbench.errors import UserError
 from xbench.options import Field, Options, parse_options
 
@@ -52,7 +53,11 @@ class RunConfig(TableConfig, ScoringConfig):
     limit: int | None = Field(None, ge=1, description="score at most so many samples (for trying things out)")
     seed: int = Field(0, ge=0, description="of everything random")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    precision: Literal["32", "bf16", "16"] = Field("32", description="of forward passes")
+    precision: Literal["32", "tf32", "bf16", "16"] = Field(
+        "32",
+        description="of passes; 32: true float32 on every device; tf32: faster products of 10-bit mantissas, on NVIDIA "
+        "GPUs; bf16, 16: autocast of forward passes",
+    )
     batch_size: int | None = Field(None, ge=1, description="for passes without gradients; default: calibrated")
     workers: int = Field(1, ge=1, description="processes that share the work and the processors")
     conventions: Path | None = Field(
@@ -110,19 +115,21 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         raise UserError(f"{what} {path} can't be read: {error}") from None
 
 
-def resolve_device(wanted: str) -> str:
+def resolve_device(wanted: str, precision: str = "32") -> str:
     """The device to use: "auto" takes CUDA where there is one.
 
     Raises:
-        UserError: It does not exist here.
+        UserError: It does not exist here, or does not know the precision.
     """
     import torch
 
     if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(wanted)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {wanted!r} can't be used: {str(error).splitlines()[0]}", "try --device cpu") from None
+    if precision == "tf32" and device.type in NO_TF32:
+        raise UserError(f"device {wanted!r} has no TF32: NVIDIA GPUs do", "use --precision 32")
     return wanted

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("32", "tf32", "bf16", "16")
-"""Names of precisions: true float32; TF32 (NVIDIA GPUs: products of 10-bit mantissas); autocast to bfloat16, float16."""
+"""True float32; TF32, the products of 10-bit mantissas of NVIDIA GPUs; autocast to bfloat16 and to float16."""
 
 NO_TF32 = ("cpu", "mps")
 """Types of devices that know no TF32."""
@@ -25,8 +25,8 @@ _EXACT = 1 + 2.0**-12
 def float32(precision: str) -> Iterator[None]:
     """Float32 products are true float32 inside, or TF32 where the precision is "tf32"; as before afterwards.
 
-    By torch's default, convolutions on NVIDIA GPUs read only 10 bits of each mantissa, whatever dtype is asked for, and
-    `torch.set_float32_matmul_precision` of any library does the same to dense layers (to bfloat16's 7 bits on some CPUs).
+    By torch's default, convolutions on NVIDIA GPUs read only 10 bits of each mantissa, whatever dtype is asked for. A
+    library's call of `torch.set_float32_matmul_precision` does the same to dense layers, and leaves 7 bits on some CPUs.
 
     Args:
         precision: One of `PRECISIONS`.
@@ -41,6 +41,16 @@ def float32(precision: str) -> Iterator[None]:
         for (_, put, _), value in zip(switches, before, strict=True):
             if value is not None:
                 put(value)
+
+
+def autocast(precision: str, device: str | torch.device) -> AbstractContextManager[Any]:
+    """The autocast context of "bf16" or "16"; one that does nothing for the others."""
+    import torch
+
+    if precision not in ("bf16", "16"):
+        return nullcontext()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return torch.autocast(torch.device(device).type, dtype=dtype)
 
 
 _Switch = tuple[Callable[[], Any], Callable[[Any], None], dict[str, Any]]
@@ -109,11 +119,9 @@ def upload(values: torch.Tensor, device: str | torch.device) -> torch.Tensor:
     import torch
 
     target = torch.device(device)
-    if target.type == values.device.type == "cpu" or values.device == target:
-        return values.to(target)
     if target.type == "cuda" and values.device.type == "cpu":
-        return values.pin_memory().to(target, non_blocking=True)
-    return values.to(target)
+        values = values.pin_memory()
+    return values.to(target, non_blocking=target.type not in ("cpu", "mps"))  # MPS may read them too late
 
 
 def widest(device: str | torch.device) -> torch.dtype:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from xbench.contracts.model import class_scores
+from xbench.devices import float32, release
 from xbench.scoring import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, Recipe, Scorer
 
 # Rows of one pass. On a CPU a batch beyond its caches is slower an image; a GPU wants to be filled.
@@ -72,7 +73,7 @@ def gradient_rows(model: nn.Module, images: torch.Tensor) -> int:
 
 def _rows_keeping(kept: int, images: torch.Tensor) -> int:
     """Rows of a pass with gradients whose largest operation keeps so many bytes of an image."""
-    return max(1, min(rows_of(images), _KEPT_CPU // kept)) if images.device.type == "cpu" else rows_of(images)
+    return max(1, min(rows_of(images), _KEPT_CPU // kept))
 
 
 def _watched(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, int]:
@@ -109,7 +110,7 @@ def chunks(count: int, images: torch.Tensor, work: Callable[[int, int], None], r
             if stop - start == 1:
                 raise
             size = (stop - start + 1) // 2
-            torch.cuda.empty_cache()
+            release()
         else:
             start = stop
 
@@ -202,10 +203,15 @@ def _equivalent(model: nn.Module, images: torch.Tensor) -> Scorer:
     return _once(model, key, lambda: _make_equivalent(model, images))
 
 
+@float32("32")  # whether two copies are the same is seen in true float32, whatever the precision of the passes
 def _make_equivalent(model: nn.Module, images: torch.Tensor) -> Scorer:
-    probe = images[:_PROBE]
-    logits, kept = _watched(model, probe)
-    rows = min(rows_of(images), _LIGHTER * _rows_keeping(kept, images))
+    probe, rows = images[:_PROBE], rows_of(images)
+    if images.device.type == "cpu":
+        logits, kept = _watched(model, probe)
+        rows = min(rows, _LIGHTER * _rows_keeping(kept, images))
+    else:
+        with torch.no_grad():
+            logits = model(probe)
     layouts = (True, False) if images.ndim == 4 else (False,)
     tolerance = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * float(logits.abs().max())
     for folded, channels_last in [*itertools.product((True,), layouts), (False, False)]:

@@ -138,7 +138,7 @@ def make_suite_plan(
 def _planner(config: RunConfig, store: Store) -> _Planner:
     settings = Settings(
         seed=config.seed,
-        device=resolve_device(config.device),
+        device=resolve_device(config.device, config.precision),
         precision=config.precision,
         batch_size=config.batch_size,
         split=config.split,

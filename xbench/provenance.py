@@ -18,6 +18,8 @@ from typing import Any
 _COMPUTING = (
     "contracts",
     "jobs",
+    "checkpoint.py",
+    "devices.py",
     "folding.py",
     "gate.py",
     "mapped.py",

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from xbench.devices import PRECISIONS, autocast, float32, release, rounds_products
 from xbench.errors import PluginError, UserError
 from xbench.folding import fold_batch_norms
 from xbench.seeding import isolated
 
-_DTYPES = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
 _PROBE = 8  # images on which the copy is held against the original
 _SIZES_CPU = (4, 8, 16, 32, 64, 128, 256)  # what fits the caches is small; a GPU wants to be filled
 _SIZES_GPU = (16, 32, 64, 128, 256, 512, 1024)
@@ -42,7 +40,8 @@ class Recipe:
         batch_size: Images in one forward pass.
         folded: Batch norms are folded into the layers before them.
         channels_last: Weights and images lie in memory channel by channel.
-        precision: "32", "bf16" or "16": the autocast of the forward pass.
+        precision: "32", "tf32", "bf16" or "16". The autocast of the forward pass is set by the scorer, torch's switches
+            of float32 by who calls it (`xbench.devices.float32`).
         max_difference: Largest absolute difference of a logit, as it will be scored, from the original's in float32.
         milliseconds: Per image, at `batch_size`.
     """
@@ -100,8 +99,7 @@ class Scorer:
 
     def _halve(self, size: int) -> None:
         self.batch_size = (size + 1) // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release()
 
 
 def calibrate(
@@ -116,17 +114,19 @@ def calibrate(
         module: float32 (N, C, *spatial) -> (N, K). Left as it is.
         images: float32 (n, C, *spatial), a few images of the dataset, on the CPU.
         device: Where to score.
-        precision: "32", "bf16" or "16".
+        precision: "32", "tf32", "bf16" or "16".
         batch_size: Kept if given; only the copy is chosen then.
 
     Raises:
-        UserError: An unknown precision.
+        UserError: An unknown precision, or a device that computes in less than float32 although it is asked not to.
         PluginError: The module itself can't be copied or run on the images, or changes them.
     """
-    if precision not in _DTYPES:
-        raise UserError(f"precision {precision!r} is not known", "one of " + ", ".join(_DTYPES))
+    if precision not in PRECISIONS:
+        raise UserError(f"precision {precision!r} is not known", "one of " + ", ".join(PRECISIONS))
+    _check_float32(device, precision)
     probe = images[:_PROBE].to(device, copy=True)
-    with isolated(0, "calibration"):  # a module that draws noise draws the same for every copy
+    # A module that draws noise draws the same for every copy.
+    with float32(precision), isolated(0, "calibration"):
         plain = _Copy(module, False, device)
         try:
             reference = plain.exact_logits(probe)
@@ -151,6 +151,15 @@ def calibrate(
     return Recipe(batch_size, chosen.folded, channels_last, precision, difference, 1000 * seconds / batch_size)
 
 
+def _check_float32(device: str, precision: str) -> None:
+    with float32(precision):
+        if precision == "32" and rounds_products(device):
+            raise UserError(
+                f"{device} rounds float32 to shorter mantissas (TF32) although torch's switches forbid it",
+                "is NVIDIA_TF32_OVERRIDE set? unset it, or say --precision tf32",
+            )
+
+
 class _Copy:
     """A frozen copy of a module in eval mode, on a device, in one of the layouts that give the same logits."""
 
@@ -172,35 +181,14 @@ class _Copy:
     @torch.inference_mode()
     def logits(self, images: torch.Tensor, precision: str) -> torch.Tensor:
         """float32 (N, K) of (N, C, *spatial)."""
-        dtype = _DTYPES[precision]
-        with torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+        with autocast(precision, self.device):
             logits: torch.Tensor = self.module(images.contiguous(memory_format=self._format))
         return logits.float()
 
     def exact_logits(self, images: torch.Tensor) -> torch.Tensor:
-        """The logits in true float32, without the shortened mantissa (TF32) that GPUs may use."""
-        with _true_float32(self.device):
+        """The logits in true float32, whatever the precision of the scores."""
+        with float32("32"):
             return self.logits(images, "32")
-
-
-@contextlib.contextmanager
-def _true_float32(device: torch.device) -> Iterator[None]:
-    if device.type != "cuda":
-        yield
-        return
-    matmul: Any = torch.backends.cuda.matmul
-    cudnn: Any = torch.backends.cudnn
-    switches: list[tuple[Any, str, Any]] = [(matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
-    if hasattr(matmul, "fp32_precision"):  # torch 2.9 and later, which refuses a mixture of its old and new switches
-        switches = [(matmul, "fp32_precision", "ieee"), (cudnn.conv, "fp32_precision", "ieee")]
-    before = [getattr(owner, name) for owner, name, _ in switches]
-    try:
-        for owner, name, value in switches:
-            setattr(owner, name, value)
-        yield
-    finally:
-        for (owner, name, _), value in zip(switches, before, strict=True):
-            setattr(owner, name, value)
 
 
 def _fastest_copy(

@@ -57,11 +57,15 @@ def uniform_field(seeds: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
     size = int(np.prod(shape))
     counter = torch.arange(1, size + 1, dtype=torch.int64, device=seeds.device)
-    state = seeds.view(-1, 1) + counter * _GOLDEN
+    state = splitmix(seeds.view(-1, 1) + counter * _GOLDEN)
+    return (_shift(state, 40).to(torch.float32) * 2.0**-24).view(len(seeds), *shape)
+
+
+def splitmix(state: torch.Tensor) -> torch.Tensor:
+    """The finaliser of splitmix64: random bits of each number, the same on every device; int64, any shape."""
     state = (state ^ _shift(state, 30)) * _MIX1
     state = (state ^ _shift(state, 27)) * _MIX2
-    state = state ^ _shift(state, 31)
-    return (_shift(state, 40).to(torch.float32) * 2.0**-24).view(len(seeds), *shape)
+    return state ^ _shift(state, 31)
 
 
 def normal_field(seeds: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:

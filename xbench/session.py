@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from xbench.devices import autocast
+
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
@@ -78,7 +80,8 @@ class Session:
     Attributes:
         folder: Where results and checkpoints go. It survives a kill: whoever resumes finds what was written.
         device: "cpu", "cuda", "cuda:1", "mps".
-        precision: "32", "bf16" or "16": the autocast of forward passes.
+        precision: "32": true float32; "tf32": shorter mantissas in products on NVIDIA GPUs; "bf16" or "16": autocast of
+            forward passes. The harness has torch's switches of float32 set while the work is done.
         seed: Of this piece of work; derive everything random from it (`xbench.seeding`).
         batch_size: For passes without gradients, calibrated or as the user said.
         progress: Where to report.
@@ -103,15 +106,8 @@ class Session:
                 bar.advance()
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The autocast context of `precision`; a null context at 32."""
-        import contextlib
-
-        import torch
-
-        if self.precision == "32":
-            return contextlib.nullcontext()
-        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
-        return torch.autocast(torch.device(self.device).type, dtype=dtype)
+        """The autocast context of `precision`; a null context at 32 and tf32."""
+        return autocast(self.precision, self.device)
 
     def generator(self, *parts: object) -> torch.Generator:
         """A CPU generator for `parts` of this work."""

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 HISTORY = "history.csv"
-_FABRIC_PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+_FABRIC_PRECISION: dict[str, Any] = {"32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+_FABRIC_DEVICES = ("cpu", "cuda", "mps")
 
 
 Loss = Callable[[Batch, torch.Generator], tuple[torch.Tensor, dict[str, torch.Tensor]]]
@@ -156,12 +157,10 @@ def train_network(
     """
     from lightning_fabric import Fabric  # more than a second, which a run that trains nothing need not wait
 
-    fabric = Fabric(
-        accelerator=torch.device(session.device).type, devices=1, precision=_FABRIC_PRECISION[session.precision]
-    )
+    fabric = Fabric(accelerator=_accelerator(session), devices=1, precision=_FABRIC_PRECISION[session.precision])
     network = objective.network.to(session.device).train()
     updates = [_Update(fabric, step, schedule.learning_rate) for step in objective.steps()]
-    state = TrainingState(network, [update.optimizer for update in updates], session.folder, session.device)
+    state = TrainingState(network, [update.optimizer for update in updates], session.folder)
     with session.progress.task("training", schedule.epochs) as bar:
         bar.advance(state.epoch)
         while not state.finished(schedule.epochs, schedule.patience):
@@ -182,6 +181,20 @@ def train_network(
     }
     state.remove()
     return state.history
+
+
+def _accelerator(session: Session) -> str:
+    """Fabric's name of the device, which it needs to know for autocast alone: we place networks and batches ourselves.
+
+    Raises:
+        UserError: Autocast on a device that Fabric does not know.
+    """
+    kind = torch.device(session.device).type
+    if kind in _FABRIC_DEVICES:
+        return kind
+    if session.precision not in ("32", "tf32"):
+        raise UserError(f"no training with precision {session.precision} on {session.device}", "use --precision 32")
+    return "cpu"
 
 
 class _Update:

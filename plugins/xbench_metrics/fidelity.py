@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from xbench import Batch, Case, Curves, DatasetInfo, Metric, Observations, class_scores, probabilities
+from xbench.devices import upload
 from xbench.mapped import stacked
 from xbench_metrics.options import FidelityOptions
-from xbench_metrics.orders import SeenOrders
+from xbench_metrics.orders import SeenOrders, read_order
 from xbench_metrics.perturbation import perturbed
 from xbench_metrics.ranking import rank
 from xbench_metrics.removal import Removal, resolve
@@ -151,12 +152,14 @@ class Fidelity(Metric):
         for start in case.session.track(starts, "fidelity", len(starts)):
             rows = slice(start, min(start + size, len(case.split)))
             batch = case.split.batch(np.arange(rows.start, rows.stop)).to(case.session.device)
-            maps = torch.from_numpy(np.array(case.maps[rows], dtype=np.float32)).to(case.session.device)
-            ranks, ties = rank(maps.flatten(1), batch.seeds)
+            maps = upload(torch.from_numpy(np.array(case.maps[rows], dtype=np.float32)), case.session.device)
+            ranks, tied = rank(maps.flatten(1), batch.seeds)
             fill = removal.fill(batch)
-            classes = torch.from_numpy(self._classes(case, rows)).to(case.session.device)
+            classes = upload(torch.from_numpy(self._classes(case, rows)), case.session.device)
             follow = functools.partial(self._followed, case.score, batch.images, fill, classes, ranks, size)
-            yield rows, self._seen.curves(case.score, (batch.images, fill, classes), ranks, follow), ties.cpu().numpy()
+            # The host waits for the device twice a chunk: here, and for the heights.
+            order, ties = read_order(ranks, (batch.images, fill, classes), tied)
+            yield rows, self._seen.curves(case.score, order, follow), ties / ranks.shape[1]
 
     def _followed(
         self,

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
+from xbench.devices import upload, widest
+
 
 def removed_counts(pixels: int, steps: int) -> list[int]:
     """How many of P pixels are gone after steps 1 to K - 1: round(f P), halves up; in integers, for every platform."""
@@ -32,10 +34,10 @@ def perturbed(
         Images (n, C, *spatial), n at most `size`, by mode, then step, then image. Each overwrites the one before.
     """
     pixels, together = ranks.shape[1], max(1, size // len(images))
-    whole = torch.float32 if pixels <= 2**24 else torch.float64  # what holds every rank exactly
+    whole = torch.float32 if pixels <= 2**24 else widest(images.device)  # what holds every rank exactly
     repeated = images.flatten(2).repeat(together, 1, 1)
     fills = fill if len(fill) == 1 else fill.repeat(together, 1, 1)
-    counts = torch.tensor(removed_counts(pixels, steps), dtype=whole, device=images.device)
+    counts = upload(torch.tensor(removed_counts(pixels, steps), dtype=whole), images.device)
     limits = [group.repeat_interleave(len(images))[:, None] for group in torch.split(counts, together)]
     gone, result = torch.empty((len(repeated), pixels), device=images.device), torch.empty_like(repeated)
     for order in (ranks, pixels - 1 - ranks):

@@ -21,14 +21,14 @@ def rank(maps: torch.Tensor, seeds: torch.Tensor) -> tuple[torch.Tensor, torch.T
         seeds: int64 (N,), `Batch.seeds`.
 
     Returns:
-        Ranks int64 (N, P), 0 for the highest value; and the share of pixels that tie with another, float64 (N,).
+        Ranks int64 (N, P), 0 for the highest value; and how many pixels tie with another, int64 (N,).
     """
     keys = (tie_keys(seeds, maps.shape[1]) * 2**_KEY_BITS).long()
     # Value and tie key side by side in one integer: one sort does for both.
     values, order = (-_ordered(maps) << _KEY_BITS | keys).sort(dim=1, stable=True)
     same = (values[:, 1:] >> _KEY_BITS) == (values[:, :-1] >> _KEY_BITS)
     edge = same.new_zeros((len(maps), 1))
-    tied = (torch.cat([same, edge], 1) | torch.cat([edge, same], 1)).double().mean(1)
+    tied = (torch.cat([same, edge], 1) | torch.cat([edge, same], 1)).sum(1)
     places = torch.arange(maps.shape[1], device=maps.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places), tied
 

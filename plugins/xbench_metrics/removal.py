@@ -7,6 +7,7 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 
 from xbench import Batch, Case, DatasetInfo, UserError
+from xbench.devices import upload
 from xbench.seeding import derive, uniform_field
 
 _NOISE_STREAM = derive(0, "noise that replaces pixels")
@@ -27,8 +28,8 @@ class Removal:
     def __init__(self, kind: str, case: Case, sigma: float) -> None:
         self.kind = resolve(kind, case.info)
         self._device = case.session.device
-        self._per_class = torch.tensor(case.info.removal or (0.0,), dtype=torch.float32, device=self._device)
-        self._mean = torch.as_tensor(np.array(case.train_mean), dtype=torch.float32, device=self._device)
+        self._per_class = upload(torch.tensor(case.info.removal or (0.0,), dtype=torch.float32), self._device)
+        self._mean = upload(torch.as_tensor(np.array(case.train_mean), dtype=torch.float32), self._device)
         self._sigma = sigma
 
     def fill(self, batch: Batch) -> torch.Tensor:
@@ -65,8 +66,7 @@ def blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
     for axis in range(2, images.ndim):
         size = images.shape[axis]
         # The filter as a matrix: any sigma for any size, and one product for the whole batch.
-        matrix = torch.as_tensor(
-            gaussian_filter1d(np.eye(size), sigma, axis=0), dtype=images.dtype, device=images.device
-        )
+        matrix = torch.from_numpy(gaussian_filter1d(np.eye(size), sigma, axis=0)).to(images.dtype)
+        matrix = upload(matrix, images.device)
         images = torch.tensordot(images, matrix, dims=([axis], [1])).movedim(-1, axis)
     return images

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from xbench.devices import PRECISIONS
+
 _EPILOG = """\b
 A reference is a name, with an argument or options behind colons:
   vinet    vinet:importance=unet,alpha=0.5    timm:resnet18    blurred:sigma=3:gradient
@@ -41,7 +43,9 @@ Examples:
 @click.option("--limit", type=click.IntRange(min=1), help="Score at most so many samples, classes balanced.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of everything random. [0]")
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps. [auto]")
-@click.option("--precision", type=click.Choice(["32", "bf16", "16"]), help="Of forward passes. [32]")
+@click.option(
+    "--precision", type=click.Choice(list(PRECISIONS)), help="Of passes: true float32, TF32 (NVIDIA), or autocast. [32]"
+)
 @click.option("--batch-size", type=click.IntRange(min=1), help="For passes without gradients. [calibrated]")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that share the work and the processors. [1]")
 @click.option(

@@ -12,6 +12,7 @@ import numpy as np
 
 from xbench.artifacts import Store
 from xbench.contracts.explainer import Explainer, MapTransform
+from xbench.devices import float32
 from xbench.errors import PluginError, UserError, XbenchError
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.cost import PeakMemory, counted_passes
@@ -206,7 +207,8 @@ class MapsJob(Job):
             UserError: The explainer can't explain this model.
         """
         if type(self.explainer).supports is not Explainer.supports:
-            reason = self.explainer.supports(self.model.module, self.data.info)
+            with float32("32"):  # a proof is one in true float32, whatever the precision of the maps
+                reason = self.explainer.supports(self.model.module, self.data.info)
             if reason:
                 raise UserError(f"{self.choice.label} can't explain {self.model.label} on {self.data.label}: {reason}")
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from xbench.artifacts import Store
 from xbench.contracts.explainer import Explainer, undisturbed
+from xbench.devices import float32
 from xbench.errors import XbenchError
 from xbench.jobs.base import Settings
 from xbench.jobs.maps import ExplainerJob, MadeOf, MapsJob, OwnClassifier
@@ -72,7 +73,7 @@ class Fits:
         try:
             if self._module is None:
                 self._module = model.fresh()
-            with undisturbed(self._module):
+            with float32("32"), undisturbed(self._module):
                 return maps.explainer.supports(self._module, model.data.info) or ""
         except XbenchError as error:
             return str(error)

@@ -1,0 +1,273 @@
+"""A pretend accelerator: the device "pretend", whose tensors keep their numbers on the CPU.
+
+It behaves as a GPU where that matters to a program that has never met one. Tensors of two devices do not mix. Every
+operation that makes the host wait for the device is noted with the line of xbench that asked for it. Convolutions and
+matrix products round their operands to TF32 unless torch's switches of NVIDIA GPUs forbid it. With PRETEND_FLOAT64=no
+it has no float64, as Apple's GPUs.
+
+Importing this module registers the device, for good and for the whole process: only for processes of their own. It can
+be installed as a plugin of xbench, which then takes `--device pretend`.
+
+Environment:
+    PRETEND_WAITS: A file to which, at the end, the waits are written: JSON, [[line, operation, count], ...].
+    PRETEND_FLOAT64: "no" makes it refuse float64.
+"""
+
+import atexit
+import contextlib
+import functools
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+from torch.utils._python_dispatch import return_and_correct_aliasing
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+NAME = "pretend"
+HOST = torch.device("cpu")
+
+aten = torch.ops.aten
+
+# What gives the host a number, or a shape that hangs on the numbers.
+WAITING = {
+    *("_local_scalar_dense", "is_nonzero", "equal", "allclose", "nonzero", "masked_select", "_unique", "_unique2"),
+    *("unique_dim", "unique_consecutive", "bincount", "linalg_solve", "_linalg_solve", "linalg_cholesky", "linalg_inv"),
+    *("linalg_lstsq", "count_nonzero_to_host", "argwhere", "multinomial"),
+}
+# What takes indices from either device, as on a GPU.
+INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
+CONVOLUTIONS = {
+    "convolution",
+    "_convolution",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "cudnn_convolution",
+    "convolution_backward",
+}
+PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "addmv", "mv", "dot"}
+
+waits = Counter()
+
+
+class PretendTensor(torch.Tensor):
+    """Another device's tensor; `raw` holds the numbers."""
+
+    @staticmethod
+    def __new__(cls, raw):
+        """Wrap a tensor of the CPU, which is not copied."""
+        made = torch.Tensor._make_wrapper_subclass(
+            cls,
+            raw.size(),
+            strides=raw.stride(),
+            storage_offset=raw.storage_offset(),
+            dtype=raw.dtype,
+            layout=raw.layout,
+            device=torch.device(NAME, 0),
+            requires_grad=False,
+        )
+        made.raw = raw
+        return made
+
+    def __repr__(self, *, tensor_contents=None):
+        return f"PretendTensor({self.raw})"
+
+    def tolist(self):
+        """A list, for which the host waits; torch's own refuses subclasses."""
+        note_wait("tolist")
+        return self.raw.tolist()
+
+    def __reduce_ex__(self, protocol):
+        rebuild = torch._utils._rebuild_device_tensor_from_cpu_tensor
+        return rebuild, (self.detach().raw, self.dtype, NAME, self.requires_grad)
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        # A wrapper made in inference mode can't be detached there, by an assertion of torch's.
+        with torch.inference_mode(False), torch.no_grad():
+            return run(func, args, kwargs or {})
+
+
+def run(func, args, kwargs):
+    """An operation with a tensor of this device among its arguments, or that is to make one."""
+    name = func._schema.name.partition("::")[2]
+    flat, _ = tree_flatten((args, kwargs))
+    tensors = [one for one in flat if isinstance(one, torch.Tensor)]
+    if name in ("copy_", "_copy_from", "_copy_from_and_resize"):
+        return copied(args, kwargs)
+    target = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
+    refuse_mixture(name, tensors)
+    note_waiting(name, args, kwargs, target)
+    on_device = target.type == NAME if target is not None else any(map(is_ours, tensors)) or not tensors
+    if target is not None:
+        kwargs = {**kwargs, "device": HOST}
+    kwargs = {key: value for key, value in kwargs.items() if key != "pin_memory"}
+    raw_args, raw_kwargs = tree_map(unwrapped, (args, kwargs))
+    if name in CONVOLUTIONS | PRODUCTS:
+        raw_args = rounded(name, raw_args)
+    found = func(*raw_args, **raw_kwargs)
+    if not on_device:
+        return found
+    refuse_float64(found)
+    return return_and_correct_aliasing(func, args, kwargs, tree_map(wrapped, found))
+
+
+def is_ours(value):
+    return isinstance(value, PretendTensor)
+
+
+def unwrapped(value):
+    if isinstance(value, torch.device) and value.type == NAME:
+        return HOST
+    return value.raw if is_ours(value) else value
+
+
+def wrapped(value):
+    return PretendTensor(value) if isinstance(value, torch.Tensor) and not is_ours(value) else value
+
+
+def copied(args, kwargs):
+    """`target.copy_(source)`, the one operation between devices."""
+    target, source = args[0], args[1]
+    blocking = not (kwargs.get("non_blocking") or (len(args) > 2 and args[2]))
+    if is_ours(source) and not is_ours(target):
+        note_wait("copy to the host")
+    elif is_ours(target) and not is_ours(source) and source.ndim and blocking:
+        note_wait("copy from the host")
+    unwrapped(target).copy_(unwrapped(source))
+    return target
+
+
+def refuse_mixture(name, tensors):
+    """As CUDA: a single number may come from the CPU, and indices too."""
+    if name in INDEXING:
+        tensors = tensors[:1]
+    strangers = [one for one in tensors if not is_ours(one) and one.ndim]
+    if strangers and any(map(is_ours, tensors)):
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and "
+            f"{strangers[0].device}! (in {name})"
+        )
+
+
+def refuse_float64(found):
+    """As MPS, where asked for."""
+    if os.environ.get("PRETEND_FLOAT64") != "no":
+        return
+    for one in tree_flatten(found)[0]:
+        if isinstance(one, torch.Tensor) and one.dtype in (torch.float64, torch.complex128):
+            raise TypeError(
+                f"Cannot convert a {NAME} Tensor to float64 dtype as the {NAME} framework doesn't support it."
+            )
+
+
+def note_waiting(name, args, kwargs, target):
+    """Whether the host has to wait for this operation."""
+    if name == "_to_copy" and target is not None and target.type == "cpu" and is_ours(args[0]):
+        note_wait("copy to the host")
+    elif name in WAITING:
+        note_wait(name)
+    elif name in INDEXING:
+        indices = [one for one in tree_flatten(args[1])[0] if isinstance(one, torch.Tensor)]
+        if any(one.dtype in (torch.bool, torch.uint8) for one in indices):
+            note_wait(f"{name} by a mask")
+        if any(not is_ours(one) for one in indices if one.ndim):
+            note_wait(f"{name} by indices of the host")
+    elif name == "repeat_interleave" and kwargs.get("output_size") is None and is_ours(args[-1]):
+        note_wait("repeat_interleave without output_size")
+
+
+def note_wait(operation):
+    """Count it under the innermost line of xbench or its plugins."""
+    frame = sys._getframe(1)
+    where = "elsewhere"
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        room = next((part for part in path.parts[::-1][1:] if part.startswith("xbench")), None)
+        if room is not None and path != Path(__file__):
+            start = len(path.parts) - path.parts[::-1].index(room) - 1
+            where = f"{'/'.join(path.parts[start:])}:{frame.f_lineno}"
+            break
+        frame = frame.f_back
+    waits[where, operation] += 1
+
+
+def rounded(name, args):
+    """The operands with TF32's mantissas of 10 bits, if torch may use them on an NVIDIA GPU as its switches are."""
+    switch = torch.backends.cudnn.conv if name in CONVOLUTIONS else torch.backends.cuda.matmul
+    if switch.fp32_precision != "tf32":
+        return args
+    leaves, form = tree_flatten(args)
+    return tree_unflatten([short(one) if is_wide(one) else one for one in leaves], form)
+
+
+def is_wide(value):
+    return isinstance(value, torch.Tensor) and value.dtype == torch.float32
+
+
+def short(values):
+    """Round to the nearest number of 10 bits."""
+    bits = values.contiguous().view(torch.int32)
+    return ((bits + 0x1000) & ~0x1FFF).view(torch.float32).view(values.shape)
+
+
+class Backend:
+    """What torch asks of a device's module."""
+
+    def is_initialized(self):
+        return True
+
+    def is_available(self):
+        return True
+
+    def current_device(self):
+        return 0
+
+    def device_count(self):
+        return 1
+
+    def _is_in_bad_fork(self):
+        return False
+
+    def manual_seed_all(self, seed):
+        pass
+
+    def synchronize(self, device=None):
+        note_wait("synchronize")
+
+
+def _register():
+    _setup_privateuseone_for_python_backend(NAME, backend_module=Backend())
+    library = torch.library.Library("_", "IMPL")
+    library.fallback(
+        lambda func, *args, **kwargs: PretendTensor.__torch_dispatch__(func, (), args, kwargs), "PrivateUse1"
+    )
+    return library
+
+
+def _of_lists(make):
+    """`torch.tensor` and `torch.as_tensor` with device="pretend", of anything: torch's own give up in C++."""
+
+    @functools.wraps(make)
+    def made(data, *args, device=None, **kwargs):
+        if device is None or torch.device(device).type != NAME or is_ours(data):
+            return make(data, *args, **({} if device is None else {"device": device}), **kwargs)
+        return make(data, *args, **kwargs).to(NAME)
+
+    return made
+
+
+def _write_waits(path):
+    rows = [[where, operation, count] for (where, operation), count in sorted(waits.items())]
+    with contextlib.suppress(OSError):
+        Path(path).write_text(json.dumps(rows))
+
+
+_library = _register()
+torch.tensor, torch.as_tensor = _of_lists(torch.tensor), _of_lists(torch.as_tensor)
+if os.environ.get("PRETEND_WAITS"):
+    atexit.register(_write_waits, os.environ["PRETEND_WAITS"])
