@@ -26,7 +26,7 @@ def float32(precision: str) -> Iterator[None]:
     """Float32 products are true float32 inside, or TF32 where the precision is "tf32"; as before afterwards.
 
     By torch's default, convolutions on NVIDIA GPUs read only 10 bits of each mantissa, whatever dtype is asked for. A
-    library's call of `torch.set_float32_matmul_precision` does the same to dense layers, and leaves 7 bits on some CPUs.
+    library that calls `torch.set_float32_matmul_precision` does the same to dense layers; some CPUs keep 7 bits then.
 
     Args:
         precision: One of `PRECISIONS`.
@@ -51,6 +51,15 @@ def autocast(precision: str, device: str | torch.device) -> AbstractContextManag
         return nullcontext()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     return torch.autocast(torch.device(device).type, dtype=dtype)
+
+
+def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Computation in the dtypes of the operands, inside an autocast or not."""
+    import torch
+
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 _Switch = tuple[Callable[[], Any], Callable[[Any], None], dict[str, Any]]

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from xbench.contracts.explainer import undisturbed as undisturbed  # noqa: PLC0414  (for the explainers' own proofs too)
+from xbench.devices import upload
 from xbench.operations import Rule, Rules
 from xbench.seeding import generator
 
@@ -61,7 +62,7 @@ def probe(info: DatasetInfo, model: nn.Module, count: int = 2) -> torch.Tensor:
     """A few random images on the model's device: float32 (count, C, *spatial), in [0, 1]."""
     images = torch.rand((count, info.channels, *info.spatial), generator=generator(0, "probe"))
     parameter = next(model.parameters(), None)
-    return images if parameter is None else images.to(parameter.device)
+    return images if parameter is None else upload(images, parameter.device)
 
 
 def operations_behind(result: torch.Tensor, stop: Collection[torch.Tensor] = ()) -> Counter[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from xbench.devices import PRECISIONS, autocast, float32, release, rounds_products
+from xbench.devices import PRECISIONS, autocast, float32, release, rounds_products, upload
 from xbench.errors import PluginError, UserError
 from xbench.folding import fold_batch_norms
 from xbench.seeding import isolated
@@ -124,7 +124,7 @@ def calibrate(
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r} is not known", "one of " + ", ".join(PRECISIONS))
     _check_float32(device, precision)
-    probe = images[:_PROBE].to(device, copy=True)
+    probe = upload(images[:_PROBE].clone(), device)
     # A module that draws noise draws the same for every copy.
     with float32(precision), isolated(0, "calibration"):
         plain = _Copy(module, False, device)
@@ -136,7 +136,7 @@ def calibrate(
         except Exception as error:
             what = f"images {tuple(probe.shape)} at precision {precision}"
             raise PluginError(f"the model can't be run on {what}: {type(error).__name__}: {error}") from error
-        if not torch.equal(probe, images[:_PROBE].to(device)):
+        if not torch.equal(probe.cpu(), images[:_PROBE]):
             raise PluginError(
                 "the model changes the images it is given, in place: every later pass would see others",
                 "write x = x - mean instead of x -= mean or x.sub_(mean)",
@@ -275,7 +275,7 @@ def _hopeless(best: dict[int, float], size: int) -> bool:
 
 
 def _tiled(images: torch.Tensor, size: int, device: torch.device) -> torch.Tensor:
-    return images[torch.arange(size) % len(images)].to(device)
+    return upload(images[torch.arange(size) % len(images)], device)
 
 
 def _seconds(candidate: _Copy, images: torch.Tensor, precision: str) -> float:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from xbench.checkpoint import TrainingState
 from xbench.contracts.dataset import Split
 from xbench.contracts.model import Schedule, class_scores
+from xbench.devices import upload
 from xbench.errors import UserError
 from xbench.samples import Batch
 from xbench.seeding import generator, isolated
@@ -128,7 +129,7 @@ def predict(module: nn.Module, split: Split, session: Session) -> tuple[torch.Te
     logits = []
     with torch.inference_mode(), session.autocast():
         for batch in split.batches(session.batch_size):
-            logits.append(module(batch.images.to(session.device)).float().cpu())
+            logits.append(module(upload(batch.images, session.device)).float().cpu())
     module.train(was_training)
     return torch.cat(logits), torch.from_numpy(split.labels)
 
@@ -238,9 +239,10 @@ def _train_epoch(
     terms: dict[str, list[torch.Tensor]] = {}
     with isolated(session.seed, "epoch", epoch):
         for start in starts:
-            batch = train.batch(order[start : start + size]).to(session.device)
+            batch = train.batch(order[start : start + size])
             if schedule.augment == "dihedral":
-                batch = dihedral(batch, noise)
+                batch = dihedral(batch, noise)  # on the host: indices of samples need not be sent after them
+            batch = batch.to(session.device)
             for update in updates:
                 for key, value in update(batch, noise).items():
                     terms.setdefault(key, []).append(value)
@@ -263,7 +265,7 @@ def dihedral(batch: Batch, noise: torch.Generator) -> Batch:
     choice = torch.randint(0, 8, (len(batch),), generator=noise)
     images, masks = batch.images.clone(), batch.masks.clone()
     for index in range(1, 8):
-        where = (choice == index).nonzero().flatten().to(images.device)
+        where = (choice == index).nonzero().flatten()
         images[where], masks[where] = _turn(batch.images[where], index), _turn(batch.masks[where], index)
     return dataclasses.replace(batch, images=images, masks=masks)
 

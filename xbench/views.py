@@ -11,6 +11,7 @@ from torch import nn
 
 from xbench.contracts.explainer import undisturbed
 from xbench.contracts.model import class_scores, probabilities
+from xbench.devices import upload
 from xbench.errors import PluginError
 from xbench.seeding import derive, isolated, normal_field
 
@@ -76,7 +77,7 @@ def class_maximization(
             with torch.no_grad():
                 better = values > highest
                 highest = torch.where(better, values, highest)
-                best[better] = images[better]
+                best = torch.where(better.view(-1, *[1] * (images.ndim - 1)), images, best)
             if step == steps:
                 break
             images.grad = torch.autograd.grad(-values.sum(), images)[0]
@@ -99,7 +100,7 @@ def _start(model: nn.Module, shape: tuple[int, ...], device: torch.device, seed:
         raise PluginError("the model's scores do not depend on the image for autograd")
     slope = torch.autograd.grad(scores.sum(), images, allow_unused=True, materialize_grads=True)[0]
     dead = (slope == 0).flatten(1).all(1)
-    seeds = torch.tensor([derive(seed, "class maximization", index) for index in range(shape[0])], device=device)
+    seeds = upload(torch.tensor([derive(seed, "class maximization", index) for index in range(shape[0])]), device)
     noise = _NUDGE * normal_field(seeds, shape[1:])
     return torch.where(dead.view(-1, *[1] * (len(shape) - 1)), noise, images.detach()).requires_grad_()
 

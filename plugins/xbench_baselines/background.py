@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from xbench import Session, Split
+from xbench.devices import upload
 from xbench.seeding import rng
 
 FILE = "background.safetensors"
@@ -40,4 +41,4 @@ class Background:
     @staticmethod
     def load(folder: Path, device: str) -> torch.Tensor:
         """The pool that `draw` wrote: float32 (B, C, *spatial)."""
-        return load_file(folder / FILE, device=device)["images"]
+        return upload(load_file(folder / FILE)["images"], device)

@@ -91,7 +91,7 @@ class Occlusion(Explainer):
 
         def perturb(rows: slice) -> torch.Tensor:
             which, window = every[rows] // windows, every[rows] % windows
-            inside = _inside(covers, torch.unravel_index(window, positions))
+            inside = _inside(covers, _along_axes(window, positions))
             return torch.where(inside, fill[which], images[which])
 
         return perturbed_scores(score, images, targets.repeat_interleave(windows), perturb).view(-1, windows)
@@ -106,6 +106,15 @@ def _covers(size: int, window: int, stride: int, device: torch.device) -> torch.
     starts = stride * torch.arange(math.ceil(max(0, size - window) / stride) + 1, device=device)[:, None]
     pixels = torch.arange(size, device=device)
     return (pixels >= starts) & (pixels < starts + window)
+
+
+def _along_axes(index: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, ...]:
+    """The index along each axis of a flat index (R,): torch's `unravel_index`, which copies the sizes to the device."""
+    found: list[torch.Tensor] = []
+    for size in reversed(sizes):
+        found.append(index % size)
+        index = index // size
+    return tuple(reversed(found))
 
 
 def _inside(covers: list[torch.Tensor], index: tuple[torch.Tensor, ...]) -> torch.Tensor:

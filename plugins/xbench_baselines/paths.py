@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from xbench import Batch, DatasetInfo, Explainer, Session, Split
+from xbench.devices import upload
 from xbench.passes import differentiable, gradient_rows, gradients, mean_over_samples
 from xbench.seeding import derive, uniform_field
 from xbench_baselines.background import Background
@@ -79,7 +80,9 @@ class _Rule:
         else:
             nodes, weights = np.polynomial.legendre.leggauss(steps)
             alpha, weight = (nodes + 1) / 2, weights / 2 * steps
-        self.alpha, self.weight = torch.from_numpy(alpha).to(like), torch.from_numpy(weight).to(like)
+        self.alpha, self.weight = (
+            upload(torch.from_numpy(values).to(like.dtype), like.device) for values in (alpha, weight)
+        )
 
 
 class IntegratedGradients(Explainer):
@@ -141,7 +144,8 @@ class IntegratedGradientsBW(Explainer):
         if self.options.baselines == "min-max":
             values = images.flatten(1)
             return torch.stack([values.amin(1), values.amax(1)], 1)
-        return images.new_tensor([0.0, 1.0]).expand(len(images), 2)
+        black, white = images.new_zeros(len(images)), images.new_ones(len(images))
+        return torch.stack([black, white], 1)
 
 
 class ExpectedGradients(Explainer):

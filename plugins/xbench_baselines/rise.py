@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from xbench import Explainer
+from xbench.devices import upload, widest
 from xbench.passes import forward
 from xbench.seeding import derive, uniform_field
 from xbench_baselines.occlusion import Score, perturbed_scores
@@ -41,12 +42,13 @@ class Rise(Explainer):
         options = self.options
         masks = RandomMasks(tuple(images.shape[2:]), options.cells, options.probability, images.device)
         score = forward(model, images)
-        weighed = torch.zeros(images[:, 0].shape, dtype=torch.float64, device=images.device).flatten(1)
+        exact = widest(images.device)
+        weighed = torch.zeros(images[:, 0].shape, dtype=exact, device=images.device).flatten(1)
         level, cover = weighed.new_zeros(len(images)), torch.zeros_like(weighed[0])
         for start in range(0, options.masks, _BLOCK):
             shown = masks(start, min(start + _BLOCK, options.masks))
-            scores = self._masked_scores(score, images, targets, shown).double()
-            flat = shown.flatten(1).double()
+            scores = self._masked_scores(score, images, targets, shown).to(exact)
+            flat = shown.flatten(1).to(exact)
             weighed += scores.T @ flat
             level += scores.sum(0)
             cover += flat.sum(0)
@@ -79,15 +81,15 @@ class RandomMasks:
         self._spatial, self._cells, self._probability, self._device = spatial, cells, probability, device
         self._seed = derive(0, "rise masks", cells, probability, *spatial)
         self._enlarge = [_enlarge(cells, _cell(size, cells), device) for size in spatial]
+        self._cell = upload(torch.tensor([_cell(size, cells) for size in spatial]), device)
 
     def draws(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Of masks `start` to `stop` - 1: cells, 0 or 1, (n, cells, ...), and shifts in pixels, int64 (n, axes)."""
         axes = len(self._spatial)
         seeds = torch.arange(start, stop, device=self._device) + self._seed
         uniform = uniform_field(seeds, (axes + self._cells**axes,))
-        cell = torch.tensor([_cell(size, self._cells) for size in self._spatial], device=self._device)
         grid = (uniform[:, axes:] < self._probability).float()
-        return grid.view(len(seeds), *(self._cells,) * axes), (uniform[:, :axes] * cell).long()
+        return grid.view(len(seeds), *(self._cells,) * axes), (uniform[:, :axes] * self._cell).long()
 
     def __call__(self, start: int, stop: int) -> torch.Tensor:
         """Masks `start` to `stop` - 1: float32 (n, *spatial), in [0, 1]."""

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from xbench import Batch, Explainer
+from xbench.devices import upload
 from xbench.passes import differentiable, gradient_rows, gradients, mean_over_samples
 from xbench.seeding import derive, normal_field
 from xbench_baselines.gradients import Gradient
@@ -30,7 +31,8 @@ class ImageNoise:
         self._deviations = (sigma * span).view(-1, *[1] * (images.ndim - 1))
         self._shape = images.shape[1:]
         self._seeds = batch.seeds
-        self._streams = torch.tensor([derive(0, stream, number) for number in range(samples)]).to(images.device)
+        streams = torch.tensor([derive(0, stream, number) for number in range(samples)])
+        self._streams = upload(streams, images.device)
         self._silent = sigma == 0
 
     def on(self, images: torch.Tensor, which: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:

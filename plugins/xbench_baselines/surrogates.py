@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
 from xbench import Batch, DatasetInfo, Explainer
+from xbench.devices import upload, widest
 from xbench.passes import forward
 from xbench.seeding import derive, uniform_field
 from xbench_baselines.occlusion import perturbed_scores
@@ -50,12 +51,13 @@ class SuperpixelGame:
         """The values v of R coalitions.
 
         Args:
-            which: int64 (R,), the image of each; or the one image of all.
-            on: bool (R, M), M at least that of their images.
+            which: int64 (R,), the image of each, on the device; or the one image of all.
+            on: bool (R, M), M at least that of their images, on the host or the device.
 
         Returns:
-            float64 (R,).
+            float32 (R,).
         """
+        on = upload(on, self._images.device)
 
         def perturb(rows: slice) -> torch.Tensor:
             # Of one image nothing needs to be copied: it stands for all rows.
@@ -65,23 +67,24 @@ class SuperpixelGame:
             return torch.where(shown, self._images[one], self._off[one])
 
         targets = self._targets[which].expand(len(on))
-        # In float64 from here: surrogates are fitted to differences of scores.
-        return perturbed_scores(self._score, self._images, targets, perturb).double()
+        return perturbed_scores(self._score, self._images, targets, perturb)
 
     def ends(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The values of nobody on and of all on, for each image: float64 (N,) and (N,)."""
-        which = torch.arange(len(self._images), device=self._images.device).repeat(2)
-        on = (which.new_tensor([0, 1]).repeat_interleave(len(self._images)) > 0)[:, None]
+        """The values of nobody on and of all on, for each image: float32 (N,) and (N,)."""
+        count = len(self._images)
+        every = torch.arange(2 * count, device=self._images.device)
+        which, on = every % count, (every >= count)[:, None]
         nobody, everybody = self.values(which, on.expand(-1, max(self.players))).chunk(2)
         return nobody, everybody
 
     def maps(self, worth: torch.Tensor) -> torch.Tensor:
-        """Each pixel carries what its superpixel is worth: (N, M) -> (N, *spatial)."""
+        """Each pixel carries what its superpixel is worth: (N, M) on the host or the device -> (N, *spatial)."""
+        worth = upload(worth.float(), self._labels.device)
         return worth.gather(1, self._labels).view(len(worth), *self._images.shape[2:])
 
     def _means(self) -> torch.Tensor:
         """Every pixel replaced by its superpixel's mean per channel: (N, C, *spatial)."""
-        pixels = self._images.flatten(2).double()
+        pixels = self._images.flatten(2).to(widest(self._images.device))
         labels = self._labels[:, None].expand_as(pixels)
         shape = (*pixels.shape[:2], max(self.players))
         total = pixels.new_zeros(shape).scatter_add_(2, labels, pixels)
@@ -125,11 +128,12 @@ class FeatureAblation(_SuperpixelExplainer):
 
     def worth(self, game: SuperpixelGame, seeds: torch.Tensor) -> torch.Tensor:
         """The drops."""
-        rows = torch.tensor(game.players, device=seeds.device) + 1  # all on, then one off after the other
-        which = torch.arange(len(rows), device=seeds.device).repeat_interleave(rows)
+        rows = torch.tensor(game.players) + 1  # all on, then one off after the other
+        which = torch.arange(len(rows)).repeat_interleave(rows)
         first = rows.cumsum(0) - rows
-        off = torch.arange(len(which), device=seeds.device) - first[which] - 1
-        values = game.values(which, off[:, None] != torch.arange(max(game.players), device=seeds.device))
+        off = torch.arange(len(which)) - first[which] - 1
+        on = off[:, None] != torch.arange(max(game.players))
+        values = game.values(upload(which, seeds.device), upload(on, seeds.device)).cpu().double()
         drops = values.new_zeros((len(rows), max(game.players) + 1))
         drops[which, off + 1] = values[first][which] - values
         return drops[:, 1:]
@@ -151,23 +155,30 @@ class Lime(_SuperpixelExplainer):
     options: LimeOptions
 
     def worth(self, game: SuperpixelGame, seeds: torch.Tensor) -> torch.Tensor:
-        """The coefficients."""
-        worth = torch.zeros((len(seeds), max(game.players)), dtype=torch.float64, device=seeds.device)
-        for index, players in enumerate(game.players):
-            worth[index, :players] = self._coefficients(game, index, seeds[index : index + 1])
+        """The coefficients: float64, on the host."""
+        own = seeds.cpu()
+        asked = [list(self.coalitions(own[index : index + 1], players)) for index, players in enumerate(game.players)]
+        values = _on_host([game.values(index, on) for index, blocks in enumerate(asked) for on in blocks])
+        worth = torch.zeros((len(seeds), max(game.players)), dtype=torch.float64)
+        for index, blocks in enumerate(asked):
+            worth[index, : game.players[index]] = self._coefficients(blocks, values)
         return worth
 
-    def _coefficients(self, game: SuperpixelGame, index: int, seed: torch.Tensor) -> torch.Tensor:
-        """Of one image: float64 (M,), from the normal equations, which do not grow with the samples."""
-        players = game.players[index]
-        penalty = torch.full((players + 1,), self.options.alpha, dtype=torch.float64, device=seed.device)
+    def _coefficients(self, blocks: Sequence[torch.Tensor], values: Iterator[torch.Tensor]) -> torch.Tensor:
+        """Of one image: float64 (M,), from the normal equations, which do not grow with the samples.
+
+        Args:
+            blocks: Its coalitions, bool (r, M) each.
+            values: Gives those of each block, float64 (r,).
+        """
+        penalty = torch.full((blocks[0].shape[1] + 1,), self.options.alpha, dtype=torch.float64)
         penalty[0] = 0  # the intercept
         gram, moment = torch.diag(penalty), torch.zeros_like(penalty)
-        for on in self.coalitions(seed, players):
+        for on in blocks:
             design = torch.cat([torch.ones_like(on[:, :1]), on], dim=1).double()
             weighted = design * self._kernel(on)[:, None]
             gram += weighted.T @ design
-            moment += weighted.T @ game.values(index, on)
+            moment += weighted.T @ next(values)
         solution: torch.Tensor = torch.linalg.solve(gram, moment)
         return solution[1:]
 
@@ -199,52 +210,65 @@ class KernelShap(_SuperpixelExplainer):
     options: KernelShapOptions
 
     def worth(self, game: SuperpixelGame, seeds: torch.Tensor) -> torch.Tensor:
-        """The Shapley values."""
-        nobody, everybody = game.ends()
-        worth = torch.zeros((len(seeds), max(game.players)), dtype=torch.float64, device=seeds.device)
+        """The Shapley values: float64, on the host."""
+        own = seeds.cpu()
+        asked = [list(self.coalitions(own[index : index + 1], players)) for index, players in enumerate(game.players)]
+        seen = [game.values(index, on) for index, blocks in enumerate(asked) for on, _ in blocks]
+        values = _on_host([*game.ends(), *seen])
+        nobody, everybody = next(values), next(values)
+        worth = torch.zeros((len(seeds), max(game.players)), dtype=torch.float64)
         for index, players in enumerate(game.players):
-            gram = torch.zeros((players, players), dtype=torch.float64, device=seeds.device)
+            gram = torch.zeros((players, players), dtype=torch.float64)
             moment = torch.zeros_like(gram[0])
-            for on, weight in self.coalitions(seeds[index : index + 1], players):
-                values = game.values(index, on) - nobody[index]
+            for on, weight in asked[index]:
                 weighted = on * weight[:, None]
                 gram += weighted.T @ on.double()
-                moment += weighted.T @ values
+                moment += weighted.T @ (next(values) - nobody[index])
             worth[index, :players] = _constrained(gram, moment, everybody[index] - nobody[index])
         return worth
 
     def coalitions(self, seed: torch.Tensor, players: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Of one image, in blocks: bool (r, M), neither empty nor full, and their weights, float64 (r,)."""
         if 2**players - 2 <= self.options.samples:
-            return _all_coalitions(players, seed.device)
+            return _all_coalitions(players)
         return _drawn_coalitions(seed, players, self.options.samples // 2)
 
 
-def _all_coalitions(players: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _on_host(blocks: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The values block by block in float64 on the host: surrogates are fitted to differences of scores.
+
+    They are brought there at once, and fitted there: a GPU would solve the small equations of image after image and
+    have the host wait for each, and some GPUs have no float64.
+    """
+    together = torch.cat(list(blocks)).cpu().double()
+    return iter(torch.split(together, [len(block) for block in blocks]))
+
+
+def _all_coalitions(players: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     kernel = [0.0] * (players + 1)
     for size in range(1, players):
         kernel[size] = (players - 1) / (math.comb(players, size) * size * (players - size))
-    weights = torch.tensor(kernel, dtype=torch.float64, device=device)
-    bits = torch.arange(players, device=device)
+    weights = torch.tensor(kernel, dtype=torch.float64)
+    bits = torch.arange(players)
     for start in range(1, 2**players - 1, _BLOCK):
-        numbers = torch.arange(start, min(start + _BLOCK, 2**players - 1), device=device)
+        numbers = torch.arange(start, min(start + _BLOCK, 2**players - 1))
         on = (numbers[:, None] >> bits) & 1
         yield on > 0, weights[on.sum(1)]
 
 
 def _drawn_coalitions(seed: torch.Tensor, players: int, pairs: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    sizes = torch.arange(1, players, dtype=torch.float64, device=seed.device)
+    sizes = torch.arange(1, players, dtype=torch.float64)
     share = 1 / (sizes * (players - sizes))  # of all coalitions of a size, by the kernel
     below = (share.cumsum(0) / share.sum())[:-1]
     jitter = uniform_field(seed ^ derive(0, "kernelshap sizes"), (1,))[0].double()
     for start in range(0, pairs, _BLOCK // 2):
-        number = torch.arange(start, min(start + _BLOCK // 2, pairs), device=seed.device)
+        number = torch.arange(start, min(start + _BLOCK // 2, pairs))
         size = 1 + torch.searchsorted(below, (number + jitter) / pairs, right=True)
         order = uniform_field(seed ^ derive(0, "kernelshap coalitions", start), (len(number), players))[0]
         rank = order.argsort(dim=1, stable=True).argsort(dim=1)
         on = rank < size[:, None]
         both = torch.cat([on, ~on])
-        yield both, torch.ones(len(both), dtype=torch.float64, device=seed.device)
+        yield both, torch.ones(len(both), dtype=torch.float64)
 
 
 def _constrained(gram: torch.Tensor, moment: torch.Tensor, total: torch.Tensor) -> torch.Tensor:

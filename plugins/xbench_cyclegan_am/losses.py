@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from xbench import class_scores
+from xbench.devices import no_autocast
 
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003
 _PATCH = 3
@@ -51,7 +52,7 @@ class Dssim:
 
     def of_each(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) twice -> float32 (N,)."""
-        with torch.autocast(first.device.type, enabled=False):
+        with no_autocast(first.device):
             return (1 - self._similarity(first.float(), second.float())) / 2 + self.offset
 
     def _similarity(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from xbench import Session, Split
+from xbench.devices import no_autocast, upload
 from xbench.seeding import normal_field
 from xbench_cyclegan_am.losses import Dssim, cycle_loss, log_probabilities, windowed
 
@@ -43,14 +45,14 @@ class Trial:
         """
         noisy = (images + NOISE * normal_field(seeds, images.shape[1:])).clamp(0, 1)
         both = torch.stack([log_probabilities(self.classifier(copy)) for copy in (blurred(images), noisy)])
-        return both.logsumexp(0) - torch.log(torch.tensor(2.0))
+        return both.logsumexp(0) - math.log(2)
 
 
 def blurred(images: torch.Tensor, sigma: float = BLUR) -> torch.Tensor:
     """Gaussian means, of the same size: (N, C, H, W), which is more than 3 pixels wide and high."""
     taps = torch.arange(-_REACH, _REACH + 1, device=images.device, dtype=torch.float32)
     taps = (-(taps**2) / (2 * sigma**2)).exp()
-    with torch.autocast(images.device.type, enabled=False):
+    with no_autocast(images.device):
         return windowed(F.pad(images.float(), [_REACH] * 4, mode="reflect"), taps / taps.sum())
 
 
@@ -70,7 +72,7 @@ def figures(trial: Trial, split: Split, session: Session) -> dict[str, float]:
     totals: dict[str, torch.Tensor] = {}
     with torch.inference_mode():
         for batch in split.batches(session.batch_size):
-            images, seeds = batch.images.to(session.device), batch.seeds.to(session.device)
+            images, seeds = upload(batch.images, session.device), upload(batch.seeds, session.device)
             with session.autocast():
                 for name, value in _of_batch(trial, images, seeds).items():
                     totals[name] = totals[name] + value if name in totals else value

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from xbench.devices import upload
 from xbench.seeding import derive, uniform_field
 from xbench_vinet.stages import Stage
 
@@ -97,7 +98,7 @@ class FixedNoise:
     # Kept for later passes, which may want gradients, so it must not be an inference tensor.
     @torch.inference_mode(False)
     def _pattern(self, features: torch.Tensor, site: str) -> torch.Tensor:
-        seeds = torch.tensor([derive(self._seed, "destruction", site, self._draw)], device=features.device)
+        seeds = upload(torch.tensor([derive(self._seed, "destruction", site, self._draw)]), features.device)
         # In the memory format of the features: mixed formats double the cost of the blend.
         pattern = torch.empty_like(features[:1], dtype=torch.float32, requires_grad=False)
         return pattern.copy_(uniform_field(seeds, features.shape[1:]))

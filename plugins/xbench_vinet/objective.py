@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from xbench import Batch, Session, Split, class_scores
+from xbench.devices import upload
 from xbench.training import Objective
 from xbench_vinet.network import VINetNetwork
 
@@ -44,7 +45,7 @@ class VINetObjective(Objective):
         sums = []
         with torch.inference_mode():
             for batch in split.batches(session.batch_size):
-                images, labels = batch.images.to(session.device), batch.labels.to(session.device)
+                images, labels = upload(batch.images, session.device), upload(batch.labels, session.device)
                 with session.autocast():
                     logits, maps = self.network(images)
                 right = class_scores(logits).argmax(1) == labels

@@ -81,6 +81,11 @@ class PretendTensor(torch.Tensor):
         note_wait("tolist")
         return self.raw.tolist()
 
+    def new_tensor(self, data, *args, **kwargs):
+        """From a list of the host; torch's own gives up in C++."""
+        kwargs.setdefault("device", self.device)
+        return torch.tensor(data, *args, **{"dtype": self.dtype, **kwargs})
+
     def __reduce_ex__(self, protocol):
         rebuild = torch._utils._rebuild_device_tensor_from_cpu_tensor
         return rebuild, (self.detach().raw, self.dtype, NAME, self.requires_grad)
