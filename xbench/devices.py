@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,6 @@ PRECISIONS = ("32", "tf32", "bf16", "16")
 
 NO_TF32 = ("cpu", "mps")
 """Types of devices that know no TF32."""
-
-_NO_FLOAT64 = ("mps",)
 
 # A product of these two needs 24 bits of mantissa. With TF32's 10 (or bfloat16's 7) they count as 1.
 _EXACT = 1 + 2.0**-12
@@ -133,11 +132,16 @@ def upload(values: torch.Tensor, device: str | torch.device) -> torch.Tensor:
     return values.to(target, non_blocking=target.type not in ("cpu", "mps"))  # MPS may read them too late
 
 
+@functools.cache
 def widest(device: str | torch.device) -> torch.dtype:
-    """float64, or float32 on a device that has none."""
+    """float64, or float32 on a device that has none (Apple's GPUs)."""
     import torch
 
-    return torch.float32 if torch.device(device).type in _NO_FLOAT64 else torch.float64
+    try:
+        torch.empty(1, dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):
+        return torch.float32
+    return torch.float64
 
 
 def release() -> None:

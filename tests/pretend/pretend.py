@@ -51,6 +51,9 @@ CONVOLUTIONS = {
 }
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "addmv", "mv", "dot"}
 
+# What torch makes by enlarging an empty tensor.
+RESIZED = ("arange", "arange.start", "arange.start_step", "linspace", "logspace", "randperm", "eye", "eye.m")
+
 waits = Counter()
 
 
@@ -118,7 +121,10 @@ def run(func, args, kwargs):
     if not on_device:
         return found
     refuse_float64(found)
-    return return_and_correct_aliasing(func, args, kwargs, tree_map(wrapped, found))
+    result = return_and_correct_aliasing(func, args, kwargs, tree_map(wrapped, found))
+    for one in filter(is_ours, tensors):
+        assert one.shape == one.raw.shape, f"{name} gave a tensor another shape: a gap of the pretend device"
+    return result
 
 
 def is_ours(value):
@@ -248,10 +254,23 @@ class Backend:
 def _register():
     _setup_privateuseone_for_python_backend(NAME, backend_module=Backend())
     library = torch.library.Library("_", "IMPL")
+    library_of_aten = torch.library.Library("aten", "IMPL")
+    for name in RESIZED:
+        library_of_aten.impl(name, make_on_host(getattr(aten, name.partition(".")[0]), name), "PrivateUse1")
     library.fallback(
         lambda func, *args, **kwargs: PretendTensor.__torch_dispatch__(func, (), args, kwargs), "PrivateUse1"
     )
-    return library
+    return library, library_of_aten
+
+
+def make_on_host(packet, name):
+    """A factory whose own way is to enlarge an empty tensor, which a wrapper can't follow."""
+    overload = getattr(packet, name.partition(".")[2] or "default")
+
+    def made(*args, device=None, pin_memory=None, **kwargs):
+        return PretendTensor(overload(*args, device=HOST, **kwargs))
+
+    return made
 
 
 def _of_lists(make):

@@ -1,0 +1,158 @@
+"""Explain with every explainer on the CPU and on the pretend accelerator, and count what makes the host wait.
+
+Run as a process of its own: the device stays registered. Writes JSON to the path that is its only argument:
+
+    {explainer: {"reason": why it can't explain the network, or "",
+                 "failure": what it raised on the pretend accelerator, or "",
+                 "difference": of its maps from the CPU's, as a share of their largest value,
+                 "waits": [[line, operation, count], ...] of one batch,
+                 "longer": the same with twice the samples}}
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pretend
+import torch
+
+from xbench import DatasetInfo, Session, Split
+from xbench.contracts.explainer import MapTransform
+from xbench.discovery import discover
+from xbench.passes import unchanging
+from xbench.references import choose
+from xbench.seeding import normal_field, rng
+
+SIDE, IMAGES = 32, 3
+INFO = DatasetInfo("blobs", ("dim", "bright"), 1, (SIDE, SIDE), has_masks=True)
+# Few of what a method repeats; twice as many must not make the host wait more often.
+REPEATED = {"samples": 12, "masks": 130, "steps": 6, "background": 6}
+ONCE = {"epochs": 1, "iterations": 2}
+
+
+def split(count):
+    """Noise with a bright disk where the class is 1."""
+    draws = rng(0, "pretend")
+    images = draws.random((count, 1, SIDE, SIDE), dtype=np.float32) / 2
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    labels = np.arange(count) % 2
+    masks = np.broadcast_to(np.hypot(rows - 14, columns - 18) < 6, (count, SIDE, SIDE))
+    images[:, 0] += 0.4 * masks * labels[:, None, None]
+    names = [str(index) for index in range(count)]
+    return Split.from_arrays(images, labels, names, names, masks)
+
+
+def network(registry):
+    """A classifier with batch norms as after a training."""
+    torch.manual_seed(2)
+    model = choose("model", "convnet", registry).create().build(INFO).eval().requires_grad_(False)
+    for part in model.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean.uniform_(-0.3, 0.3)
+            part.running_var.uniform_(0.5, 1.5)
+    return model
+
+
+def chosen(name, registry, factor=1):
+    """The explainer with few samples, or with `factor` times as many."""
+    choice = choose("explainer", name, registry)
+    known = type(choice.options).model_fields
+    values = {key: factor * value for key, value in REPEATED.items() if key in known}
+    values |= {key: value for key, value in ONCE.items() if key in known}
+    return choice, choice.options.model_copy(update=values)
+
+
+class Trial:
+    """One explainer on both devices."""
+
+    def __init__(self, name, registry, train):
+        self.choice, _ = chosen(name, registry)
+        self.registry, self.train, self.name = registry, train, name
+        self.folder = None
+
+    def explainer(self, model, device, folder, factor=1):
+        """Ready on a device. What is trained is trained on the CPU, once."""
+        _, options = chosen(self.name, self.registry, factor)
+        made = self.choice.entry.spec.load()(options)
+        if made.trained:
+            fresh = Path(folder) / f"{factor}"
+            if not fresh.exists():
+                fresh.mkdir()
+                made.fit(model, self.train, self.train, INFO, Session(fresh, batch_size=8))
+            made.restore(fresh, network_on(model, device), INFO, device)
+        return made
+
+    def maps(self, made, model, device):
+        """Of one batch, on the host, and the waits they took."""
+        batch = made.ready(self.train.batch(np.arange(IMAGES))).to(device)
+        targets = torch.tensor([0, 1, 1]).to(device)
+        explained = network_on(model, device)
+        with unchanging(explained):  # as a run promises; the first batch makes what the others use
+            self.work(made, explained, batch, targets)
+            pretend.waits.clear()
+            found = self.work(made, explained, batch, targets)
+            waits = [[where, what, count] for (where, what), count in sorted(pretend.waits.items())]
+        return found.cpu().numpy(), waits
+
+
+    def work(self, made, explained, batch, targets):
+        """Maps, or what becomes of maps of noise."""
+        if not isinstance(made, MapTransform):
+            return made.explain(explained, batch, targets, self.name)
+        noise = normal_field(batch.seeds, (SIDE, SIDE))
+        return made.checked_transform(noise, batch, self.name)
+
+
+_networks = {}
+
+
+def network_on(model, device):
+    """One copy a device."""
+    import copy
+
+    if device not in _networks:
+        _networks[device] = copy.deepcopy(model).to(device)
+    return _networks[device]
+
+
+def measured(name, registry, model, train):
+    """The entry of one explainer."""
+    trial = Trial(name, registry, train)
+    entry = {"reason": "", "failure": "", "difference": None, "waits": [], "longer": []}
+    with tempfile.TemporaryDirectory() as folder:
+        made = trial.explainer(model, "cpu", folder)
+        entry["reason"] = made.supports(network_on(model, "cpu"), INFO) or ""
+        if entry["reason"]:
+            return entry
+        expected, _ = trial.maps(made, model, "cpu")
+        try:
+            found, entry["waits"] = trial.maps(trial.explainer(model, pretend.NAME, folder), model, pretend.NAME)
+            longer = trial.explainer(model, pretend.NAME, folder, factor=2)
+            _, entry["longer"] = trial.maps(longer, model, pretend.NAME)
+        except Exception as error:
+            entry["failure"] = f"{type(error).__name__}: {error}"
+            return entry
+    entry["difference"] = float(abs(found - expected).max() / max(abs(expected).max(), 1e-12))
+    return entry
+
+
+def main(path):
+    """Every explainer that comes with xbench."""
+    registry, train = discover(), split(16)
+    model = network(registry)
+    specs = [each.spec for each in registry.of_kind("explainer") if each.distribution == "xbench"]
+    names = [
+        f"{spec.name}:gradient" if spec.argument == "explainer" and not spec.default else spec.name for spec in specs
+    ]
+    torch.set_num_threads(1)
+    found = {name: measured(name, registry, model, train) for name in names}
+    Path(path).write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    from xbench.devices import float32
+
+    with float32("32"):
+        main(sys.argv[1])
