@@ -52,6 +52,8 @@ def network(registry):
         if isinstance(part, torch.nn.BatchNorm2d):
             part.running_mean.uniform_(-0.3, 0.3)
             part.running_var.uniform_(0.5, 1.5)
+            part.weight.data.uniform_(0.5, 1.5)
+            part.bias.data.uniform_(-0.2, 0.2)
     return model
 
 
@@ -95,7 +97,6 @@ class Trial:
             found = self.work(made, explained, batch, targets)
             waits = [[where, what, count] for (where, what), count in sorted(pretend.waits.items())]
         return found.cpu().numpy(), waits
-
 
     def work(self, made, explained, batch, targets):
         """Maps, or what becomes of maps of noise."""

@@ -84,6 +84,10 @@ class PretendTensor(torch.Tensor):
         note_wait("tolist")
         return self.raw.tolist()
 
+    def untyped_storage(self):
+        """Where the numbers are."""
+        return self.raw.untyped_storage()
+
     def new_tensor(self, data, *args, **kwargs):
         """From a list of the host; torch's own gives up in C++."""
         kwargs.setdefault("device", self.device)

@@ -1,0 +1,115 @@
+"""Score maps by every metric on the CPU and on the pretend accelerator, and count what makes the host wait.
+
+Run as a process of its own: the device stays registered. Writes JSON to the path that is its only argument:
+
+    {metric: {"failure": what it raised on the pretend accelerator, or "",
+              "values": its value on the CPU and on the accelerator,
+              "difference": of its observations, the largest, as a share of the largest of the CPU's,
+              "waits": [[line, operation, count], ...] for two batches of images,
+              "longer": the same for four}}
+"""
+
+import copy
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pretend
+import torch
+from measure import INFO, SIDE, network, network_on, split
+
+from xbench import Session
+from xbench.contracts.metric import TrainMaps
+from xbench.devices import float32
+from xbench.discovery import discover
+from xbench.passes import unchanging
+from xbench.references import choose
+from xbench.seeding import rng
+from xbench.testing.fakes import fake_case
+
+BATCH = 4
+QUICK = {"epochs": 1, "draws": 4, "samples": 4, "limit": 4, "steps": 4, "repeats": 1, "networks": 1}
+
+
+def metric_of(name, registry):
+    """With little of what it repeats."""
+    choice = choose("metric", name, registry)
+    known = type(choice.options).model_fields
+    quick = {key: value for key, value in QUICK.items() if key in known}
+    factory, options = choice.entry.spec.load(), choice.options.model_copy(update=quick)
+    return factory(options, choice.argument) if choice.entry.spec.argument else factory(options)
+
+
+def case_of(metric, model, device, count, folder):
+    """Of `count` images with maps of noise."""
+    data, draws = split(count), rng(0, "maps")
+    maps = draws.normal(size=(count, SIDE, SIDE)).astype(np.float32)
+    train = split(16)
+    more = {"training": train}
+    if "train" in metric.needs:
+        made = draws.normal(size=(16, SIDE, SIDE)).astype(np.float32)
+        more["train"] = TrainMaps(train, made, np.zeros(16, dtype=np.int64))
+    if metric.feature is not None:
+        features = [metric.feature.join(batch).feature for batch in data.batches(BATCH)]
+        more["feature"] = torch.cat(features).numpy()
+    session = Session(folder, device=device, batch_size=BATCH)
+    return fake_case(INFO, data, network_on(model, device), maps, session, **more)
+
+
+def observed(metric, model, device, count):
+    """Observations, value, and waits of `observe` alone."""
+    import dataclasses
+
+    with tempfile.TemporaryDirectory() as folder:
+        case = case_of(metric, model, device, count, Path(folder))
+        case = dataclasses.replace(case, prepared=metric.prepare(case))
+        with unchanging(case.model):
+            pretend.waits.clear()
+            found = metric.observations(case, "under test")
+        waits = [[where, what, number] for (where, what), number in sorted(pretend.waits.items())]
+        value = metric.summarise({**found, "label": case.split.labels, "target": case.targets})
+    return found, value, waits
+
+
+def difference(found, expected):
+    """The largest of all observations, as a share of the largest there; what is not a number must be in both."""
+    largest = 0.0
+    for name, values in expected.items():
+        one, other = np.asarray(found[name], dtype=np.float64), np.asarray(values, dtype=np.float64)
+        if not (np.isnan(one) == np.isnan(other)).all():
+            return float("inf")
+        apart = np.nan_to_num(abs(one - other)).max(initial=0.0)
+        largest = max(largest, apart / max(np.nan_to_num(abs(other)).max(initial=0.0), 1e-12))
+    return float(largest)
+
+
+def measured(name, registry, model):
+    """The entry of one metric."""
+    entry = {"failure": "", "values": [], "difference": None, "waits": [], "longer": []}
+    expected, value, _ = observed(metric_of(name, registry), model, "cpu", 2 * BATCH)
+    try:
+        found, other, entry["waits"] = observed(metric_of(name, registry), model, pretend.NAME, 2 * BATCH)
+        _, _, entry["longer"] = observed(metric_of(name, registry), model, pretend.NAME, 4 * BATCH)
+    except Exception as error:
+        entry["failure"] = f"{type(error).__name__}: {error}"
+        return entry
+    entry["values"] = [float(value), float(other)]
+    entry["difference"] = difference(found, expected)
+    return entry
+
+
+def main(path):
+    """Every metric that comes with xbench, and one of Quantus'."""
+    registry = discover()
+    model = copy.deepcopy(network(registry))
+    specs = [each.spec for each in registry.of_kind("metric") if each.distribution == "xbench"]
+    names = [spec.name for spec in specs if not spec.argument] + ["quantus:Sparseness", "quantus:PixelFlipping"]
+    torch.set_num_threads(1)
+    Path(path).write_text(json.dumps({name: measured(name, registry, model) for name in names}, indent=1))
+
+
+if __name__ == "__main__":
+    with float32("32"):
+        main(sys.argv[1])
