@@ -37,6 +37,14 @@ def test_the_explainer_of_the_guide_is_installed_as_written_and_passes_every_che
     assert not failed, failed
 
 
+def test_the_options_of_the_guide_that_hang_on_the_device_resolve(shelf):
+    shelf.install("sized", _block(PLUGINS, "my_package/sized.py"))
+    from sized import SizedOptions
+
+    assert [SizedOptions().resolved_on(device).width for device in ("cpu", "cuda:1")] == [32, 256]
+    assert SizedOptions(width=8).resolved_on("cuda").width == 8
+
+
 def test_every_hook_is_in_the_guide():
     hooks = [name for name in vars(hookspecs) if name.startswith("xbench_")]
     assert len(hooks) == 5

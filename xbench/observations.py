@@ -16,7 +16,7 @@ import xbench
 from xbench.errors import PluginError, UserError
 from xbench.results import SCHEMA, Record, upgraded
 
-OBSERVATION_UPGRADES: dict[int, Callable[[Record], Record]] = dict.fromkeys((1, 2), lambda record: record)
+OBSERVATION_UPGRADES: dict[int, Callable[[Record], Record]] = dict.fromkeys((1, 2, 3), lambda record: record)
 """From schema n to n + 1: a record with the Arrow table under "table"."""
 
 _KEYS = ("dataset", "model", "explainer", "subject", "sign")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xbench.errors import UserError
 
-__all__ = ["Field", "Options", "OptionsType", "parse_options", "suggestion"]
+__all__ = ["Field", "Options", "OptionsType", "PresetOptions", "parse_options", "suggestion"]
 
 
 class Options(BaseModel):
@@ -23,6 +23,32 @@ class Options(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    def resolved_on(self, device: str) -> Self:
+        """The options with what the device decides put in ("auto", say); themselves where it decides nothing.
+
+        An explainer is made with the result, cached under it and named by it, so that two devices never give different
+        networks one name. Resolved options must resolve to themselves on every device.
+
+        Args:
+            device: "cpu", "cuda", "cuda:1", "mps".
+        """
+        del device
+        return self
+
+
+class PresetOptions(Options):
+    """Base of options with a preset for laptops and the paper's own, between which the device decides."""
+
+    preset: Literal["auto", "tiny", "paper"] = Field(
+        "auto", description="tiny: minutes on a laptop; paper: the paper's networks; auto: paper on a GPU, else tiny"
+    )
+
+    def resolved_on(self, device: str) -> Self:
+        """With `auto` replaced: "paper" on a CUDA device, else "tiny"."""
+        if self.preset != "auto":
+            return self
+        return self.model_copy(update={"preset": "paper" if device.startswith("cuda") else "tiny"})
 
 
 OptionsType = TypeVar("OptionsType", bound=Options)

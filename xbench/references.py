@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,26 @@ class Choice:
         if self.inner:
             words.append(self.inner.label)
         return ":".join(words)
+
+    def on(self, device: str) -> Choice:
+        """The choice with nothing left open that the device decides, inner explainers included.
+
+        `vinet` on "cuda" is `vinet:preset=paper`, and `blurred:vinet` is `blurred:vinet:preset=paper`.
+
+        Raises:
+            PluginError: Its options raised, or gave something else than such options; the distribution is named.
+        """
+        try:
+            options = self.options.resolved_on(device)
+        except XbenchError:
+            raise
+        except Exception as error:
+            raise PluginError(f"{self.entry.owner} raised in resolved_on: {type(error).__name__}: {error}") from error
+        if type(options) is not type(self.options):
+            wanted, found = type(self.options).__name__, type(options).__name__
+            raise PluginError(f"{self.entry.owner}: resolved_on gave {found}, not {wanted}")
+        inner = self.inner.on(device) if self.inner else None
+        return replace(self, options=options, inner=inner, argument=inner.label if inner else self.argument)
 
     def create(self) -> Any:
         """The plugin object.

@@ -18,7 +18,7 @@ import xbench
 from xbench.csv_cells import cell_text, cell_value
 from xbench.errors import UserError
 
-SCHEMA = 3
+SCHEMA = 4
 """The schema number of every file this module writes; raised with each change of a file's meaning or columns."""
 
 Status = Literal["ok", "failed", "skipped"]
@@ -27,11 +27,13 @@ Record = dict[str, Any]
 ROW_UPGRADES: dict[int, Callable[[Record], Record]] = {
     1: lambda row: row | {"same_as": ""},
     2: lambda row: row | {"warning": ""},
+    3: lambda row: row | {"resolved": row.get("explainer", "")},
 }
 """From schema n to n + 1: a row of text cells, as read from the CSV file."""
 HEADER_UPGRADES: dict[int, Callable[[Record], Record]] = {
     1: lambda header: header,
     2: lambda header: header | {"suite": {}},
+    3: lambda header: header,
 }
 """From schema n to n + 1: the JSON object of the header."""
 
@@ -46,7 +48,10 @@ class ScoreRow:
         n: Samples scored.
         groups: Patients scored.
         model: The classifier.
-        explainer: The explainer.
+        explainer: The explainer, as the run named it.
+        resolved: The explainer's reference with nothing left open: what `vinet` stood for on this device,
+            "vinet:preset=paper". The same as `explainer` where nothing was left open, where the explainer can't be
+            made, and in rows of schema 3 and older, which did not say.
         subject: "shared": its maps are scored against the model; "self": against the explainer's own classifier.
         control: It must lose.
         sign: "original", or "absolute" values of the maps.
@@ -70,7 +75,7 @@ class ScoreRow:
         model_fingerprint: Of the model's weights.
         dataset_fingerprint: Of the dataset and the samples scored, the same on every machine (`DataJob.comparable`).
         device: "cpu", "cuda", ...
-        precision: "32", "bf16" or "16".
+        precision: One of `xbench.devices.PRECISIONS`.
         batch_size: Of passes without gradients.
         status: "ok", "failed" or "skipped".
         reason: Why not "ok".
@@ -85,6 +90,7 @@ class ScoreRow:
     groups: int
     model: str
     explainer: str
+    resolved: str
     subject: str
     control: bool
     sign: str
@@ -117,6 +123,11 @@ class ScoreRow:
     schema: int = SCHEMA
 
     @property
+    def computed(self) -> tuple[str, str]:
+        """Type of the device, and precision. Rows that differ in it are never averaged: "cuda:1" counts as "cuda"."""
+        return self.device.partition(":")[0], self.precision
+
+    @property
     def ranks(self) -> str:
         """The ranks that the data allow: "1" or "2–4"; empty without one."""
         if not self.rank:
@@ -135,7 +146,8 @@ class RunHeader:
         environment: Versions, platform, cpu, device.
         models: One object each: "name", "dataset", "n", "metrics" (name -> [value, low, high]), "calibration" (the
             fields of `xbench.calibration.Calibration`), all of the scored split, and more.
-        explainers: One object each: "name", "control", and facts (parameters, epochs, seconds).
+        explainers: One object each: "name", "resolved" (as in `ScoreRow`), "control", and facts (parameters, epochs,
+            seconds).
         cards: Hash of a metric card -> the card.
         datasets: One object each: the fields of `DatasetInfo`, and "class_counts" (split -> counts).
         warnings: What the user must know.

@@ -89,6 +89,7 @@ def _bare_row(cell: Cell, plan: Plan, reason: str) -> ScoreRow:
         groups=0,
         model=predictions.calibration.label,
         explainer=cell.explainer.label,
+        resolved=maps.resolved.label,
         subject=cell.subject,
         control=cell.control,
         sign=cell.sign,
@@ -129,6 +130,7 @@ def broken_rows(plan: Plan) -> list[ScoreRow]:
     return [
         ScoreRow(
             **(vars(cell) | nothing | dict.fromkeys(prints, "")),
+            resolved=cell.explainer,
             split=settings.split,
             subject="shared",
             sign="original",
@@ -192,16 +194,22 @@ def _ranked_together(
 
 
 def _repeated(members: list[int], cells: Sequence[Cell]) -> dict[int, int]:
-    """The cells whose maps are those of an earlier one, to that one: the user's explainers come before controls."""
+    """The cells whose maps are those of an earlier one, to that one: the user's explainers come before controls.
+
+    One explainer under two names (`vinet`, and what it stands for on this device) has the very same maps.
+    """
     ordered = sorted(members, key=lambda index: cells[index].control)
     jobs = [cells[index].maps for index in ordered]
     where: dict[str, int] = {}
     for index, job in zip(ordered, jobs, strict=True):
         where.setdefault(job.fingerprint, index)
     same = same_maps(jobs)
-    return {
-        index: where[same[job.fingerprint]] for index, job in zip(ordered, jobs, strict=True) if job.fingerprint in same
-    }
+    found = {}
+    for index, job in zip(ordered, jobs, strict=True):
+        first = where[same.get(job.fingerprint, job.fingerprint)]
+        if first != index:
+            found[index] = first
+    return found
 
 
 def _add_ranks(members: list[int], rows: dict[int, ScoreRow], replicates: Mapping[int, np.ndarray]) -> None:

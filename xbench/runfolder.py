@@ -103,6 +103,7 @@ def _header(config: RunConfig, run: Finished) -> RunHeader:
         explainers=[
             {
                 "name": label,
+                "resolved": cell.maps.resolved.label,
                 "control": cell.control,
                 "options": cell.explainer.options.model_dump(mode="json"),
                 "facts": _state_facts(cell.maps),

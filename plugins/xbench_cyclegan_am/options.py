@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from xbench import Field, Options, Schedule
+from xbench.options import PresetOptions
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Chosen on the validation split of lidc-phantom, 609 training images of 64 x 64. Widths of 8, 16, 32 and 64 take
@@ -54,12 +55,9 @@ class VariantOptions(Options):
     )
 
 
-class CycleGANOptions(VariantOptions, Schedule):
+class CycleGANOptions(PresetOptions, VariantOptions, Schedule):
     """Options of `cyclegan-am`. None stands for "the preset's"; `resolve` puts it in."""
 
-    preset: Literal["auto", "tiny", "paper"] = Field(
-        "auto", description="tiny: minutes on a laptop; paper: the paper's networks; auto: paper on a GPU, else tiny"
-    )
     width: float | None = Field(
         None, gt=0, description=f"multiplies the channels of all networks, 48 to 384 {_preset('width')}"
     )
@@ -116,9 +114,7 @@ def resolve(options: CycleGANOptions, device: str, spatial: tuple[int, ...]) -> 
         device: Decides what preset=auto is.
         spatial: (H, W); quarter turns are left out of a preset where they would not fit.
     """
-    preset = options.preset
-    if preset == "auto":
-        preset = "paper" if device.startswith("cuda") else "tiny"
+    preset = options.resolved_on(device).preset
     values = {key: value for key, value in PRESETS[preset].items() if getattr(options, key) is None}
     if spatial[-1] != spatial[-2] and "augment" in values:
         values["augment"] = "none"

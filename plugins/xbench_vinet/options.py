@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from xbench import Field, Schedule, UserError
+from xbench.options import PresetOptions
 
 OWN_NETWORKS = ("segnet", "gridnet")  # without an encoder from segmentation-models-pytorch
 
@@ -55,12 +56,9 @@ def _preset(name: str) -> str:
     return f"(tiny: {PRESETS['tiny'][name]}, paper: {PRESETS['paper'][name]})"
 
 
-class VINetOptions(Schedule):
+class VINetOptions(PresetOptions, Schedule):
     """Options of `vinet`. None stands for "the preset's"; `resolve` puts it in."""
 
-    preset: Literal["auto", "tiny", "paper"] = Field(
-        "auto", description="tiny: a minute on a laptop; paper: the paper's networks; auto: paper on a GPU, else tiny"
-    )
     classifier: str | None = Field(None, description=f"any timm classifier, untrained {_preset('classifier')}")
     importance: Importance | None = Field(None, description=f"importance estimation network {_preset('importance')}")
     encoder: str | None = Field(
@@ -138,9 +136,7 @@ def resolve(options: VINetOptions, device: str, spatial: tuple[int, ...]) -> VIN
         raise UserError(
             f"vinet: option max_reduction={options.max_reduction} is wrong", "a whole number from 1, or none"
         )
-    preset = options.preset
-    if preset == "auto":
-        preset = "paper" if device.startswith("cuda") else "tiny"
+    preset = options.resolved_on(device).preset
     values = {key: value for key, value in PRESETS[preset].items() if getattr(options, key) is None}
     importance = values.get("importance", options.importance)
     if importance in OWN_NETWORKS:

@@ -267,6 +267,7 @@ def test_what_is_not_supported():
 def test_presets():
     tiny, paper = (resolve(CycleGANOptions(), device, (64, 64)) for device in ("cpu", "cuda:0"))
     assert (tiny.preset, paper.preset) == ("tiny", "paper")
+    assert resolve(CycleGANOptions().resolved_on("cuda"), "cpu", (64, 64)) == paper
     assert (paper.width, paper.output, paper.decay, paper.epochs) == (1.0, "sigmoid", "linear", 200)
     assert resolve(CycleGANOptions(epochs=3, width=0.5), "cpu", (64, 64)).width == 0.5
     assert resolve(CycleGANOptions(preset="tiny"), "cuda", (64, 48)).augment == "none"

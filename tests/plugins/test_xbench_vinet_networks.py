@@ -116,6 +116,9 @@ def test_presets_fill_what_is_left_open():
     assert resolve(VINetOptions(), "cpu", (64, 64)).preset == "tiny"
     assert resolve(VINetOptions(), "cuda:1", (64, 64)).preset == "paper"
     assert resolve(VINetOptions(preset="tiny"), "cuda", (64, 64)).preset == "tiny"
+    for device in ("cpu", "cuda:1"):  # resolved for the name of a row, then by the explainer itself
+        named = VINetOptions().resolved_on(device)
+        assert resolve(named, "cpu", (64, 64)) == resolve(VINetOptions(), device, (64, 64))
     paper = resolve(VINetOptions(preset="paper"), "cpu", (64, 64))
     assert (paper.classifier, paper.importance) == ("seresnet50", "deeplabv3plus")
     assert (paper.learning_rate, paper.train_batch, paper.alpha, paper.max_reduction) == (1e-4, 8, 0.25, 4)

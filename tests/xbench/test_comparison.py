@@ -35,7 +35,7 @@ _COMMON = {
 PATIENTS = tuple(f"p{index}" for index in range(100))
 
 
-def a_run(name, metrics, count=500, cards=None, same_as=None, seed=0, groups=PATIENTS, **changes):
+def a_run(name, metrics, count=500, cards=None, same_as=None, seed=0, groups=PATIENTS, resolved=None, **changes):
     """A run of {metric: {explainer: values of the samples}}; a metric is the mean, explainers "c-..." are controls."""
     drawn = resamples(groups, count, seed)
     ids = [f"s{index}" for index in range(len(groups))]
@@ -59,6 +59,7 @@ def a_run(name, metrics, count=500, cards=None, same_as=None, seed=0, groups=PAT
             }
             own |= dict(zip(("ci_low", "ci_high"), interval(replicates), strict=True))
             merged = {key: _EMPTY.get(_HINTS[key], ()) for key in _REQUIRED} | _COMMON | own | changes
+            merged["resolved"] = (resolved or {}).get(explainer, explainer)
             merged["dataset_fingerprint"] = f"data of {merged['dataset']}"
             merged["model_fingerprint"] = changes.get("model_fingerprint", f"weights of {merged['model']}")
             merged["fingerprint"] = str((merged["dataset"], merged["model"], merged["sign"], card, values.tolist()))
@@ -196,6 +197,40 @@ class TestFields:
         assert apart.reasons == (reason,)
         assert apart.runs == {"one", "other"}
 
+    def test_runs_of_other_devices_and_precisions_say_so(self):
+        samples = explained(a=0.5, b=0.4)
+        runs = [
+            a_run("one", {"m": samples}, device="cpu", precision="32"),
+            a_run("other", {"m": samples}, device="cuda:1", precision="tf32", model_fingerprint="others"),
+        ]
+        (apart,) = compare(runs).apart
+        assert apart.reasons == (
+            "other weights under the name net",
+            "computed on: cpu vs cuda",
+            "precision: 32 vs tf32",
+        )
+
+    def test_one_run_keeps_the_users_names_and_several_say_what_they_stood_for(self):
+        samples = explained(a=0.9, b=0.5)
+        tiny, paper = {"a": "a:preset=tiny"}, {"a": "a:preset=paper"}
+        one = a_run("one", {"m": samples}, resolved=tiny)
+        other = a_run("other", {"m": explained(1, a=0.7)}, resolved=paper)
+        assert [entry.label for entry in fields([one])[0].entries] == ["a", "b"]
+        (field,) = fields([one, other])
+        assert [entry.label for entry in field.entries] == ["a:preset=tiny", "b", "a:preset=paper"]
+        assert [len(fields([one, other], explainers=[name])[0].entries) for name in ("a", "a:preset=paper")] == [2, 1]
+        assert compare([one, other], against="a:preset=paper").rankings[0].reference == "a:preset=paper"
+
+    def test_one_explainer_under_two_names_of_two_runs_is_one_entry(self):
+        samples = explained(a=0.9, b=0.5, c=0.1)
+        short = a_run("short", {"m": samples}, resolved={"a": "a:preset=tiny"})
+        spelt = {"a:preset=tiny": samples["a"], "c": samples["c"], "twin": samples["a"] + 1e-9}
+        long = a_run("long", {"m": spelt}, same_as={"twin": "a:preset=tiny"})
+        (field,) = fields([short, long])
+        assert {entry.label: entry.runs for entry in field.entries} == {
+            "a:preset=tiny": ("short", "long"), "b": ("short",), "c": ("short", "long"), "twin": ("long",),
+        }  # fmt: skip
+
     def test_cards_that_differ_are_named_key_by_key(self):
         samples = explained(a=0.5, b=0.4, c=0.3)
         cards = {
@@ -246,6 +281,36 @@ class TestBlocks:
         assert across.result.average_ranks.tolist() == [1, 2.5, 2.5]
         assert across.places == ("phantom / x", "phantom / y")
         assert "c-random" in compare(runs, controls=True).blocks[0].result.explainers
+
+    def test_ranks_of_other_presets_devices_and_precisions_are_not_averaged(self):
+        places = {name: explained(seed, a=0.9, b=0.5, c=0.4) for seed, name in enumerate("wxyz")}
+
+        said = []
+
+        def blocks(*computed, resolved=None):
+            runs = [
+                a_run(name, {"m": places[name]}, model=name, device=device, precision=precision, resolved=meant)
+                for name, (device, precision), meant in zip(places, computed, resolved or [None] * 4, strict=False)
+            ]
+            found = compare(runs)
+            said.extend(text for text in found.warnings if "not averaged" in text)
+            return {(one.device, one.precision): (one.places, one.result.explainers) for one in found.blocks}
+
+        cpu, cuda, tf32 = ("cpu", "32"), ("cuda", "32"), ("cuda", "tf32")
+        abc = ("a", "b", "c")
+        assert blocks(cpu, cpu, cuda, ("cuda:1", "32")) == {
+            cpu: (("phantom / w", "phantom / x"), abc), cuda: (("phantom / y", "phantom / z"), abc),
+        }  # fmt: skip
+        assert set(blocks(cpu, cpu, cuda, tf32)) == {cpu}
+        tiny, paper = {"a": "a:preset=tiny"}, {"a": "a:preset=paper"}
+        (found,) = blocks(cpu, cpu, cpu, cpu, resolved=[tiny, paper, tiny, tiny]).values()
+        assert found[1] == ("b", "c")
+        (found,) = blocks(cpu, cpu, cpu, resolved=[tiny, tiny, tiny]).values()
+        assert found[1] == ("a:preset=tiny", "b", "c")
+        said.clear()
+        assert blocks(cpu, cuda) == {}  # said, and no reason to refuse a report of both
+        words = "ranks of cpu at precision 32, cuda at precision 32 are not averaged over datasets or models"
+        assert said == [f"m, original maps: {words}"]
 
     def test_a_place_counts_once(self):
         samples = explained(a=0.9, b=0.5, c=0.4)

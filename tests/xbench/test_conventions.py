@@ -85,7 +85,8 @@ def row():
 
     def make(explainer, metric, value, tied=(), sign="original"):
         known = {"explainer": explainer, "metric": metric, "value": value, "rank_set": tied, "sign": sign}
-        return ScoreRow(**plain | {"higher_is_better": True, "subject": "shared"} | known)
+        known |= {"resolved": explainer, "higher_is_better": True, "subject": "shared"}
+        return ScoreRow(**plain | known)
 
     return make
 

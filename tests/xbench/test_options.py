@@ -4,7 +4,7 @@ from typing import Literal
 import pytest
 
 from xbench import Field, Options, UserError
-from xbench.options import describe_options, parse_options, suggestion
+from xbench.options import PresetOptions, describe_options, parse_options, suggestion
 
 
 class Example(Options):
@@ -45,3 +45,13 @@ def test_options_are_described_as_a_user_would_write_them():
 def test_a_name_far_from_all_is_answered_with_the_list():
     assert suggestion("zzz", ["b", "a"]) == "known: a, b"
     assert suggestion("grad", ["gradient", "vinet"]) == "did you mean gradient?"
+
+
+def test_options_say_themselves_what_the_device_decides():
+    own = Example(window=3)
+    assert own.resolved_on("cuda") is own  # a stranger's: the device decides nothing
+    presets = {device: PresetOptions().resolved_on(device).preset for device in ("cpu", "mps", "cuda", "cuda:1")}
+    assert presets == {"cpu": "tiny", "mps": "tiny", "cuda": "paper", "cuda:1": "paper"}
+    for preset in ("tiny", "paper"):
+        chosen = PresetOptions(preset=preset)
+        assert {chosen.resolved_on(device) for device in ("cpu", "cuda")} == {chosen}

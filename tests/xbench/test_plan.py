@@ -94,6 +94,19 @@ def test_combinations_share_what_is_upstream(planned):
         assert all(above.fingerprint in fingerprints[:place] for above in job.upstream)
 
 
+def test_an_explainer_and_what_it_stands_for_on_the_device_share_all_artifacts(planned):
+    names = ("vinet", "vinet:preset=tiny", "vinet:preset=paper", "blurred:vinet", "blurred:vinet:preset=tiny")
+    plan = planned(explainer=names, dataset=("fake:size=64",), controls=False)
+    assert _labels(plan) == list(names)
+    resolved = [cell.maps.resolved.label for cell in plan.cells]
+    assert resolved == ["vinet:preset=tiny", *names[1:3], "blurred:vinet:preset=tiny", names[4]]
+    prints = [cell.observations.fingerprint for cell in plan.cells]
+    assert (prints[0], prints[3]) == (prints[1], prints[4])
+    assert len(set(prints)) == 3
+    assert [job.kind for job in plan.jobs].count("explainer") == 2
+    assert plan.cells[0].maps.explainer.options.preset == "tiny"
+
+
 def test_the_sign_is_taken_before_a_map_is_blurred_or_inverted(planned):
     plan = planned(explainer=("gradient", "blurred:gradient", "inverted:gradient"), sign="both", controls=False)
     for cell in plan.cells:

@@ -1,7 +1,7 @@
 import pytest
 
-from xbench import UserError
-from xbench.references import choose
+from xbench import Options, PluginError, UserError
+from xbench.references import Choice, choose
 from xbench.registry import Entry, Registry
 from xbench.specs import ExplainerSpec, ModelSpec
 
@@ -14,6 +14,7 @@ def registry():
         ModelSpec("timm", "s", factory="m:C", options=_HERE, argument="a timm classifier"),
         ModelSpec("convnet", "s", factory="m:C", options=_HERE),
         ExplainerSpec("vinet", "s", factory="m:C", options="xbench.contracts.model:Schedule"),
+        ExplainerSpec("preset", "s", factory="m:C", options="xbench.options:PresetOptions"),
         ExplainerSpec("blurred", "s", factory="m:C", options="xbench.contracts.model:Schedule", argument="explainer"),
     ]
     return Registry.collect([Entry(spec, "xbench", "1") for spec in specs])
@@ -80,3 +81,43 @@ def test_the_content_of_a_file_option_enters_the_identity(registry, tmp_path):
 def test_wrong_references_name_the_key_the_value_and_the_fix(kind, text, words, registry):
     with pytest.raises(UserError, match=words):
         choose(kind, text, registry)
+
+
+@pytest.mark.parametrize(
+    ("text", "resolved"),
+    [
+        ("preset", "preset:preset=paper"),
+        ("preset:preset=tiny", "preset:preset=tiny"),
+        ("blurred:preset", "blurred:preset:preset=paper"),
+        ("blurred:epochs=2:blurred:preset", "blurred:epochs=2:blurred:preset:preset=paper"),
+        ("vinet:epochs=2", "vinet:epochs=2"),
+    ],
+)
+def test_a_choice_on_a_device_leaves_nothing_open_inner_explainers_included(text, resolved, registry):
+    choice = choose("explainer", text, registry)
+    found = choice.on("cuda:1")
+    assert found.label == resolved
+    assert found == found.on("cpu") == choose("explainer", resolved, registry)  # whoever spells it out gets the same
+    assert choice.label == text
+
+
+class Raising(Options):
+    def resolved_on(self, device):
+        raise KeyError(device)
+
+
+class Forgetful(Options):
+    def resolved_on(self, device):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (Raising(), r"preset \(xbench 1\) raised in resolved_on: KeyError: 'cuda'"),
+        (Forgetful(), r"preset \(xbench 1\): resolved_on gave NoneType, not Forgetful"),
+    ],
+)
+def test_options_that_can_not_be_resolved_are_their_plugins_fault(options, words, registry):
+    with pytest.raises(PluginError, match=words):
+        Choice(registry.get("explainer", "preset"), "", options).on("cuda")

@@ -22,6 +22,7 @@ ROW = ScoreRow(
     groups=98,
     model="convnet",
     explainer="vinet",
+    resolved="vinet:preset=tiny",
     subject="self",
     control=False,
     sign="original",
@@ -220,19 +221,31 @@ class TestSchema:
         back = read_header(tmp_path / "run.json")
         assert (back.schema, back.warnings) == (SCHEMA + 1, ["upgraded"])
 
-    def test_a_table_of_schema_1_has_no_maps_that_are_anothers(self, tmp_path):
-        path = written(tmp_path / "scores.csv", dataclasses.replace(ROW, schema=1))
-        lines = [line.split(",") for line in path.read_text().splitlines()]
-        place = lines[0].index("same_as")
-        path.write_text("".join(",".join(line[:place] + line[place + 1 :]) + "\n" for line in lines))
-        assert read_scores(path) == [ROW]
+    @pytest.mark.parametrize(
+        ("schema", "later"),
+        [(1, ("same_as", "warning", "resolved")), (2, ("warning", "resolved")), (3, ("resolved",))],
+    )
+    def test_an_old_table_lacks_twins_warnings_and_what_was_resolved(self, tmp_path, schema, later):
+        old = dataclasses.replace(ROW, schema=schema, explainer="=a,b", same_as="", warning="")
+        path = written(tmp_path / "scores.csv", old)
+        with path.open(newline="") as file:
+            records = list(csv.DictReader(file))
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [name for name in records[0] if name not in later], extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(records)
+        assert read_scores(path) == [dataclasses.replace(old, schema=SCHEMA, resolved="=a,b")]
 
-    def test_a_table_of_schema_2_warns_of_nothing(self, tmp_path):
-        path = written(tmp_path / "scores.csv", dataclasses.replace(ROW, schema=2, warning="to be dropped"))
-        lines = [line.split(",") for line in path.read_text().splitlines()]
-        place = lines[0].index("warning")
-        path.write_text("".join(",".join(line[:place] + line[place + 1 :]) + "\n" for line in lines))
-        assert read_scores(path) == [ROW]
+    def test_an_old_table_without_explainers_is_refused(self, tmp_path):
+        path = written(tmp_path / "scores.csv", dataclasses.replace(ROW, schema=3))
+        path.write_text(path.read_text().replace("explainer,resolved,", "method,", 1).replace("vinet,vinet:", "vinet:"))
+        with pytest.raises(UserError, match="column 'explainer' is missing"):
+            read_scores(path)
+
+    def test_devices_of_one_type_compute_alike(self):
+        found = [dataclasses.replace(ROW, device=name).computed for name in ("cuda", "cuda:1", "cpu")]
+        assert found == [("cuda", "32"), ("cuda", "32"), ("cpu", "32")]
+        assert dataclasses.replace(ROW, precision="tf32").computed == ("cpu", "tf32")
 
     @pytest.mark.parametrize("schema", [1, 2])
     def test_an_old_header_ran_no_suite(self, tmp_path, schema):

@@ -8,6 +8,31 @@ from xbench.results import read_header, read_scores
 
 
 @pytest.mark.slow
+def test_a_row_says_what_its_explainer_stood_for(tiny, tmp_path):
+    names = ("open", "open:preset=tiny", "open:preset=paper", "blurred:open", "gradient")
+    words = [word for name in names for word in ("--explainer", name)]
+    assert tiny(*words, "--no-controls", "--out", "run").returncode == 0
+    rows = {row.explainer: row for row in read_scores(tmp_path / "run" / "scores.csv")}
+    assert {name: row.resolved for name, row in rows.items()} == {
+        "open": "open:preset=tiny",
+        "open:preset=tiny": "open:preset=tiny",
+        "open:preset=paper": "open:preset=paper",
+        "blurred:open": "blurred:open:preset=tiny",
+        "gradient": "gradient",
+    }
+    header = read_header(tmp_path / "run" / "run.json")
+    assert {each["name"]: each["resolved"] for each in header.explainers} == {
+        name: row.resolved for name, row in rows.items()
+    }
+    # One explainer under two names is one method: made once, and ranked once.
+    twin, original = rows["open:preset=tiny"], rows["open"]
+    assert (twin.fingerprint, twin.value, twin.same_as) == (original.fingerprint, original.value, "open")
+    assert (twin.ranks, twin.rank_set) == (original.ranks, original.rank_set)
+    assert rows["gradient"].same_as == "open"
+    assert max(row.rank_high for row in rows.values()) <= 3
+
+
+@pytest.mark.slow
 def test_explainers_with_the_same_maps_share_one_rank(tiny, tmp_path):
     done = tiny("--explainer", "twofold", "--explainer", "input-x-gradient", "--sign", "both", "--out", "run")
     assert done.returncode == 0, done.stderr

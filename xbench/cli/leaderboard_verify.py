@@ -14,6 +14,7 @@ import click
 
 from xbench.artifacts import Store
 from xbench.config import RunConfig, resolve_device
+from xbench.devices import NO_TF32
 from xbench.discovery import discover
 from xbench.display import LiveProgress
 from xbench.errors import UserError, XbenchError
@@ -22,6 +23,7 @@ from xbench.making import make_artifacts
 from xbench.options import parse_options
 from xbench.plan import make_plan
 from xbench.provenance import environment
+from xbench.references import choose
 from xbench.registry import Registry
 from xbench.results import ScoreRow
 from xbench.run import score_cells
@@ -70,32 +72,39 @@ def _again(
     row: ScoreRow, submission: Submission, device: str, exact: bool, registry: Registry, store: Store
 ) -> Verdict:
     try:
-        return verdict(row, _computed(row, _config(row, submission, device), registry, store), exact)
+        # What it was there, wherever it is computed now; rows of schema 3 and older say so by their device alone.
+        explainer = choose("explainer", row.resolved, registry).on(row.device).label
+        config = _config(row, submission, explainer, device)
+        return verdict(row, _computed(row, explainer, config, registry, store), exact)
     except XbenchError as error:
         return Verdict(row, None, str(error))
 
 
-def _config(row: ScoreRow, submission: Submission, device: str) -> RunConfig:
-    """What computes this row. Nothing of a stranger's is unpickled, and no more is taken over than a number needs."""
+def _config(row: ScoreRow, submission: Submission, explainer: str, device: str) -> RunConfig:
+    """What computes this row. Nothing of a stranger's is unpickled, and no more is taken over than a number needs.
+
+    A device without TF32 computes in true float32 what was computed in TF32 elsewhere.
+    """
     models = [entry.row.model for entry in submission.entries if entry.row.subject == "shared"]
     values: dict[str, Any] = {key: submission.run.config[key] for key in _KEPT if key in submission.run.config}
-    values |= {"explainer": [row.explainer], "metric": [row.metric], "dataset": [row.dataset], "sign": row.sign}
+    values |= {"explainer": [explainer], "metric": [row.metric], "dataset": [row.dataset], "sign": row.sign}
     values |= {"model": [row.model] if row.subject == "shared" else list(dict.fromkeys(models)), "controls": False}
-    values |= {"target": row.target, "split": row.split, "seed": row.seed, "precision": row.precision, "device": device}
+    precision = "32" if row.precision == "tf32" and device.partition(":")[0] in NO_TF32 else row.precision
+    values |= {"target": row.target, "split": row.split, "seed": row.seed, "precision": precision, "device": device}
     config = parse_options(RunConfig, values, "the submission")
     if config.resamples > _MOST_RESAMPLES:
         raise UserError(f"{config.resamples} resamples are more than the {_MOST_RESAMPLES} computed here")
     return config
 
 
-def _computed(row: ScoreRow, config: RunConfig, registry: Registry, store: Store) -> ScoreRow:
+def _computed(row: ScoreRow, explainer: str, config: RunConfig, registry: Registry, store: Store) -> ScoreRow:
     plan = make_plan(config, registry, store)
     place = (row.subject, row.sign, row.model)
     cells = [
         cell
         for cell in plan.cells
         if (cell.subject, cell.sign, cell.maps.predictions.calibration.label) == place
-        and cell.explainer.label == row.explainer
+        and cell.explainer.label == explainer
     ]
     if not cells:
         raise UserError("the installed plugins do not give this cell", "is it another version of the plugin?")

@@ -12,6 +12,9 @@ from scipy.stats import friedmanchisquare, rankdata, studentized_range
 from xbench.comparison.fields import Entry, Field, Setting
 from xbench.seeding import rng
 
+PLACE = ("dataset", "dataset_fingerprint", "model", "model_fingerprint", "sampling")
+"""What fields of one metric card may differ in and still be blocks of one test."""
+
 _PERMUTATIONS = 9999
 
 
@@ -45,16 +48,20 @@ class Friedman:
 
 @dataclass(frozen=True)
 class AcrossBlocks:
-    """A metric over several datasets or models.
+    """A metric over several datasets or models, all of one type of device and one precision.
 
     Attributes:
         setting: What the fields share, their place emptied.
+        device: Type of the device.
+        precision: Of the computation.
         places: Dataset and model of each block.
         runs: That the blocks come from.
         result: The test.
     """
 
     setting: Setting
+    device: str
+    precision: str
     places: tuple[str, ...]
     runs: frozenset[str]
     result: Friedman
@@ -106,28 +113,30 @@ def _permutation_p(ranks: np.ndarray) -> float:
 def across_blocks(fields: Sequence[Field], controls: bool = False) -> list[AcrossBlocks]:
     """Friedman's test of every metric card that has at least two datasets or models with explainers in common.
 
+    Ranks of different devices or precisions are not averaged: each has a test of its own.
+
     Args:
         fields: Of all runs.
         controls: Whether the controls take part.
     """
-    groups: dict[Setting, dict[Setting, Field]] = {}
+    groups: dict[tuple[Setting, tuple[str, str]], dict[Setting, Field]] = {}
     for field in fields:
-        shared = field.setting.without("dataset", "dataset_fingerprint", "model", "model_fingerprint", "sampling")
+        shared = field.setting.without(*PLACE)
         # A place counts once: scored again with other resamples it is the same evidence.
-        groups.setdefault(shared, {}).setdefault(field.setting.without("sampling"), field)
+        for computed in dict.fromkeys(entry.row.computed for entry in field.entries):
+            groups.setdefault((shared, computed), {}).setdefault(field.setting.without("sampling"), field)
     found = []
-    for setting, blocks in groups.items():
-        members = [_members(field, controls) for field in blocks.values()]
+    for (setting, computed), blocks in groups.items():
+        members = [_members(field, computed, controls) for field in blocks.values()]
         names = [name for name in members[0] if all(name in block for block in members)]
-        names = [name for name in names if not all(_has_twin(block[name], names) for block in members)]
+        parts = list(blocks.values())
+        placed = list(zip(parts, members, strict=True))
+        names = [name for name in names if not all(_has_twin(field, block[name], names) for field, block in placed)]
         if len(blocks) > 1 and len(names) > 1:
-            parts = list(blocks.values())
-            values = np.array(
-                [[field.oriented(block[name]) for name in names] for field, block in zip(parts, members, strict=True)]
-            )
+            values = np.array([[field.oriented(block[name]) for name in names] for field, block in placed])
             places = tuple(_places(parts))
-            runs = frozenset(name for field in parts for name in field.runs)
-            found.append(AcrossBlocks(setting, places, runs, friedman(names, values)))
+            runs = frozenset(name for block in members for entry in block.values() for name in entry.runs)
+            found.append(AcrossBlocks(setting, *computed, places, runs, friedman(names, values)))
     return found
 
 
@@ -138,13 +147,14 @@ def _places(fields: Sequence[Field]) -> Iterator[str]:
         yield place if places.count(place) == 1 else f"{place} ({', '.join(field.runs)})"
 
 
-def _members(field: Field, controls: bool) -> dict[str, Entry]:
+def _members(field: Field, computed: tuple[str, str], controls: bool) -> dict[str, Entry]:
     return {
         entry.label: entry
         for entry in field.entries
-        if (controls or not entry.row.control) and not math.isnan(entry.row.value)
+        if entry.row.computed == computed and (controls or not entry.row.control) and not math.isnan(entry.row.value)
     }
 
 
-def _has_twin(entry: Entry, names: Sequence[str]) -> bool:
-    return entry.row.same_as in names
+def _has_twin(field: Field, entry: Entry, names: Sequence[str]) -> bool:
+    twin = field.twin(entry)
+    return twin is not None and twin.label in names

@@ -103,6 +103,10 @@ def _other_samples(first: Field, second: Field) -> Iterator[str]:
         else:
             counts = f"{rows[0].n} vs {rows[1].n} samples, seed {rows[0].seed} vs {rows[1].seed}"
             yield f"other samples or other resamples ({counts}): not paired"
+    devices, precisions = zip(rows[0].computed, rows[1].computed, strict=True)
+    for words, (mine, theirs) in (("computed on", devices), ("precision", precisions)):
+        if mine != theirs:
+            yield f"{words}: {mine} vs {theirs}"
     for name in ("split", "target"):
         if getattr(one, name) != getattr(other, name):
             yield f"{name}: {getattr(one, name)} vs {getattr(other, name)}"

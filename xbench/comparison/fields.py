@@ -77,7 +77,8 @@ class Entry:
     """A row of a field.
 
     Attributes:
-        label: The explainer; with its run behind it where runs bring different results under one name.
+        label: The explainer, of several runs as it was resolved; with its run behind it where runs bring different
+            results under one name.
         row: Its scores.
         runs: Which brought it.
         replicates: float64 (B,), the same B for all entries of a field; None without.
@@ -163,22 +164,27 @@ def fields(runs: Iterable[Run], metrics: Sequence[str] = (), explainers: Sequenc
     """Sort the rows of all runs into fields, in the order they come.
 
     The same cell in several runs counts once. Cells of one explainer's name but of other maps stay apart, each with
-    its run's name.
+    its run's name. Of one run explainers keep the names that the user gave them; of several they are named by what they
+    were resolved to, since the same word need not mean the same on another device.
 
     Args:
         runs: As `read_runs` gives them.
         metrics: Only these, by name with or without options; empty for all.
-        explainers: Only these; empty for all.
+        explainers: Only these, as the user named them or as they were resolved; empty for all.
     """
+    runs = list(runs)
     found: dict[Setting, list[tuple[ScoreRow, Run]]] = {}
     cards: dict[str, Mapping[str, Any]] = {}
     for run in runs:
         cards |= {card: content for card, content in run.header.cards.items() if isinstance(content, Mapping)}
         for row in run.rows:
             wanted = not metrics or row.metric in metrics or row.metric.partition(":")[0] in metrics
-            if row.status == "ok" and wanted and (not explainers or row.explainer in explainers):
+            if row.status == "ok" and wanted and (not explainers or {row.explainer, row.resolved} & set(explainers)):
                 found.setdefault(_setting(row, run), []).append((row, run))
-    return [Field(setting, cards.get(setting.card, {}), _entries(members)) for setting, members in found.items()]
+    return [
+        Field(setting, cards.get(setting.card, {}), _entries(members, resolved=len(runs) > 1))
+        for setting, members in found.items()
+    ]
 
 
 def _setting(row: ScoreRow, run: Run) -> Setting:
@@ -187,17 +193,17 @@ def _setting(row: ScoreRow, run: Run) -> Setting:
     return Setting(**shared, sampling=replicates.sampling if replicates else "")
 
 
-def _entries(members: Sequence[tuple[ScoreRow, Run]]) -> tuple[Entry, ...]:
+def _entries(members: Sequence[tuple[ScoreRow, Run]], resolved: bool) -> tuple[Entry, ...]:
     cells: dict[tuple[str, str], list[tuple[ScoreRow, Run]]] = {}
     for row, run in members:
-        cells.setdefault((row.explainer, row.fingerprint), []).append((row, run))
+        cells.setdefault((row.resolved if resolved else row.explainer, row.fingerprint), []).append((row, run))
     names = [explainer for explainer, _ in cells]
     entries = []
     for (explainer, fingerprint), same in cells.items():
         row, _ = same[0]
         known = [run.replicates[fingerprint].values for _, run in same if fingerprint in run.replicates]
         label = explainer if names.count(explainer) == 1 else f"{explainer} [{same[0][1].name}]"
-        brought = tuple(run.name for _, run in same)
+        brought = tuple(dict.fromkeys(run.name for _, run in same))
         entries.append(Entry(label, row, brought, max(known, key=len) if known else None))
     shortest = min((len(entry.replicates) for entry in entries if entry.replicates is not None), default=0)
     return tuple(

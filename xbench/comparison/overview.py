@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xbench.agreement import Agreement, agreement
-from xbench.comparison.blocks import AcrossBlocks, across_blocks
+from xbench.comparison.blocks import PLACE, AcrossBlocks, across_blocks
 from xbench.comparison.cards import Apart, kept_apart
 from xbench.comparison.fields import Entry, Field, Run, Setting, fields
 from xbench.comparison.ranking import Ranking, ranking
@@ -63,10 +63,10 @@ def compare(
     found = fields(runs, metrics, [*explainers, against] if explainers and against else explainers)
     if not found:
         raise UserError("nothing to compare: no cell of these runs has a value", "see their scores.csv for the reasons")
-    apart, blocks = kept_apart(found), across_blocks(found, controls)
+    apart, blocks, elsewhere = kept_apart(found), across_blocks(found, controls), _computed_otherwise(found)
     contexts = _contexts(found)
     links = [set(field.runs) for field in found]
-    links += [set(one.runs) for one in apart] + [set(one.runs) for one in blocks]
+    links += [set(one.runs) for one in apart] + [set(one.runs) for one in blocks] + list(elsewhere.values())
     links += [{name for field in members for name in field.runs} for members in contexts.values()]
     _check_links(runs, found, links)
     return Comparison(
@@ -77,14 +77,14 @@ def compare(
         agreements=tuple(
             one for shared, members in contexts.items() if (one := _agreement(shared, members, controls)) is not None
         ),
-        warnings=tuple(dict.fromkeys(_warnings(runs, found))),
+        warnings=tuple(dict.fromkeys([*_warnings(runs, found), *elsewhere])),
     )
 
 
 def _check_names(runs: Sequence[Run], metrics: Sequence[str], explainers: Sequence[str], against: str) -> None:
     rows = [row for run in runs for row in run.rows]
     known_metrics = {row.metric for row in rows} | {row.metric.partition(":")[0] for row in rows}
-    known_explainers = {row.explainer for row in rows}
+    known_explainers = {name for row in rows for name in (row.explainer, row.resolved)}
     where = "this run" if len(runs) == 1 else "any of these runs"
     for kind, names, known in (
         ("metric", metrics, known_metrics),
@@ -122,6 +122,25 @@ def _warnings(runs: Iterable[Run], found: Iterable[Field]) -> Iterable[str]:
                 f"{field.setting.metric} on {field.setting.place}: {fewest} patients; "
                 f"percentile intervals of fewer than {_FEW} are too narrow"
             )
+
+
+def _computed_otherwise(found: Iterable[Field]) -> dict[str, set[str]]:
+    """What to say of each metric card whose places were computed on several devices or in several precisions.
+
+    Returns:
+        Words -> the runs that they are about.
+    """
+    cards: dict[Setting, list[Field]] = {}
+    for field in found:
+        cards.setdefault(field.setting.without(*PLACE), []).append(field)
+    said = {}
+    for setting, members in cards.items():
+        computed = dict.fromkeys(entry.row.computed for field in members for entry in field.entries)
+        if len(computed) > 1 and len({field.setting.place for field in members}) > 1:
+            kinds = ", ".join(f"{device} at precision {precision}" for device, precision in computed)
+            words = f"{setting.metric}, {setting.sign} maps: ranks of {kinds} are not averaged over datasets or models"
+            said[words] = {name for field in members for name in field.runs}
+    return said
 
 
 def _contexts(found: Sequence[Field]) -> dict[Setting, list[Field]]:

@@ -126,13 +126,16 @@ def _ranks(field: Field, judged: Sequence[Entry]) -> dict[str, tuple[int, int, t
         alone = len(field.runs) == 1 and all(
             set(entry.row.rank_set) <= {other.row.explainer for other in judged} for entry in judged
         )
-        rows = {entry.label: entry.row for entry in judged}
-        return {label: (row.rank, row.rank_high, row.rank_set) if alone else (0, 0, ()) for label, row in rows.items()}
+        labels = {entry.row.explainer: entry.label for entry in judged}
+        return {
+            label: (row.rank, row.rank_high, tuple(labels[name] for name in row.rank_set)) if alone else (0, 0, ())
+            for label, row in ((entry.label, entry.row) for entry in judged)
+        }
     found = rank_sets(*stacked, field.higher_is_better, patients=_patients(judged))
-    labels = [entry.label for entry in judged]
+    names = [entry.label for entry in judged]
     return {
-        label: (rank.low, rank.high, tuple(labels[other] for other in sorted(rank.tied) if labels[other] != label))
-        for label, rank in zip(labels, found, strict=True)
+        label: (rank.low, rank.high, tuple(names[other] for other in sorted(rank.tied) if names[other] != label))
+        for label, rank in zip(names, found, strict=True)
     }
 
 
@@ -142,7 +145,7 @@ def _patients(entries: Sequence[Entry]) -> int:
 
 def _reference(field: Field, judged: Sequence[Entry], against: str) -> Entry | None:
     if against:
-        named = [entry for entry in field.entries if against in (entry.label, entry.row.explainer)]
+        named = [entry for entry in field.entries if against in (entry.label, entry.row.explainer, entry.row.resolved)]
         return next((field.twin(entry) or entry for entry in named), None)
     scored = [entry for entry in judged if not math.isnan(entry.row.value)]
     users = [entry for entry in scored if not entry.row.control]

@@ -17,7 +17,7 @@ from xbench.results import SCHEMA, Record, upgraded
 REPLICATES = "replicates.npz"
 """Name of the file in a run's folder."""
 
-REPLICATE_UPGRADES: dict[int, Callable[[Record], Record]] = dict.fromkeys((1, 2), lambda record: record)
+REPLICATE_UPGRADES: dict[int, Callable[[Record], Record]] = dict.fromkeys((1, 2, 3), lambda record: record)
 """From schema n to n + 1: a record of the arrays by name."""
 
 

@@ -157,7 +157,8 @@ def _across(across: AcrossBlocks) -> Iterator[RenderableType]:
     result = across.result
     yield Text.assemble(
         (across.setting.metric, "bold"),
-        f" over {result.blocks} datasets or models, {across.setting.sign} maps: {'; '.join(across.places)}",
+        f" over {result.blocks} datasets or models, {across.setting.sign} maps, {across.device} at precision "
+        f"{across.precision}: {'; '.join(across.places)}",
     )
     if math.isnan(result.statistic):
         yield Text("Friedman's test needs at least three explainers in common", style="dim")

@@ -69,7 +69,7 @@ class CounterfactualsJob(Job):
         return (self.maps.model, self.maps.predictions, *state)
 
     def identity(self) -> dict[str, Any]:
-        return self.choice.identity() | self.machine() | {"seed": self.settings.seed}
+        return self.maps.resolved.identity() | self.machine() | {"seed": self.settings.seed}
 
     def build(self, session: Session) -> None:
         import torch

@@ -39,7 +39,7 @@ class ExplainerJob(Job):
 
     def __init__(self, store: Store, settings: Settings, choice: Choice, model: ModelJob, explainer: Explainer) -> None:
         super().__init__(store, settings)
-        self.choice = choice
+        self.choice, self.resolved = choice, choice.on(settings.device)
         self.model = model
         self.data = model.data
         self.explainer = explainer
@@ -53,7 +53,7 @@ class ExplainerJob(Job):
         return (self.data, self.model)
 
     def identity(self) -> dict[str, Any]:
-        identity = self.choice.identity()
+        identity = self.resolved.identity()
         # Which classifier its maps are scored against does not change how it is trained.
         identity["options"] = {key: value for key, value in identity["options"].items() if key != "subject"}
         return identity | self.machine() | {"seed": self.settings.seed}
@@ -117,7 +117,7 @@ class MapsJob(Job):
         store: The cache.
         settings: Of the run.
         choice: The explainer.
-        explainer: The plugin object.
+        explainer: The plugin object, made of the choice as it is on the settings' device.
         state: Its trained state, or None.
         predictions: Of the classifier the maps are scored against, for the targets; their samples are explained.
         model: The shared model, which `attribute` is given.
@@ -138,7 +138,8 @@ class MapsJob(Job):
         made_of: MadeOf | None = None,
     ) -> None:
         super().__init__(store, settings)
-        self.choice, self.explainer, self.state = choice, explainer, state
+        self.choice, self.resolved = choice, choice.on(settings.device)
+        self.explainer, self.state = explainer, state
         self.predictions, self.model = predictions, model
         self.inner = made_of.maps if made_of else None
         self.absolute = made_of is not None and made_of.absolute
@@ -172,7 +173,7 @@ class MapsJob(Job):
 
     def identity(self) -> dict[str, Any]:
         chosen = {"target": self.settings.target, "seed": self.settings.seed, "absolute": self.absolute}
-        return self.choice.identity() | self.machine() | chosen
+        return self.resolved.identity() | self.machine() | chosen
 
     def build(self, session: Session) -> None:
         from xbench.passes import unchanging

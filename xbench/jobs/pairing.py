@@ -34,7 +34,7 @@ class MapsOf:
         return self._made[key]
 
     def _make(self, choice: Choice, absolute: bool) -> MapsJob:
-        explainer: Explainer = choice.create()
+        explainer: Explainer = choice.on(self._settings.device).create()
         made_of = MadeOf(self.of(choice.inner, absolute), absolute) if choice.inner is not None else None
         state = ExplainerJob(self._store, self._settings, choice, self._model, explainer) if explainer.trained else None
         predictions = made_of.maps.predictions if made_of else self._shared

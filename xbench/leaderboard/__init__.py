@@ -5,7 +5,7 @@ from xbench.leaderboard.checks import Checked, Known, check_files
 from xbench.leaderboard.findings import Finding, refuse
 from xbench.leaderboard.reading import read_board, read_submission, submission_files
 from xbench.leaderboard.records import RUNS, Entry, Submission, SuiteKey
-from xbench.leaderboard.standings import Difference, Field, Setting, Standing, fields
+from xbench.leaderboard.standings import Difference, Field, Setting, Standing, Variant, fields
 from xbench.leaderboard.tables import COLUMNS, INDEX, build, derived, reproduce, stale
 from xbench.leaderboard.thinning import KEPT, Thinned
 from xbench.leaderboard.verification import Verdict, comparable, sample, verdict
@@ -26,6 +26,7 @@ __all__ = [
     "Submission",
     "SuiteKey",
     "Thinned",
+    "Variant",
     "Verdict",
     "add_run",
     "build",

@@ -33,7 +33,7 @@ _IN_FIELD = (
 def inner_faults(submission: Submission) -> Iterator[Numbered]:
     """Everything in a submission that contradicts something else in it."""
     rows = [entry.row for entry in submission.entries]
-    yield from _seed_faults(rows, submission.run)
+    yield from _run_faults(rows, submission.run)
     yield from _duplicates(rows)
     yield from _fingerprint_faults(rows)
     cards = _card_faults(submission.run)
@@ -44,11 +44,13 @@ def inner_faults(submission: Submission) -> Iterator[Numbered]:
     yield from _rank_faults(submission.entries)
 
 
-def _seed_faults(rows: Sequence[ScoreRow], run: RunHeader) -> Iterator[Numbered]:
-    wanted = run.config.get("seed", rows[0].seed)
-    for index, row in enumerate(rows):
-        if row.seed != wanted:
-            yield index, ("seed", f"{row.seed} is not the run's {quoted(wanted)}")
+def _run_faults(rows: Sequence[ScoreRow], run: RunHeader) -> Iterator[Numbered]:
+    """What a whole run has one of: as the header says, else as the first row does."""
+    for name, said in (("seed", run.config), ("precision", run.config), ("device", run.environment)):
+        wanted = said.get(name, getattr(rows[0], name))
+        for index, row in enumerate(rows):
+            if getattr(row, name) != wanted:
+                yield index, (name, f"{quoted(getattr(row, name))} is not the run's {quoted(wanted)}")
 
 
 def _groups(rows: Iterable[tuple[int, ScoreRow]], key: Callable[[ScoreRow], Hashable]) -> dict[Hashable, list[int]]:
@@ -68,7 +70,7 @@ def _duplicates(rows: Sequence[ScoreRow]) -> Iterator[Numbered]:
 def _fingerprint_faults(rows: Sequence[ScoreRow]) -> Iterator[Numbered]:
     """One fingerprint, one thing; where the thing is a number, the same number."""
     good = [(index, row) for index, row in enumerate(rows) if row.status == "ok"]
-    maps_of = ("dataset", "model", "explainer", "subject", "split", "target")
+    maps_of = ("dataset", "model", "resolved", "subject", "split", "target")
     for field, names in {
         "dataset_fingerprint": ("dataset",),
         "model_fingerprint": ("dataset", "model"),
@@ -77,7 +79,11 @@ def _fingerprint_faults(rows: Sequence[ScoreRow]) -> Iterator[Numbered]:
         "fingerprint": (*maps_of, "metric", "n", "groups", "value", "ci_low", "ci_high", "higher_is_better"),
     }.items():
         yield from _one_to_one(rows, good, field, names)
-    for names, field in ((("dataset",), "dataset_fingerprint"), ((*maps_of, "sign"), "maps_fingerprint")):
+    for names, field in (
+        (("dataset",), "dataset_fingerprint"),
+        ((*maps_of, "sign"), "maps_fingerprint"),
+        (("explainer",), "resolved"),
+    ):
         for first, *others in _groups(good, functools.partial(_values, names=names)).values():
             for index in others:
                 if getattr(rows[index], field) != getattr(rows[first], field):

@@ -22,7 +22,7 @@ _LONGEST_ROW = 1 << 18
 _DEEPEST = 20
 _HUGE = 1e300
 
-SUBMISSION_UPGRADES = dict.fromkeys((1, 2), lambda header: header)
+SUBMISSION_UPGRADES = dict.fromkeys((1, 2, 3), lambda header: header)
 """From schema n to n + 1: the header of a submission without its run, which has steps of its own."""
 
 _TEXTS = ("submitter", "submitted", "note", "digest")
@@ -230,10 +230,10 @@ def _read_entry(record: Record) -> Entry:
     given = {name: value for name, value in record.items() if name not in own}
     row = _upgraded(given, ROW_UPGRADES)
     _check_keys(row, _ROW_TYPES, "")
-    # A step that adds a column writes the text that a CSV file would hold.
-    row |= {name: cell_value(row[name], _ROW_TYPES[name], name) for name in row.keys() - given.keys()}
     for name in given:
         _check_type(row[name], _ROW_TYPES[name], name)
+    # A step that adds a column writes the text that a CSV file would hold.
+    row |= {name: cell_value(row[name], _ROW_TYPES[name], name) for name in row.keys() - given.keys()}
     for name, kind in _ROW_TYPES.items():
         if kind is float:
             row[name] = math.nan if row[name] is None else float(row[name])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from xbench.devices import PRECISIONS
 from xbench.leaderboard.findings import quoted
 from xbench.leaderboard.records import CUSTOM, SUITE_NAME, SUITE_VERSION, Entry, Submission, suite_of
 from xbench.results import RunHeader, ScoreRow
@@ -27,10 +28,11 @@ _ALLOWED = {
     "subject": ("shared", "self"),
     "sign": ("original", "absolute"),
     "split": ("train", "validation", "test"),
-    "precision": ("32", "bf16", "16"),
+    "precision": PRECISIONS,
 }
 _TARGET = re.compile(r"predicted|true|[0-9]{1,6}")
-_LABELS = ("dataset", "model", "explainer", "metric")
+_LABELS = ("dataset", "model", "explainer", "resolved", "metric")
+_STANDING = re.compile(rf" \([a-z]+, (?:{'|'.join(PRECISIONS)})\)$")  # how a table tells devices and precisions apart
 _LONGEST_LABEL, _LONGEST_TEXT, _LONGEST_NOTE, _LONGEST_NAME = 300, 20_000, 500, 80
 _MOST_SAMPLES = 10**8
 _INSIDE = 0.85  # of 256 replicates 0.95 lie in a 95 % interval, give or take 0.014
@@ -172,13 +174,7 @@ def row_faults(entry: Entry) -> Iterator[Fault]:
 
 
 def _word_faults(row: ScoreRow) -> Iterator[Fault]:
-    for name in _LABELS:
-        if fault := name_fault(getattr(row, name)):
-            yield name, fault
-    for name in ("rank_set", "same_as"):
-        given = row.rank_set if name == "rank_set" else tuple(filter(None, [row.same_as]))
-        for fault in filter(None, map(name_fault, given)):
-            yield name, fault
+    yield from _name_faults(row)
     for name in ("reason", "warning"):
         if fault := text_fault(getattr(row, name)):
             yield name, fault
@@ -189,6 +185,21 @@ def _word_faults(row: ScoreRow) -> Iterator[Fault]:
         if not pattern.fullmatch(getattr(row, name)):
             yield name, f"{quoted(getattr(row, name))} is no {name.replace('_', ' ')}"
     yield from _print_faults(row)
+
+
+def _name_faults(row: ScoreRow) -> Iterator[Fault]:
+    for name in _LABELS:
+        if fault := name_fault(getattr(row, name)):
+            yield name, fault
+    for name in ("explainer", "resolved"):
+        if _STANDING.search(getattr(row, name)):
+            yield name, f"{quoted(getattr(row, name))} ends as names do that tell devices apart"
+    if row.resolved.partition(":")[0] != row.explainer.partition(":")[0]:
+        yield "resolved", f"{quoted(row.resolved)} is not {quoted(row.explainer)} with its options"
+    for name in ("rank_set", "same_as"):
+        given = row.rank_set if name == "rank_set" else tuple(filter(None, [row.same_as]))
+        for fault in filter(None, map(name_fault, given)):
+            yield name, fault
 
 
 def _print_faults(row: ScoreRow) -> Iterator[Fault]:

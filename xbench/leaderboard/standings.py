@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,12 +51,28 @@ class Setting:
     higher_is_better: bool
 
 
+class Variant(NamedTuple):
+    """An explainer as it was computed: rows of different ones are ranked together, and never averaged.
+
+    Attributes:
+        resolved: Its reference, with nothing left open.
+        device: Type of the device.
+        precision: Of the computation.
+    """
+
+    resolved: str
+    device: str
+    precision: str
+
+
 @dataclass(frozen=True)
 class Standing:
     """An explainer in its field.
 
     Attributes:
-        explainer: Label.
+        explainer: Name, unique in the suite: the resolved reference; with the device and the precision behind it where
+            the suite has it of several.
+        variant: What its results have in common.
         control: It must lose.
         results: One a seed, by seed.
         submissions: Where each result comes from.
@@ -68,6 +84,7 @@ class Standing:
     """
 
     explainer: str
+    variant: Variant
     control: bool
     results: tuple[Result, ...]
     submissions: tuple[Submission, ...]
@@ -151,20 +168,51 @@ class Field:
         )
 
 
+_HandedIn = tuple[Submission, Entry, Variant | None]
+"""A result, where it comes from, and of which explainer it has the maps."""
+_Cells = dict[Variant, dict[int, _HandedIn]]
+"""By seed."""
+
+
 def fields(submissions: Iterable[Submission]) -> list[Field]:
     """Sort the rows of all submissions into fields and rank each.
 
-    A cell counts once a seed: of several results the one handed in last. Cells that failed are left out.
+    A cell counts once a seed: of several results the one handed in last. Cells that failed are left out. What an
+    explainer resolved to, the type of the device and the precision make a cell of its own.
     """
-    cells: dict[Setting, dict[str, dict[int, tuple[Submission, Entry]]]] = {}
+    cells: dict[Setting, _Cells] = {}
     cards: dict[str, Mapping[str, Any]] = {}
     for submission in sorted(submissions, key=lambda each: each.order):
         cards |= submission.run.cards
-        for entry in submission.entries:
-            if entry.row.status == "ok":
-                explainers = cells.setdefault(_setting(entry.row, submission.suite), {})
-                explainers.setdefault(entry.row.explainer, {})[entry.row.seed] = (submission, entry)
-    return [Field(setting, cards.get(setting.card, {}), _standings(cells[setting])) for setting in sorted(cells)]
+        good = [entry for entry in submission.entries if entry.row.status == "ok"]
+        variants = {entry.row.explainer: Variant(entry.row.resolved, *entry.row.computed) for entry in good}
+        for entry in good:
+            row = entry.row
+            own, twin = variants[row.explainer], variants.get(row.same_as)
+            if twin != own:  # else one explainer under two names, which counts under the first
+                seeds = cells.setdefault(_setting(row, submission.suite), {}).setdefault(own, {})
+                seeds[row.seed] = (submission, entry, twin)
+    names = _names(cells)
+    return [
+        Field(setting, cards.get(setting.card, {}), _standings(cells[setting], names[setting.suite]))
+        for setting in sorted(cells)
+    ]
+
+
+def _names(cells: Mapping[Setting, _Cells]) -> dict[SuiteKey, dict[Variant, str]]:
+    """What each explainer is called, the same in all fields of a suite: a page puts them side by side."""
+    variants: dict[SuiteKey, dict[str, dict[Variant, None]]] = {}
+    for setting, members in cells.items():
+        for variant in members:
+            variants.setdefault(setting.suite, {}).setdefault(variant.resolved, {})[variant] = None
+    return {
+        suite: {
+            variant: resolved if len(several) == 1 else f"{resolved} ({variant.device}, {variant.precision})"
+            for resolved, several in of_suite.items()
+            for variant in several
+        }
+        for suite, of_suite in variants.items()
+    }
 
 
 def _setting(row: ScoreRow, suite: SuiteKey) -> Setting:
@@ -172,27 +220,28 @@ def _setting(row: ScoreRow, suite: SuiteKey) -> Setting:
     return Setting(suite, **{name: getattr(row, name) for name in names})
 
 
-def _standings(cells: Mapping[str, Mapping[int, tuple[Submission, Entry]]]) -> tuple[Standing, ...]:
-    bare = [_standing(explainer, seeds) for explainer, seeds in cells.items()]
+def _standings(cells: _Cells, names: Mapping[Variant, str]) -> tuple[Standing, ...]:
+    bare = [_standing(variant, seeds, names) for variant, seeds in cells.items()]
     higher = bare[0].rows[0].higher_is_better
     bare.sort(key=lambda each: (*_order(each.pooled.value, higher), each.explainer))
-    names = {each.explainer for each in bare if not each.same_as}
-    judged = [each for each in bare if each.same_as not in names]  # an original that was not handed in can't lend ranks
+    originals = {each.explainer for each in bare if not each.same_as}
+    judged = [each for each in bare if each.same_as not in originals]  # one that was not handed in can't lend ranks
     ranked = {each.explainer: each for each in _ranked(judged, higher)}
     return tuple(
         ranked[each.explainer] if each.explainer in ranked else _as_twin(each, ranked[each.same_as]) for each in bare
     )
 
 
-def _standing(explainer: str, seeds: Mapping[int, tuple[Submission, Entry]]) -> Standing:
+def _standing(variant: Variant, seeds: Mapping[int, _HandedIn], names: Mapping[Variant, str]) -> Standing:
     found = [seeds[seed] for seed in sorted(seeds)]
-    results = tuple(Result(entry.row, _replicates(entry), entry.sampling) for _, entry in found)
-    like = {result.row.same_as for result in results}
+    results = tuple(Result(entry.row, _replicates(entry), entry.sampling) for _, entry, _ in found)
+    like = {names.get(twin, "") if twin else "" for _, _, twin in found}
     return Standing(
-        explainer=explainer,
+        explainer=names[variant],
+        variant=variant,
         control=any(result.row.control for result in results),
         results=results,
-        submissions=tuple(submission for submission, _ in found),
+        submissions=tuple(submission for submission, _, _ in found),
         pooled=pooled(results),
         rank=0,
         rank_high=0,

@@ -146,6 +146,7 @@ def _record(field: Field, each: Standing) -> dict[str, Any]:
         "suite": setting.suite.name,
         "version": setting.suite.version,
         "explainer": each.explainer,
+        "resolved": each.variant.resolved,
         "control": each.control,
         "value": each.pooled.value,
         "seed_sd": each.pooled.seed_sd,
@@ -186,8 +187,9 @@ def _distinct(words: Iterable[str]) -> tuple[str, ...]:
 
 def _index_record(suite: SuiteKey, members: Sequence[Submission], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     entries = [entry.row for submission in members for entry in submission.entries]
-    counts = {f"{name}s": len({row[name] for row in rows}) for name in ("dataset", "model", "explainer", "metric")}
+    counts = {f"{name}s": len({row[name] for row in rows}) for name in ("dataset", "model", "metric")}
     return counts | {
+        "explainers": len({row["resolved"] for row in rows}),
         "suite": suite.name,
         "version": suite.version,
         "fingerprint": suite.fingerprint,

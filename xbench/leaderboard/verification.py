@@ -27,7 +27,7 @@ class Verdict:
 
     def __str__(self) -> str:
         row = self.row
-        cell = f"{row.metric} of {row.explainer} ({row.sign}) on {row.dataset} / {row.model}"
+        cell = f"{row.metric} of {row.resolved} ({row.sign}) on {row.dataset} / {row.model}"
         if self.again is None:
             return f"not computed  {cell}: {self.fault}"
         if self.fault:

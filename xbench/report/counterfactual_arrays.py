@@ -16,7 +16,7 @@ from xbench.results import SCHEMA, Record, upgraded
 COUNTERFACTUALS = "counterfactuals"
 """The folder of a run in which they lie."""
 
-COUNTERFACTUAL_UPGRADES: dict[int, Callable[[Record], Record]] = {}
+COUNTERFACTUAL_UPGRADES: dict[int, Callable[[Record], Record]] = {3: lambda record: record}
 """From schema n to n + 1; the files are there since schema 3."""
 
 

@@ -18,7 +18,7 @@ from xbench.results import SCHEMA, Record, read_text, upgraded, write_whole
 CURVES = "curves"
 """The folder of a run in which they lie."""
 
-CURVE_UPGRADES: dict[int, Callable[[Record], Record]] = {}
+CURVE_UPGRADES: dict[int, Callable[[Record], Record]] = {3: lambda record: record}
 """From schema n to n + 1; the files are there since schema 3."""
 
 

@@ -17,7 +17,7 @@ from xbench.results import SCHEMA, Record, upgraded
 GALLERY = "gallery"
 """The folder of a run in which they lie."""
 
-GALLERY_UPGRADES: dict[int, Callable[[Record], Record]] = {}
+GALLERY_UPGRADES: dict[int, Callable[[Record], Record]] = {3: lambda record: record}
 """From schema n to n + 1; the files are there since schema 3."""
 
 _STEPS = 127  # of an int8 on either side of zero

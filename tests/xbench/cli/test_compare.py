@@ -42,6 +42,7 @@ def folder(tmp_path):
                 own = {"metric": metric, "card": card, "explainer": explainer, "model": model, "dataset": "phantom"}
                 own |= {"value": values.mean(), "ci_low": low, "ci_high": high, "control": explainer == "random"}
                 own |= {"sign": "original", "subject": "shared", "target": "predicted", "split": "test", "n": 80}
+                own |= {"resolved": explainer, "device": "cpu", "precision": "32"}
                 own |= {"groups": 80, "higher_is_better": True, "fingerprint": f"{model} {metric} {explainer} {seed}"}
                 blank = {key: _EMPTY.get(_HINTS[key], ()) for key in _REQUIRED}
                 rows.append(ScoreRow(**blank | own | {"model_fingerprint": model, "dataset_fingerprint": "phantom"}))
@@ -134,7 +135,7 @@ def test_several_models_and_metrics_with_pictures(folder, compare, tmp_path):
     output = compare(*runs, "--figure", tmp_path / "figures")
     assert "not ranked together" in output
     assert "  removal: mean vs zero" in output
-    assert "fidelity over 3 datasets or models, original maps: phantom / a; phantom / b; phantom / c" in output
+    assert "fidelity over 3 datasets or models, original maps, cpu at precision 32: phantom / a; phantom / b;" in output
     assert "Friedman: chi² " in output
     assert "Nemenyi: average ranks 2.71 apart differ" in output  # q(4) = 2.569, sqrt(4 * 5 / 18)
     assert output.count("agreement of metrics on phantom / ") == 3

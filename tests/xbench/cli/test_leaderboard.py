@@ -91,6 +91,35 @@ def test_a_round_trip_of_a_third_party(tiny, command, leaderboard, tmp_path):
     assert "12 of 24 cells agree" in verified.stdout
 
 
+@pytest.mark.slow
+def test_a_row_of_another_device_is_computed_again_as_it_was_resolved_there(tiny, leaderboard, tmp_path):
+    words = ("--explainer", "open:preset=paper", "--explainer", "blurred:open:preset=paper", "--no-controls")
+    done = tiny(*words, "--no-model-view", "--out", "mine")
+    assert done.returncode == 0, done.stderr
+    _of_suite(tmp_path / "mine")
+    leaderboard("add", "mine")
+    (path,) = (tmp_path / "leaderboard" / "runs").glob("*.jsonl")
+    # As a GPU would have handed it in: there `open` stands for the paper's preset, and float32 may be TF32.
+    text = path.read_text().replace('"explainer":"open:preset=paper"', '"explainer":"open"')
+    text = text.replace('"explainer":"blurred:open:preset=paper"', '"explainer":"blurred:open"')
+    header, *rows = [json.loads(each) for each in text.splitlines()]
+    names = {row["explainer"]: row["resolved"] for row in rows}
+    assert names == {"open": "open:preset=paper", "blurred:open": "blurred:open:preset=paper"}
+    for row in rows:
+        row |= {"device": "cuda:1", "precision": "tf32"}
+        row["rank_set"] = [next(short for short in names if names[short] == each) for each in row["rank_set"]]
+    header["run"]["environment"]["device"] = "cuda:1"
+    header["run"]["config"] |= {"device": "cuda:1", "precision": "tf32"}
+    header["digest"] = content_digest(header["run"], rows)
+    theirs = tmp_path / f"mine-v1-s0-{header['digest'][:12]}.jsonl"
+    theirs.write_text("".join(f"{line(record)}\n" for record in [header, *rows]))
+    code, output = leaderboard("verify", theirs, "--device", "cpu", "--cache", "cache")
+    assert code == 0, output
+    for resolved in names.values():
+        assert f"agrees        fidelity of {resolved} (original) on fake / tiny:epochs=3: " in output
+    assert "another machine or other libraries" in output
+
+
 def test_mistakes_are_user_errors(leaderboard, tmp_path):
     (tmp_path / "empty" / "runs").mkdir(parents=True)
     for words, expected in {

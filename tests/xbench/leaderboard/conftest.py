@@ -29,19 +29,21 @@ def card(metric, sign):
     return {"metric": metric, "sign": sign, "split": "test", "target": "predicted", "options": {"step": 0.1}}
 
 
-def _row(seed, metric, explainer, sign, values, replicates):
+def _row(seed, metric, explainer, sign, values, replicates, computed):
     low, high = interval(replicates)
     hints, required = get_type_hints(ScoreRow), dataclasses.fields(ScoreRow)
     blank = {each.name: _BLANK.get(hints[each.name], ()) for each in required if each.default is dataclasses.MISSING}
     return ScoreRow(
         **blank
         | {"dataset": "phantom", "split": "test", "n": 60, "groups": 60, "model": "net", "explainer": explainer}
+        | {"resolved": computed.resolved.get(explainer, explainer)}
         | {"subject": "shared", "control": explainer == "random", "sign": sign, "target": "predicted"}
         | {"metric": metric, "value": float(values.mean()), "ci_low": low, "ci_high": high, "seed": seed}
         | {"higher_is_better": METRICS[metric], "card": digest(card(metric, sign))[:16]}
-        | {"fingerprint": digest([seed, metric, explainer, sign]), "maps_fingerprint": digest([seed, explainer])}
-        | {"model_fingerprint": digest(["net", seed]), "dataset_fingerprint": digest("phantom"), "batch_size": 16}
-        | {"device": "cpu", "precision": "32"}
+        | {"fingerprint": computed.digest(seed, metric, explainer, sign)}
+        | {"maps_fingerprint": computed.digest(seed, explainer), "model_fingerprint": computed.digest("net", seed)}
+        | {"dataset_fingerprint": digest("phantom"), "batch_size": 16}
+        | {"device": computed.device, "precision": computed.precision}
     )
 
 
@@ -61,11 +63,27 @@ def _ranked(rows, replicates):
     return rows
 
 
+class _Computed:
+    """Where a run was computed, in which precision, and what it resolved: explainer -> reference."""
+
+    def __init__(self, device="cpu", precision="32", resolved=None):
+        self.device, self.precision, self.resolved = device, precision, resolved or {}
+
+    def digest(self, *parts):
+        """A fingerprint, another on each device and for each precision."""
+        usual = (self.device, self.precision) == ("cpu", "32")
+        return digest([*parts] if usual else [*parts, self.device, self.precision])
+
+
 @pytest.fixture
 def run(tmp_path):
-    """run("a", seed=0): a run folder of 60 patients, four explainers, two metrics and one failed cell."""
+    """run("a", seed=0): a run folder of 60 patients, four explainers, two metrics and one failed cell.
 
-    def build(name, seed=0, suite=SUITE, explainers=EXPLAINERS, shift=0.0, machine="here", dataset=None):
+    More words: device, precision, resolved (explainer -> reference).
+    """
+
+    def build(name, seed=0, suite=SUITE, explainers=EXPLAINERS, shift=0.0, machine="here", dataset=None, **more):
+        computed = _Computed(**more)
         folder = tmp_path / name
         drawn = resamples(PATIENTS, 400, seed)
         patients = np.random.default_rng(1).normal(size=60)  # the same patients whatever the seed
@@ -75,24 +93,25 @@ def run(tmp_path):
                 draw = np.random.default_rng([seed, *explainer.encode(), *metric.encode()])
                 values = mean + shift + 0.1 * patients + 0.05 * draw.normal(size=60) + 0.002 * draw.normal()
                 replicates = np.array([values[where].mean() for where in drawn])
-                rows.append(_row(seed, metric, explainer, "original", values, replicates))
+                rows.append(_row(seed, metric, explainer, "original", values, replicates, computed))
                 series[rows[-1].fingerprint] = replicates
         rows = _ranked(rows, series)
         nothing = {"rank": 0, "rank_high": 0, "rank_set": (), "value": float("nan"), "ci_low": float("nan")}
         nothing |= {"ci_high": float("nan"), "n": 0, "groups": 0, "status": "failed", "reason": "it broke"}
-        rows.append(replace(rows[0], explainer="broken", fingerprint=digest([seed, "broken"]), **nothing))
+        nothing |= {"explainer": "broken", "resolved": "broken", "fingerprint": digest([seed, "broken"])}
+        rows.append(replace(rows[0], **nothing))
         if dataset:
             rows = [replace(row, dataset_fingerprint=dataset) for row in rows]
         header = RunHeader(
             created="2026-01-02T03:04:05+00:00",
             command=["xbench", "run", "--suite", "quick", "--seed", str(seed), "--out", f"/home/ada/{name}"],
             config={"seed": seed, "explainer": sorted(explainers), "out": f"/home/ada/{name}", "cache": None},
-            environment={"processor": machine, "device": "cpu"},
+            environment={"processor": machine, "device": computed.device},
             models=[
                 {
                     "name": "net",
                     "dataset": "phantom",
-                    "fingerprint": digest(["net", seed]),
+                    "fingerprint": computed.digest("net", seed),
                     "metrics": {"auc": [0.9, 0.8, 0.95], "mcc": [None, None, None]},
                 }
             ],
@@ -191,6 +210,7 @@ def _submission(seed=0, explainers=MADE_UP, models=("net",), metrics=("fidelity"
                     own |= {"higher_is_better": metric != "spread", "card": digest(card)[:16]}
                     own |= {"fingerprint": digest([seed, model, metric, explainer, sign]), "seconds_maps": 1.5}
                     own |= {"model_fingerprint": digest([model, seed]), "dataset_fingerprint": digest("phantom")}
+                    own |= {"device": "cpu", "precision": "32", "resolved": explainer}
                     own |= more.get("changes", {}).get(explainer, {})
                     entries.append(Entry(ScoreRow(**_REQUIRED | own), thinned(replicates), digest(["resamples", seed])))
     version = more.get("version", 1)

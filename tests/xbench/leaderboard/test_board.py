@@ -158,6 +158,98 @@ def test_a_strangers_explainer_joins_the_ranking_of_the_suite(run, board):
     assert all(each.paired for each in found["fidelity"].differences)
 
 
+VINET = {"cpu": {"vinet": "vinet:preset=tiny"}, "cuda": {"vinet": "vinet:preset=paper"}}
+
+
+def names_and_seeds(board):
+    (fidelity,) = (field for field in fields(read_board(board)) if field.setting.metric == "fidelity")
+    return {each.explainer: [row.seed for row in each.rows] for each in fidelity.standings}
+
+
+def test_what_a_preset_stood_for_is_never_averaged(run, board):
+    for seed, device in enumerate(VINET):
+        add_run(run(device, seed=seed, device=device, resolved=VINET[device]), board, "Ada")
+    found = names_and_seeds(board)
+    assert (found["vinet:preset=tiny"], found["vinet:preset=paper"]) == ([0], [1])
+    assert "vinet" not in found
+    assert (found["gradient (cpu, 32)"], found["gradient (cuda, 32)"]) == ([0], [1])
+    add_run(run("more", seed=2, device="cuda:1", resolved=VINET["cuda"]), board, "Ada")  # the same type of device
+    assert names_and_seeds(board)["vinet:preset=paper"] == names_and_seeds(board)["gradient (cuda, 32)"] == [1, 2]
+    build(board)
+    rows = {(row["metric"], row["explainer"]): row for row in table(board)}
+    assert rows["fidelity", "gradient (cuda, 32)"]["devices"] == "cuda|cuda:1"
+    assert rows["fidelity", "vinet:preset=tiny"]["devices"] == "cpu"
+    (index,) = table(board, "index.csv")
+    assert index["explainers"] == "5"  # of two devices, one explainer all the same
+
+
+def test_precisions_are_never_averaged(run, board):
+    for seed, precision in enumerate(("32", "tf32")):
+        add_run(run(precision, seed=seed, device="cuda", precision=precision), board, "Ada")
+    assert names_and_seeds(board) == {
+        f"{name} (cuda, {precision})": [seed]
+        for seed, precision in enumerate(("32", "tf32"))
+        for name in ("vinet", "gradient", "occlusion", "random")
+    }
+
+
+def test_rows_of_another_device_are_ranked_with_those_of_this_one(run, board):
+    add_run(run("baselines"), board, "Ada")
+    add_run(run("theirs", device="cuda", explainers={"mine": 0.9, "gradient": 0.4}), board, "Bob")
+    field = next(field for field in fields(read_board(board)) if field.setting.metric == "fidelity")
+    names = [each.explainer for each in field.standings]
+    assert names[:2] == ["mine", "vinet"]
+    assert {"gradient (cpu, 32)", "gradient (cuda, 32)"} < set(names)
+    assert (field.standings[0].rank, field.standings[1].rank) == (1, 2)
+    cpu = next(each for each in field.standings if each.explainer == "gradient (cpu, 32)")
+    assert {"gradient (cuda, 32)", "occlusion"} <= set(cpu.rank_set) < set(names)
+    assert all({each.first, each.second} < set(names) for each in field.differences)
+    paired = {frozenset((each.first, each.second)): each.paired for each in field.differences}
+    assert not paired[frozenset(("gradient (cpu, 32)", "gradient (cuda, 32)"))]  # classifiers of their own
+    assert paired[frozenset(("gradient (cpu, 32)", "vinet"))]
+    assert len(paired) == len(names) * (len(names) - 1) // 2
+
+
+def test_a_name_says_the_device_in_all_fields_of_a_suite_or_in_none(run, board):
+    add_run(run("baselines"), board, "Ada")
+    folder = run("theirs", seed=1, device="cuda", explainers={"gradient": 0.4, "mine": 0.9})
+    rows = [row for row in read_scores(folder / "scores.csv") if row.metric == "spread"]
+    write_scores(rows, folder / "scores.csv")
+    add_run(folder, board, "Bob")
+    for field in fields(read_board(board)):
+        names = {each.explainer for each in field.standings}
+        assert "gradient (cpu, 32)" in names
+        assert "gradient" not in names
+        assert {"vinet", "occlusion", "random"} < names
+
+
+def test_a_twin_is_that_of_its_own_device(made_up):
+    """A run names the original as its user did; the leaderboard as it was resolved, on the twin's own device."""
+    means = {"vinet": 0.8, "copy": 0.8, "gradient": 0.5}
+    handed_in = []
+    for seed, device in enumerate(("cpu", "cuda")):
+        own = {"device": device}
+        changes = dict.fromkeys(means, own) | {"copy": own | {"same_as": "vinet"}}
+        changes["vinet"] = own | {"resolved": VINET[device]["vinet"]}
+        handed_in.append(made_up.submission(seed, explainers=means, metrics=("fidelity",), changes=changes))
+    (field,) = fields(handed_in)
+    found = {each.explainer: each for each in field.standings}
+    for device, preset in (("cpu", "tiny"), ("cuda", "paper")):
+        copy, original = found[f"copy ({device}, 32)"], found[f"vinet:preset={preset}"]
+        assert copy.same_as == original.explainer
+        assert (copy.ranks, copy.rank_set) == (original.ranks, original.rank_set)
+    assert not {"copy (cpu, 32)", "copy (cuda, 32)"} & {name for each in field.standings for name in each.rank_set}
+
+
+def test_one_explainer_under_two_names_of_a_run_counts_once(made_up):
+    tiny = {"resolved": "vinet:preset=tiny"}
+    means = {"vinet": 0.8, "vinet:preset=tiny": 0.8, "gradient": 0.5}
+    changes = {"vinet": tiny, "vinet:preset=tiny": tiny | {"same_as": "vinet"}}
+    (field,) = fields([made_up.submission(explainers=means, metrics=("fidelity",), changes=changes)])
+    assert [(each.explainer, each.same_as) for each in field.standings] == [("vinet:preset=tiny", ""), ("gradient", "")]
+    assert field.standings[0].rows[0].explainer == "vinet"
+
+
 def test_of_one_seed_handed_in_twice_the_later_stands(run, board, records, resealed):
     first = add_run(run("a"), board, "Ada")
     changed = records(first)

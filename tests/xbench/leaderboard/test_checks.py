@@ -47,7 +47,8 @@ def _renamed(old, new):
 
     def change(records):
         for row in records[1:]:
-            row["explainer"] = new if row["explainer"] == old else row["explainer"]
+            for field in ("explainer", "resolved"):
+                row[field] = new if row[field] == old else row[field]
             row["rank_set"] = [new if name == old else name for name in row["rank_set"]]
 
     return change
@@ -165,12 +166,22 @@ _LIES = {
     "negative seconds": (_row(seconds_maps=-1.0), "line 2, seconds_maps: -1.0 is no duration"),
     "negative seed": (_row(seed=-1), "line 2, seed: -1 is out of range"),
     "another seed": (_row(2, seed=7), "line 3, seed: 7 is not the run's 0"),
+    "another device in one run": (_row(2, device="cuda"), "line 3, device: 'cuda' is not the run's 'cpu'"),
+    "another precision in one run": (_row(2, precision="tf32"), "line 3, precision: 'tf32' is not the run's '32'"),
+    "unknown precision": (_row(precision="8"), "line 2, precision: '8' is not one of 32, tf32, bf16, 16"),
+    "resolved to another explainer": (_row(resolved="vinet"), "line 2, resolved: 'vinet' is not 'gradient' with its"),
+    "resolved to two things": (_row(resolved="gradient:score=margin"), "line 6, resolved: is not that of line 2"),
+    "name of another device's row": (
+        _renamed("gradient", "gradient (cuda, 32)"),
+        "line 2, resolved: 'gradient (cuda, 32)' ends as names do that tell devices apart",
+    ),
+    "script as what was resolved": (_row(resolved="gradient:<b>"), "line 2, resolved: 'gradient:<b>' holds markup"),
     "duplicate row": (_twice, "line 11, explainer: 'gradient' has this cell on line 2 already"),
     "fingerprint of no form": (_row(fingerprint="xyz"), "line 2, fingerprint: 'xyz' is not 64 hexadecimal digits"),
     "swapped fingerprints": (_swapped("maps_fingerprint"), "maps_fingerprint: is that of line"),
     "one fingerprint, two values": (
         lambda records: records[2].update(fingerprint=records[1]["fingerprint"]),
-        "line 3, fingerprint: is that of line 2, where explainer is 'gradient', not 'vinet'",
+        "line 3, fingerprint: is that of line 2, where resolved is 'gradient', not 'vinet'",
     ),
     "dataset of another fingerprint": (_row(dataset_fingerprint="b" * 64), "line 2, dataset_fingerprint: phantom has"),
     "unknown dataset": (_row(dataset="ct"), "line 2, dataset: 'ct' is not among the datasets of the header"),
@@ -308,15 +319,34 @@ def test_one_version_of_a_suite_has_one_fingerprint(run, board, handed_in):
         add_run(run("c", seed=1, suite=other), board / "else", "Bob", known={("quick", "1"): digest("quick 1")})
 
 
-def test_a_submission_of_an_older_schema_is_upgraded(handed_in, records, resealed, findings):
+@pytest.mark.parametrize(
+    ("schema", "later"), [(1, ("warning", "same_as", "resolved")), (2, ("warning", "resolved")), (3, ("resolved",))]
+)
+def test_a_submission_of_an_older_schema_is_upgraded(handed_in, records, resealed, findings, schema, later):
     older = records(handed_in)
-    older[0] |= {"schema": 2}
+    older[0] |= {"schema": schema}
     for row in older[1:]:
-        row["schema"] = 1
-        del row["warning"], row["same_as"]
+        row["schema"] = schema
+        for name in later:
+            del row[name]
     handed_in.unlink()
     path = resealed(handed_in.parent, older)
     assert findings(path) == []
-    entry = read_submission(path).entries[0]
-    assert (entry.row.schema, entry.row.same_as, entry.row.warning) == (SCHEMA, "", "")
+    for entry in read_submission(path).entries:
+        row = entry.row
+        assert (row.schema, row.same_as, row.warning, row.resolved) == (SCHEMA, "", "", row.explainer)
     build(handed_in.parent.parent)
+
+
+@pytest.mark.parametrize(("explainer", "words"), [(7, "explainer: 7 is not text"), (None, "explainer: is missing")])
+def test_an_older_row_without_an_explainer_is_refused(handed_in, records, resealed, findings, explainer, words):
+    older = records(handed_in)
+    older[1] |= {"schema": 3, "explainer": explainer}
+    del older[1]["resolved"]
+    if explainer is None:
+        del older[1]["explainer"]
+    assert any(f"line 2, {words}" in text for text in findings(resealed(handed_in.parent, older)))
+
+
+def test_tf32_is_a_precision(run, board, findings):
+    assert findings(add_run(run("a", device="cuda:1", precision="tf32"), board, "Ada")) == []

@@ -71,6 +71,24 @@ def test_the_pages_say_what_the_tables_say(run, board, tmp_path):
     assert (failed.count('<tr><th scope="row">broken</th>'), failed.count(why)) == (2, 2)  # once a seed
 
 
+def test_a_page_tells_devices_and_presets_apart(run, board, tmp_path):
+    for seed, (device, preset) in enumerate((("cpu", "tiny"), ("cuda", "paper"))):
+        add_run(run(device, seed=seed, device=device, resolved={"vinet": f"vinet:preset={preset}"}), board, "Ada")
+    out = tmp_path / "public"
+    site("--board", board, "--out", out)
+    _, rankings = data_of(out / "data" / "quick-v1" / "place-0-rankings.js")
+    _, suite = data_of(out / "data" / "quick-v1" / "suite.js")
+    assert [each["computed"] for each in suite["runs"]] == ["cpu at precision 32", "cuda at precision 32"]
+    common = {f"{name} ({device}, 32)" for name in ("gradient", "occlusion", "random") for device in ("cpu", "cuda")}
+    for one in rankings:
+        rows = {row["e"]: row for row in one["rows"]}
+        assert rows.keys() == common | {"vinet:preset=tiny", "vinet:preset=paper"}
+        for name, row in rows.items():
+            (origin,) = suite["origins"][row["o"]]["runs"]  # of one seed each: nothing was averaged
+            assert suite["runs"][origin]["computed"].startswith("cuda") == ("cuda" in name or "paper" in name)
+    assert "4 explainers, 1 control and 2 metrics" in (out / "quick-v1.html").read_text()
+
+
 def test_every_pair_is_there_with_its_difference(tmp_path, made_up):
     twin = {"gradient:smooth=10": {"same_as": "gradient"}, "occlusion": {"value": float("nan")}}
     members = [made_up.submission(0, metrics=("fidelity", "spread"), changes=twin)]

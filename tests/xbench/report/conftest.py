@@ -29,6 +29,7 @@ def row():
             "groups": 98,
             "higher_is_better": True,
             "explainer": explainer,
+            "resolved": explainer,
             "value": value,
             "ci_low": value - margin,
             "ci_high": value + margin,

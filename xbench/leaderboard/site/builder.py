@@ -112,6 +112,7 @@ def _write_edition(edition: Edition, folder: Path, links: dict[str, Links]) -> N
             "submitter": submission.submitter,
             "submitted": submission.submitted,
             "seed": submission.seed,
+            "computed": "{} at precision {}".format(*submission.entries[0].row.computed),
             "note": submission.note,
             "report": links[submission.digest].report,
             "gallery": links[submission.digest].gallery,

@@ -87,8 +87,8 @@ def _facts(edition: Edition) -> dict[str, Any]:
         "datasets": [(name, _is_phantom(name, edition)) for name in datasets],
         "models": list(dict.fromkeys(setting.model for setting in settings)),
         "metrics": len({setting.metric for setting in settings}),
-        "explainers": len({each.explainer for each in standings if not each.control}),
-        "controls": len({each.explainer for each in standings if each.control}),
+        "explainers": len({each.variant.resolved for each in standings if not each.control}),
+        "controls": len({each.variant.resolved for each in standings if each.control}),
         "seeds": sorted({submission.seed for submission in edition.submissions}),
         "submitters": list(dict.fromkeys(submission.submitter for submission in edition.submissions)),
         "last": edition.submissions[-1].submitted[:10],
@@ -122,7 +122,7 @@ def _failed(edition: Edition) -> list[dict[str, Any]]:
     metrics: dict[tuple[str, str, str, int, str], list[str]] = {}
     for submission in edition.submissions:
         for row in (entry.row for entry in submission.entries if entry.row.status != "ok"):
-            key = (row.explainer, row.dataset, row.model, row.seed, row.reason)
+            key = (row.resolved, row.dataset, row.model, row.seed, row.reason)
             metrics.setdefault(key, []).append(row.metric)
     names = ("explainer", "dataset", "model", "seed", "reason")
     return [dict(zip(names, key, strict=True)) | {"metrics": list(dict.fromkeys(of))} for key, of in metrics.items()]

@@ -45,6 +45,7 @@ class RunFolder:
     def row(self, explainer, model, metric, sign, **more):
         own = {"explainer": explainer, "model": model, "metric": metric, "sign": sign, "dataset": "phantom"}
         own |= {"subject": "shared", "target": "predicted", "split": "test", "n": 60, "groups": 60}
+        own |= {"resolved": explainer}
         own |= {"card": f"card of {metric}, {sign}", "higher_is_better": True, "control": explainer == "random"}
         own |= {"fingerprint": f"{model} {metric} {explainer} {sign}", "seconds_maps": 1.5, "seconds_metric": 2.0}
         return ScoreRow(**_BLANK | own | more)

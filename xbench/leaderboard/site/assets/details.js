@@ -31,7 +31,7 @@ const xbenchDetails = (() => {
 
   function submission(run) {
     const links = [["report", run.report], ["gallery", run.gallery]].filter(([, path]) => path).flatMap(([words, path]) => [", ", el("a", { href: path, text: words })]);
-    return el("li", {}, `${run.submitter}, ${run.submitted.slice(0, 10)}, seed ${run.seed}: `, el("code", { text: run.name }), ...links, run.note ? el("div", { class: "note", text: run.note }) : "");
+    return el("li", {}, `${run.submitter}, ${run.submitted.slice(0, 10)}, seed ${run.seed}, ${run.computed}: `, el("code", { text: run.name }), ...links, run.note ? el("div", { class: "note", text: run.note }) : "");
   }
 
   function facts(ranking, row, place) {

@@ -15,7 +15,7 @@ const xbenchSite = (() => {
   const at = (id) => document.getElementById(id);
   const unique = (values) => [...new Set(values)];
   const alphabetic = (one, other) => one.localeCompare(other, "en", { numeric: true });
-  const family = (name) => name.split(":")[0];
+  const family = (name) => name.split(/:| \(/)[0]; // of "vinet:preset=paper" and of "gradient (cuda, tf32)"
   const arrived = new Map(), waiting = new Map();
   const usual = {}; // what is chosen where the reader chose nothing: not worth a word in the address
   let suite, view, place;
