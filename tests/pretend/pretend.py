@@ -254,6 +254,9 @@ class Backend:
     def synchronize(self, device=None):
         note_wait("synchronize")
 
+    def get_amp_supported_dtype(self):
+        return [torch.bfloat16]
+
 
 def _register():
     _setup_privateuseone_for_python_backend(NAME, backend_module=Backend())

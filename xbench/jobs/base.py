@@ -22,7 +22,7 @@ class Settings:
     Attributes:
         seed: Of the run.
         device: "cpu", "cuda", ...
-        precision: "32", "bf16", "16".
+        precision: "32", "tf32", "bf16", "16".
         batch_size: For passes without gradients; None = calibrated.
         split: The split that is scored.
         limit: At most so many of its samples; None = all.
