@@ -1,0 +1,85 @@
+"""Whole runs on the pretend accelerator: models of every family, trainings, several processes; the CPU's numbers."""
+
+import json
+
+import numpy as np
+import pytest
+
+from xbench.results import read_scores
+
+WORDS = ("--dataset", "fake", "--resamples", "100", "--limit", "8", "--no-model-view", "--batch-size", "4")
+FAMILIES = ("convnet:epochs=1", "tiny:epochs=1,one_logit=true", "timm:test_resnet:epochs=1", "timm:test_vit:epochs=1")
+TRAINED = ("vinet:epochs=1", "cyclegan-am:epochs=1", "autoencoder:epochs=1", "vae-perturbation:epochs=1", "deepshap")
+
+
+@pytest.fixture
+def both(pretend_command, tmp_path):
+    """The same run on the CPU and on the pretend accelerator: the rows of each, and the folders."""
+
+    def run(*words):
+        rows = {}
+        for device in ("cpu", "pretend"):
+            given = (*WORDS, *words, "--device", device, "--out", device, "--cache", f"cache-{device}")
+            done = pretend_command("run", *given, OMP_NUM_THREADS="1", timeout=500)
+            assert done.returncode == 0, done.stderr
+            rows[device] = read_scores(tmp_path / device / "scores.csv")
+        return rows["cpu"], rows["pretend"]
+
+    return run
+
+
+def repeated(options, *words):
+    return [word for option in options for word in (words[0], option)]
+
+
+def alike(cpu, pretend, tolerance):
+    assert [row.explainer for row in cpu] == [row.explainer for row in pretend]
+    assert {row.device for row in pretend} == {"pretend"}
+    for one, other in zip(cpu, pretend, strict=True):
+        assert other.status == "ok", (other.explainer, other.reason)
+        assert other.value == pytest.approx(one.value, abs=tolerance, nan_ok=True), one.explainer
+
+
+def weights(folder):
+    from safetensors.numpy import load_file
+
+    return [load_file(path) for path in sorted(folder.glob("artifacts/model/*/weights.safetensors"))]
+
+
+@pytest.mark.slow
+def test_models_of_every_family_are_trained_and_explained(both, tmp_path):
+    cpu, pretend = both(*repeated(FAMILIES, "--model"), "--explainer", "gradient", "--no-controls")
+    assert len(cpu) == len(FAMILIES)
+    alike(cpu, pretend, 0.13)  # an image of eight whose class is decided by the last bits
+    by_size = [sorted(weights(tmp_path / f"cache-{device}"), key=len) for device in ("cpu", "pretend")]
+    for one, other in zip(*by_size, strict=True):
+        for name, values in one.items():
+            np.testing.assert_allclose(other[name], values, atol=1e-3, err_msg=name)
+
+
+@pytest.mark.slow
+def test_trained_explainers_are_trained_there(both):
+    cpu, pretend = both(
+        "--model", "tiny:epochs=1", *repeated(TRAINED, "--explainer"), "--no-controls", "--sign", "both"
+    )
+    assert len(cpu) >= len(TRAINED)
+    alike(cpu, pretend, 0.13)
+
+
+def test_the_header_and_the_rows_name_device_and_precision(pretend_command, tmp_path):
+    words = ("--model", "tiny:epochs=1", "--explainer", "gradient", "--device", "pretend", "--precision", "tf32")
+    done = pretend_command("run", *WORDS, *words, "--out", "run", "--workers", "2", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    header = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert header["environment"]["device"] == "pretend"
+    assert {(row.device, row.precision) for row in read_scores(tmp_path / "run" / "scores.csv")} == {
+        ("pretend", "tf32")
+    }
+
+
+def test_precisions_that_the_device_does_not_have_are_refused_in_one_line(pretend_command):
+    words = ("--model", "tiny:epochs=1", "--explainer", "gradient", "--device", "pretend", "--precision", "bf16")
+    done = pretend_command("run", *WORDS, *words, OMP_NUM_THREADS="1")
+    assert done.returncode == 2
+    assert "no training with precision bf16 on pretend (use --precision 32)" in done.stderr
+    assert "Traceback" not in done.stderr
