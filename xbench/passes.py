@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from xbench.batching import Batches
 from xbench.contracts.model import class_scores
 from xbench.scoring import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, Recipe, Scorer
 
@@ -100,18 +101,8 @@ def chunks(count: int, images: torch.Tensor, work: Callable[[int, int], None], r
         work: Must change nothing before the last thing that can run out of memory.
         rows: `rows_of(images)` if not given.
     """
-    size, start = rows or rows_of(images), 0
-    while start < count:
-        stop = min(start + size, count)
-        try:
-            work(start, stop)
-        except torch.OutOfMemoryError:
-            if stop - start == 1:
-                raise
-            size = (stop - start + 1) // 2
-            torch.cuda.empty_cache()
-        else:
-            start = stop
+    for _ in Batches(rows or rows_of(images)).results(count, work):
+        pass
 
 
 def target_scores(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

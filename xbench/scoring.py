@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import math
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from xbench.batching import Batches
 from xbench.errors import PluginError, UserError
 from xbench.folding import fold_batch_norms
 from xbench.seeding import isolated
@@ -67,10 +69,15 @@ class Scorer:
     """
 
     def __init__(self, module: nn.Module, recipe: Recipe, device: str) -> None:
-        self.batch_size = recipe.batch_size
+        self._batches = Batches(recipe.batch_size)
         self._copy = _Copy(module, recipe.folded, device)
         self._copy.lay_out(recipe.channels_last)
         self._precision = recipe.precision
+
+    @property
+    def batch_size(self) -> int:
+        """Images in one forward pass: the recipe's, or what fitted."""
+        return self._batches.size
 
     @property
     def network(self) -> nn.Module:
@@ -84,24 +91,11 @@ class Scorer:
         """
         if len(images) == 0:
             return self(images.new_zeros((1, *images.shape[1:])))[:0]
-        logits = []
-        start = 0
-        while start < len(images):
-            batch = images[start : start + self.batch_size]
-            try:
-                logits.append(self._copy.logits(batch, self._precision))
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
-                self._halve(len(batch))
-            else:
-                start += len(batch)
+        logits = [part for _, part in self._batches.results(len(images), functools.partial(self._logits, images))]
         return logits[0] if len(logits) == 1 else torch.cat(logits)
 
-    def _halve(self, size: int) -> None:
-        self.batch_size = (size + 1) // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    def _logits(self, images: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        return self._copy.logits(images[start:stop], self._precision)
 
 
 def calibrate(

@@ -20,12 +20,16 @@ class Job:
     def __init__(self, store, made, label, *upstream, fails=False):
         self.store, self.made, self.label, self.upstream, self.fails = store, made, label, upstream, fails
         self.fingerprint = digest(self.recipe())
+        self.forgotten = 0
 
     def recipe(self):
         return {"label": self.label}
 
     def session(self, folder, progress):
         return Session(folder, progress=progress)
+
+    def forget(self):
+        self.forgotten += 1
 
     def build(self, session):
         if self.fails:
