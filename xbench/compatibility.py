@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xbench.batching import give_back, out_of_memory
 from xbench.contracts.dataset import DatasetInfo, Split
 from xbench.contracts.explainer import Explainer, MapTransform, undisturbed
 from xbench.contracts.model import Model
-from xbench.devices import float32
+from xbench.devices import float32, is_out_of_memory
 from xbench.errors import XbenchError
 from xbench.references import Choice
 from xbench.seeding import isolated, rng
@@ -95,17 +96,28 @@ def _random_images(info: DatasetInfo) -> Split:
 def _reason(choice: Choice, modules: Sequence[nn.Module], info: DatasetInfo, split: Split) -> str:
     """A method that shows positive evidence only may find none in one initialisation: then the next is tried."""
     for module in modules:
-        try:
-            with float32("32"), undisturbed(module):
-                maps = _maps(choice, module, info, split)
-        except XbenchError as error:
-            return str(error)
+        maps = _tried(choice, module, info, split)
         if isinstance(maps, str):
             return maps
         flat = maps.flatten(1)
         if bool((flat.amax(1) > flat.amin(1)).any()):
             return ""
     return "its maps are the same everywhere"
+
+
+def _tried(choice: Choice, module: nn.Module, info: DatasetInfo, split: Split) -> torch.Tensor | str:
+    """Maps, or why there are none; what failed holds no memory then."""
+    try:
+        with float32("32"), undisturbed(module):
+            return _maps(choice, module, info, split)
+    except XbenchError as error:
+        reason = str(error)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(out_of_memory(f"maps of {_IMAGES * len(info.classes)} images", error, "smaller images"))
+    give_back()
+    return reason
 
 
 def _maps(choice: Choice, module: nn.Module, info: DatasetInfo, split: Split) -> torch.Tensor | str:

@@ -152,3 +152,16 @@ def release() -> None:
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
         torch.mps.empty_cache()
+
+
+_FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory could not be had: of the device, by torch or a library of it, or of the machine."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # A plain RuntimeError on MPS, on the CPU, and from cuBLAS and cuDNN.
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _FULL)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 
 class XbenchError(Exception):
     """Something xbench can explain in one line.
@@ -20,6 +22,17 @@ class XbenchError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def kept(self) -> XbenchError:
+        """The same to be kept: where it was raised is a note (`__notes__`), which tracebacks print, and not frames.
+
+        Frames hold whatever was at work in them: networks, batches, maps. A new error of the same kind, so that nothing
+        that others attached to this one is held either.
+        """
+        kind = next(one for one in type(self).__mro__ if one.__module__ == __name__)
+        error: XbenchError = kind(self.message, self.hint)
+        error.add_note("".join(["Raised here:\n", *traceback.format_exception(self)]).rstrip())
+        return error
 
 
 class UserError(XbenchError):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 from xbench.artifacts import Store
+from xbench.batching import give_back, out_of_memory
+from xbench.devices import is_out_of_memory
 from xbench.errors import PluginError, XbenchError
 from xbench.jobs.base import Job
+from xbench.jobs.explainer import PEAK
 from xbench.plan import Plan
 from xbench.session import Bar, Progress
 
@@ -23,10 +27,11 @@ def make_artifacts(plan: Plan, store: Store, progress: Progress) -> Failures:
     same cache, on one machine or on several, share the work of a run: each makes what nobody has made or is making.
     One that dies gives back what it had begun.
 
-    What fails is remembered with its reason, and so is everything made from it; the rest goes on.
+    What fails is remembered with its reason, and so is everything made from it; the rest goes on. What it held is given
+    back before the next is made, and so are networks that nothing is made with any more.
 
     Returns:
-        Fingerprint -> error.
+        Fingerprint -> error, as `XbenchError.kept` gives it.
 
     Raises:
         XbenchError: No cell at all can be scored; the first error, as it is.
@@ -52,6 +57,8 @@ class _Making:
         self.failures: Failures = {}
         self.awaited = ""
         self._missing = {job.fingerprint for job in plan.jobs if not store.has(job)}
+        self._behind: dict[Job, list[Job]] = {}
+        self._wanted = Counter(above for job in self.pending.values() for above in self._all_behind(job))
 
     def sweep(self, bar: Bar) -> int:
         """Go once through what is pending; how much of it is settled then.
@@ -66,6 +73,7 @@ class _Making:
             bar.note(f"{job.kind} {job.label}")
             if self._settle(job):
                 del self.pending[job.fingerprint]
+                self._forget_unwanted(job)
                 bar.advance()
             else:
                 self.awaited = f"{job.kind} {job.label}"
@@ -80,19 +88,37 @@ class _Making:
             try:
                 if self._store.attempt(job) is None:
                     return False
-            except XbenchError as raised:
-                error = raised
             except Exception as raised:  # whatever a plugin raises must not end the run of the others
-                error = _by_plugin(job, raised)
+                error = _explained(job, raised).kept()
             if error is None:
                 self._report(job)
-            elif all(job.fingerprint in {each.fingerprint for each in cell.jobs} for cell in self._plan.cells):
-                raise error
             else:
-                self._progress.warn(f"failed: {job.kind} {job.label}: {error}")
+                self._failed(job, error)
         if error is not None:
             self.failures[job.fingerprint] = error
         return True
+
+    def _failed(self, job: Job, error: XbenchError) -> None:
+        """Say it, and give back what the job held: networks and plugins' objects come back, as new, for the others."""
+        if all(job.fingerprint in {each.fingerprint for each in cell.jobs} for cell in self._plan.cells):
+            raise error
+        for one in self._all_behind(job):
+            one.forget()
+        give_back()
+        self._progress.warn(f"failed: {job.kind} {job.label}: {error}")
+
+    def _forget_unwanted(self, job: Job) -> None:
+        for one in self._all_behind(job):
+            self._wanted[one] -= 1
+            if not self._wanted[one]:
+                one.forget()
+
+    def _all_behind(self, job: Job) -> list[Job]:
+        """The job, and all that it is made from, each once."""
+        if job not in self._behind:
+            above = [one for each in job.upstream for one in self._all_behind(each)]
+            self._behind[job] = list(dict.fromkeys([job, *above]))
+        return self._behind[job]
 
     def _report(self, job: Job) -> None:
         """A line for what took long, a dataset's class counts, and what a trained explainer says of itself."""
@@ -103,15 +129,24 @@ class _Making:
             say(f"  {job.label} {split}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
         if job.kind == "explainer":
             figures = [
-                f"{key.replace('_', ' ')} {value:.3f}" for key, value in job.facts.items() if isinstance(value, float)
+                f"{key.replace('_', ' ')} {value:.3f}"
+                for key, value in job.facts.items()
+                if isinstance(value, float) and key != PEAK
             ]
             if figures:
                 say(f"  {job.label}: " + ", ".join(figures))
 
 
-def _by_plugin(job: Job, error: Exception) -> PluginError:
-    choice = getattr(job, "choice", None)
-    owner = choice.entry.owner if choice is not None else f"{job.kind} of {job.label}"
-    failure = PluginError(f"{owner} raised {type(error).__name__}: {error}")
+def _explained(job: Job, error: Exception) -> XbenchError:
+    """What was raised, as one of ours; with where it came from, until it is kept."""
+    if isinstance(error, XbenchError):
+        return error
+    what = f"{job.kind} of {job.label}"
+    if is_out_of_memory(error):
+        failure: XbenchError = out_of_memory(what, error)
+    else:
+        choice = getattr(job, "choice", None)
+        owner = choice.entry.owner if choice is not None else what
+        failure = PluginError(f"{owner} raised {type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from xbench.batching import Batches
 from xbench.contracts.model import class_scores
-from xbench.devices import float32, release
+from xbench.devices import float32
 from xbench.scoring import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, Recipe, Scorer
 
 # Rows of one pass. On a CPU a batch beyond its caches is slower an image; a GPU wants to be filled.
@@ -101,18 +102,8 @@ def chunks(count: int, images: torch.Tensor, work: Callable[[int, int], None], r
         work: Must change nothing before the last thing that can run out of memory.
         rows: `rows_of(images)` if not given.
     """
-    size, start = rows or rows_of(images), 0
-    while start < count:
-        stop = min(start + size, count)
-        try:
-            work(start, stop)
-        except torch.OutOfMemoryError:
-            if stop - start == 1:
-                raise
-            size = (stop - start + 1) // 2
-            release()
-        else:
-            start = stop
+    for _ in Batches(rows or rows_of(images)).results(count, work):
+        pass
 
 
 def target_scores(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -226,7 +226,7 @@ class _Planner:
                     continue
                 key = (choice.label, id(made.predictions))
                 if key not in place.prepared:
-                    job = PreparationJob(self.store, self.settings, choice, metric, made.predictions)
+                    job = PreparationJob(self.store, self.settings, choice, choice.create(), made.predictions)
                     place.prepared[key] = job
                 for sign in signs:
                     yield self._cell(wanted, sign, by_sign[sign], place.prepared[key])

@@ -18,7 +18,8 @@ from xbench.config import RunConfig
 from xbench.errors import ArtifactError
 from xbench.jobs.base import Job
 from xbench.jobs.data import DataJob
-from xbench.jobs.maps import ExplainerJob, MapsJob
+from xbench.jobs.explainer import ExplainerJob
+from xbench.jobs.maps import MapsJob
 from xbench.jobs.views import ViewJob
 from xbench.observations import ObservationCell, observations_path, write_observations
 from xbench.provenance import environment

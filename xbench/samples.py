@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from xbench.devices import upload
 
 if TYPE_CHECKING:
     import torch
@@ -57,9 +59,9 @@ class Batch:
         return len(self.ids)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its tensors on `device` (non-blocking from pinned memory)."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=True)
+        """The same batch with its tensors on `device`, without waiting for what the device is doing."""
+        moved: dict[str, Any] = {
+            name: upload(getattr(self, name), device)
             for name in ("images", "labels", "masks", "has_mask", "seeds", "feature")
             if getattr(self, name) is not None
         }

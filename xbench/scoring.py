@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import time
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from xbench.devices import PRECISIONS, autocast, float32, release, rounds_products, upload
+from xbench.batching import Batches
+from xbench.devices import PRECISIONS, autocast, float32, rounds_products, upload
 from xbench.errors import PluginError, UserError
 from xbench.folding import fold_batch_norms
 from xbench.seeding import isolated
@@ -66,10 +68,15 @@ class Scorer:
     """
 
     def __init__(self, module: nn.Module, recipe: Recipe, device: str) -> None:
-        self.batch_size = recipe.batch_size
+        self._batches = Batches(recipe.batch_size)
         self._copy = _Copy(module, recipe.folded, device)
         self._copy.lay_out(recipe.channels_last)
         self._precision = recipe.precision
+
+    @property
+    def batch_size(self) -> int:
+        """Images in one forward pass: the recipe's, or what fitted."""
+        return self._batches.size
 
     @property
     def network(self) -> nn.Module:
@@ -83,23 +90,11 @@ class Scorer:
         """
         if len(images) == 0:
             return self(images.new_zeros((1, *images.shape[1:])))[:0]
-        logits = []
-        start = 0
-        while start < len(images):
-            batch = images[start : start + self.batch_size]
-            try:
-                logits.append(self._copy.logits(batch, self._precision))
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
-                self._halve(len(batch))
-            else:
-                start += len(batch)
+        logits = [part for _, part in self._batches.results(len(images), functools.partial(self._logits, images))]
         return logits[0] if len(logits) == 1 else torch.cat(logits)
 
-    def _halve(self, size: int) -> None:
-        self.batch_size = (size + 1) // 2
-        release()
+    def _logits(self, images: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        return self._copy.logits(images[start:stop], self._precision)
 
 
 def calibrate(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from xbench.batching import Batches
 from xbench.devices import autocast
 
 if TYPE_CHECKING:
@@ -83,11 +84,12 @@ class Session:
         precision: "32": true float32; "tf32": shorter mantissas in products on NVIDIA GPUs; "bf16" or "16": autocast of
             forward passes. The harness has torch's switches of float32 set while the work is done.
         seed: Of this piece of work; derive everything random from it (`xbench.seeding`).
-        batch_size: For passes without gradients, calibrated or as the user said.
+        batch_size: For passes without gradients, calibrated or as the user said; halved where that did not fit.
         progress: Where to report.
         facts: What the work wants remembered beside its files (JSON values): losses, accuracies, counts. A trained
             explainer's text under "warning" says why its maps deserve no trust (a training that collapsed, say); it
             stands in the run's warnings and in each of its score rows.
+        reference: The item that is at work, as on the command line: "convnet", "timm:resnet18"; empty if none is.
     """
 
     folder: Path
@@ -97,6 +99,7 @@ class Session:
     batch_size: int = 32
     progress: Progress = field(default_factory=SilentProgress)
     facts: dict[str, Any] = field(default_factory=dict)
+    reference: str = ""
 
     def track(self, items: Iterable[T], label: str, total: float | None = None) -> Iterator[T]:
         """Iterate with a progress bar."""
@@ -104,6 +107,26 @@ class Session:
             for item in items:
                 yield item
                 bar.advance()
+
+    def batched(self, count: int, work: Callable[[int, int], T], label: str = "") -> Iterator[tuple[slice, T]]:
+        """What `work(start, stop)` gives for the rows 0 to `count`, `batch_size` at a time.
+
+        Batches are halved for good, `batch_size` with them, when the memory runs out; see `xbench.batching.Batches`.
+
+        Args:
+            count: Rows in all.
+            work: Asked again for fewer rows where they did not fit.
+            label: Beside the progress bar; none without one.
+
+        Yields:
+            Which rows, and the result.
+        """
+        batches = Batches(self.batch_size)
+        with self.progress.task(label, count) if label else SilentProgress().task(label) as bar:
+            for rows, result in batches.results(count, work):
+                self.batch_size = batches.size
+                yield rows, result
+                bar.advance(rows.stop - rows.start)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The autocast context of `precision`; a null context at 32 and tf32."""

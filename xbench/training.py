@@ -15,10 +15,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from xbench.batching import out_of_memory
 from xbench.checkpoint import TrainingState
 from xbench.contracts.dataset import Split
 from xbench.contracts.model import Schedule, class_scores
-from xbench.devices import upload
+from xbench.devices import is_out_of_memory, upload
 from xbench.errors import UserError
 from xbench.samples import Batch
 from xbench.seeding import generator, isolated
@@ -126,12 +127,15 @@ def predict(module: nn.Module, split: Split, session: Session) -> tuple[torch.Te
     """Logits (N, K) and labels (N,) of a split, on the CPU, in eval mode without gradients."""
     was_training = module.training
     module.eval()
-    logits = []
-    with torch.inference_mode(), session.autocast():
-        for batch in split.batches(session.batch_size):
-            logits.append(module(upload(batch.images, session.device)).float().cpu())
+
+    def logits_of(start: int, stop: int) -> torch.Tensor:
+        with torch.inference_mode(), session.autocast():
+            logits: torch.Tensor = module(upload(split.batch(np.arange(start, stop)).images, session.device))
+            return logits.float().cpu()
+
+    parts = [logits for _, logits in session.batched(len(split), logits_of)]
     module.train(was_training)
-    return torch.cat(logits), torch.from_numpy(split.labels)
+    return torch.cat(parts), torch.from_numpy(split.labels)
 
 
 @torch.enable_grad()  # an artifact may be asked for inside no_grad, and is trained there and then
@@ -154,7 +158,7 @@ def train_network(
         One row an epoch: mean training terms (train_*), validation figures (validation_*). Also in `history.csv`.
 
     Raises:
-        UserError: The validation criterion is NaN or infinite.
+        UserError: The validation criterion is NaN or infinite; a training batch does not fit the memory.
     """
     from lightning_fabric import Fabric  # more than a second, which a run that trains nothing need not wait
 
@@ -239,15 +243,28 @@ def _train_epoch(
     terms: dict[str, list[torch.Tensor]] = {}
     with isolated(session.seed, "epoch", epoch):
         for start in starts:
-            batch = train.batch(order[start : start + size])
-            if schedule.augment == "dihedral":
-                batch = dihedral(batch, noise)  # on the host: indices of samples need not be sent after them
-            batch = batch.to(session.device)
-            for update in updates:
-                for key, value in update(batch, noise).items():
-                    terms.setdefault(key, []).append(value)
+            try:
+                batch = train.batch(order[start : start + size])
+                if schedule.augment == "dihedral":
+                    batch = dihedral(batch, noise)  # on the host: indices of samples need not be sent after them
+                batch = batch.to(session.device)
+                for update in updates:
+                    for key, value in update(batch, noise).items():
+                        terms.setdefault(key, []).append(value)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise _too_many(size, session, error) from error
+                raise
             bar.advance(1 / len(starts))
     return {"epoch": epoch + 1} | {f"train_{key}": float(torch.stack(values).mean()) for key, values in terms.items()}
+
+
+def _too_many(size: int, session: Session, error: Exception) -> UserError:
+    """Unlike passes without gradients, a step can't be halved: with fewer images it is another step."""
+    option = f"train_batch={size // 2}"
+    named = f"{session.reference}:{option}" if session.reference else option
+    hint = f"try {named}" if size > 1 else "try a smaller network, smaller images, or --device cpu"
+    return out_of_memory(f"a training step of {size} image{'s' if size > 1 else ''}", error, hint)
 
 
 def dihedral(batch: Batch, noise: torch.Generator) -> Batch:

@@ -114,14 +114,17 @@ class ReconstructionObjective(Objective):
         """The same, with the same draw for an image every time."""
         self.network.eval()
         sums: dict[str, torch.Tensor] = {}
-        with torch.inference_mode():
-            for batch in split.batches(session.batch_size):
-                there = batch.to(session.device)
-                draw = normal_field(there.seeds ^ _VALIDATION_STREAM, (self.network.latent,))
+
+        def terms_of(start: int, stop: int) -> dict[str, torch.Tensor]:
+            batch = split.batch(np.arange(start, stop)).to(session.device)
+            with torch.inference_mode():
+                draw = normal_field(batch.seeds ^ _VALIDATION_STREAM, (self.network.latent,))
                 with session.autocast():
-                    terms = self._terms(there.images, draw)
-                for name, value in terms.items():
-                    sums[name] = sums.get(name, torch.zeros_like(value)) + len(batch) * value
+                    return self._terms(batch.images, draw)
+
+        for rows, terms in session.batched(len(split), terms_of):
+            for name, value in terms.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + (rows.stop - rows.start) * value
         means = {name: float(value) / len(split) for name, value in sums.items()}
         return {"criterion": means.pop("loss"), **means}
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from xbench import Batch, Session, Split
+from xbench.devices import upload, widest
 from xbench.mapped import MappedArray
 from xbench_metrics.options import BinarisationOptions
 from xbench_metrics.ranking import rank
+
+T = TypeVar("T")
 
 _MEANING = {
     "positive": "positive part, min-max per image; 0 where it is constant",
@@ -80,7 +83,7 @@ class Binarisation:
         """I, float32: as in the authors' code its sum with T is rounded to one where the map says exactly 1 - T."""
         if self._normalisation == "none":
             return maps
-        values = maps.double()
+        values = maps.to(widest(maps.device))
         if self._normalisation == "positive":
             values = values.clamp_min(0)
         axes = tuple(range(1, values.ndim))
@@ -90,20 +93,28 @@ class Binarisation:
 
 
 def binarised(
-    split: Split, maps: np.ndarray | MappedArray, binarisation: Binarisation, session: Session, label: str
-) -> Iterator[tuple[slice, Batch, torch.Tensor]]:
-    """Batch by batch: which rows, the samples on the device, and their masks (L, n, *spatial).
+    split: Split,
+    maps: np.ndarray | MappedArray,
+    binarisation: Binarisation,
+    session: Session,
+    work: Callable[[Batch, torch.Tensor], T],
+    label: str,
+) -> Iterator[tuple[slice, T]]:
+    """Batch by batch: which rows, and what comes of them.
 
     Args:
         split: The N samples.
         maps: float32 (N, *spatial).
         binarisation: How.
         session: Batch size, device, progress.
+        work: Of the samples on the device and their masks (L, n, *spatial); asked again, for fewer, where the memory
+            ran out.
         label: Beside the progress bar.
     """
-    starts = range(0, len(split), session.batch_size)
-    for start in session.track(starts, label, len(starts)):
-        rows = slice(start, min(start + session.batch_size, len(split)))
-        batch = split.batch(np.arange(rows.start, rows.stop)).to(session.device)
-        values = torch.from_numpy(np.array(maps[rows], dtype=np.float32)).to(session.device)
-        yield rows, batch, binarisation.masks(values, batch.seeds)
+
+    def worked(start: int, stop: int) -> T:
+        batch = split.batch(np.arange(start, stop)).to(session.device)
+        values = upload(torch.from_numpy(np.array(maps[start:stop], dtype=np.float32)), session.device)
+        return work(batch, binarisation.masks(values, batch.seeds))
+
+    return session.batched(len(split), worked, label)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from xbench import Case, DatasetInfo, Metric, Observations, class_scores
+from xbench.devices import upload
 from xbench_metrics.options_checks import ClassSensitivityOptions
 from xbench_metrics.similarity import spearman
-from xbench_metrics.subsample import at_work, mean_of_defined, parts, subsample
+from xbench_metrics.subsample import Part, at_work, mean_of_defined, parts, subsample
 
 
 class ClassSensitivity(Metric):
@@ -37,12 +38,16 @@ class ClassSensitivity(Metric):
             other: int64 (N,), the other class; -1 beyond `limit`.
         """
         seen = {"spearman": np.full(len(case.split), np.nan), "other": np.full(len(case.split), -1)}
-        for part in parts(case, subsample(case, self.options.limit)):
-            scores = class_scores(torch.from_numpy(np.array(case.logits[part.rows]))).to(part.targets.device)
-            other = scores.scatter(1, part.targets[:, None], -torch.inf).argmax(1)
-            maps = at_work(case).maps(part.batch, other)
-            seen["spearman"][part.rows] = spearman(part.maps, maps).cpu().numpy()
-            seen["other"][part.rows] = other.cpu().numpy()
+
+        def compared(part: Part) -> tuple[np.ndarray, np.ndarray]:
+            scores = class_scores(torch.from_numpy(np.array(case.logits[part.rows])))
+            targets = torch.from_numpy(np.array(case.targets[part.rows], dtype=np.int64))
+            other = scores.scatter(1, targets[:, None], -torch.inf).argmax(1)
+            maps = at_work(case).maps(part.batch, upload(other, part.maps.device))
+            return spearman(part.maps, maps).cpu().numpy(), other.numpy()
+
+        for rows, found in parts(case, subsample(case, self.options.limit), compared, "class sensitivity"):
+            seen["spearman"][rows], seen["other"][rows] = found
         return seen
 
     def summarise(self, observations: Observations) -> float:

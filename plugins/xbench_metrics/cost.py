@@ -10,15 +10,22 @@ from xbench import Case, DatasetInfo, Metric, Observations
 from xbench_metrics.options_checks import CostOptions
 from xbench_metrics.subsample import mean_of_defined
 
-_UNITS = {"seconds": "s", "fit_seconds": "s", "peak_bytes": "B"}
+_UNITS = {"seconds": "s", "fit_seconds": "s", "peak_bytes": "B", "fit_peak_bytes": "B"}
+_OF_TRAINING = ("fit_seconds", "fit_peak_bytes")
+_OF_MEMORY = ("peak_bytes", "fit_peak_bytes")
 
 
 class Cost(Metric):
     """What the maps of a split cost, as the harness measured it while they were made; lower is better.
 
     `seconds`, `forward_passes` and `backward_passes` are of one map: those of the whole split over its N samples.
-    `fit_seconds` is the whole training of a trained explainer, 0 for others; `peak_bytes` the largest memory in use.
-    What a copy is made from (the inner explainer of `blurred:<explainer>`) is included.
+    `fit_seconds` is the whole training of a trained explainer, 0 for others. What a copy is made from (the inner
+    explainer of `blurred:<explainer>`) is included.
+
+    `peak_bytes` is the most memory that making the maps needs at a time, `fit_peak_bytes` the training (0 for untrained
+    ones). On an accelerator that is memory of the device, the networks included, above what others have left there;
+    batches are those of the run, so that a larger `batch_size` needs more. On the CPU nothing tells whose memory is
+    whose: it is the high-water mark of the whole process, libraries and data included.
 
     One measurement serves all samples, so the interval has no width: it says nothing about how much time varies from
     run to run. Seconds compare explainers of one run on one machine; passes compare them anywhere. NaN where the
@@ -37,7 +44,7 @@ class Cost(Metric):
 
         Returns:
             seconds, forward_passes, backward_passes: float64 (N,), of one map.
-            fit_seconds, peak_bytes: float64 (N,), of the whole.
+            fit_seconds, peak_bytes, fit_peak_bytes: float64 (N,), of the whole.
         """
         count = len(case.split)
         figures = {
@@ -46,6 +53,7 @@ class Cost(Metric):
             "backward_passes": case.cost.get("backward_passes", np.nan) / count,
             "fit_seconds": case.cost.get("seconds_fit", np.nan),
             "peak_bytes": case.cost.get("peak_bytes", np.nan),
+            "fit_peak_bytes": case.cost.get("fit_peak_bytes", np.nan),
         }
         return {name: np.full(count, value, dtype=np.float64) for name, value in figures.items()}
 
@@ -55,9 +63,14 @@ class Cost(Metric):
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
         """What the figure means."""
+        figure = self.options.figure
+        memory = {
+            "memory": "of the device, networks included, above what others left there; of the whole process on a CPU"
+        }
         return {
-            "scope": "the whole training" if self.options.figure == "fit_seconds" else "making the maps",
+            "scope": "the whole training" if figure in _OF_TRAINING else "making the maps",
             "passes": "images through the classifier explained, forward and backward",
             "aggregation": "of the split over its samples; fit_seconds and peak_bytes as they are",
-            "measured": self.options.figure not in ("forward_passes", "backward_passes"),  # another time, another value
+            "measured": figure not in ("forward_passes", "backward_passes"),  # another time, another value
+            **(memory if figure in _OF_MEMORY else {}),
         }

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from xbench import Batch, Case, DatasetInfo, Metric, Observations, PluginError, Split, class_scores
+from xbench.devices import upload
 from xbench.seeding import derive, uniform_field
 from xbench_metrics.options import MaskOnlyAccuracyOptions
 from xbench_metrics.retraining import Retrained
@@ -101,16 +102,19 @@ class MaskSwapAgreement(Metric):
 
     def _answers(self, case: Case, owner: np.ndarray) -> np.ndarray:
         """The predicted class of every image, read through the map of sample `owner` (N,)."""
-        assert case.explanation is not None
+        explanation, device = case.explanation, case.session.device
+        assert explanation is not None
+
+        def answers(start: int, stop: int) -> np.ndarray:
+            images = upload(case.split.batch(np.arange(start, stop)).images, device)
+            maps = upload(torch.from_numpy(np.array(case.maps[owner[start:stop]], dtype=np.float32)), device)
+            logits = explanation.masked_logits(images, maps)
+            found: np.ndarray = class_scores(logits.float()).argmax(1).cpu().numpy()
+            return found
+
         predicted = np.empty(len(case.split), dtype=np.int64)
-        size = case.session.batch_size
-        starts = range(0, len(predicted), size)
-        for start in case.session.track(starts, "reading through maps", len(starts)):
-            rows = np.arange(start, min(start + size, len(predicted)))
-            images = case.split.batch(rows).images.to(case.session.device)
-            maps = torch.from_numpy(np.array(case.maps[owner[rows]], dtype=np.float32)).to(case.session.device)
-            logits = case.explanation.masked_logits(images, maps)
-            predicted[rows] = class_scores(logits.float()).argmax(1).cpu().numpy()
+        for rows, found in case.session.batched(len(predicted), answers, "reading through maps"):
+            predicted[rows] = found
         return predicted
 
 

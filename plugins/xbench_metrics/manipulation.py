@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from xbench import Batch, class_scores
+from xbench.devices import widest
 from xbench.gate import undisturbed
 from xbench.operations import Operation, Rules
 from xbench.passes import gradient_rows
@@ -51,20 +52,22 @@ class Attack:
 
         Returns:
             The images (N, C, *spatial), unchanged where no step keeps the prediction and displaces a pixel; and the
-            share of the gradient map's top-k that stays, float64 (N,).
+            share of the gradient map's top-k that stays, float64 (N,), or the widest there is.
         """
         original = batch.images
         with undisturbed(self._model):
             maps, predicted = self._plain(original, targets)
             top = top_pixels(maps, batch.seeds, self._top)
-            best, least = original.clone(), torch.ones(len(batch), dtype=torch.float64, device=original.device)
+            wide, apiece = widest(original.device), (-1, *[1] * (original.ndim - 1))
+            best, least = original.clone(), torch.ones(len(batch), dtype=wide, device=original.device)
             moved = original
             for _ in range(self._steps):
                 moved = self._step(original, moved, targets, top)
                 maps, now = self._plain(moved, targets)
-                share = (top & top_pixels(maps, batch.seeds, self._top)).sum(1).double() / top.sum(1)
+                share = (top & top_pixels(maps, batch.seeds, self._top)).sum(1).to(wide) / top.sum(1)
                 better = (now == predicted) & (share < least)
-                best[better], least[better] = moved[better], share[better]
+                # Not by the indices of those that are better, for which the host would wait.
+                best, least = torch.where(better.view(apiece), moved, best), torch.where(better, share, least)
         return best, least
 
     def _plain(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -107,8 +107,11 @@ class AdversarialStabilityOptions(Options):
 class CostOptions(Options):
     """Options of `cost`."""
 
-    figure: Literal["seconds", "forward_passes", "backward_passes", "fit_seconds", "peak_bytes"] = Field(
-        "seconds",
-        description="seconds, forward and backward passes of the classifier: of one map; fit_seconds: of a trained "
-        "explainer's training; peak_bytes: largest memory while the maps were made",
+    figure: Literal["seconds", "forward_passes", "backward_passes", "fit_seconds", "peak_bytes", "fit_peak_bytes"] = (
+        Field(
+            "seconds",
+            description="seconds, forward and backward passes of the classifier: of one map; fit_seconds: of a trained "
+            "explainer's training; peak_bytes, fit_peak_bytes: most memory that making the maps, or the training, "
+            "needs at a time, networks included (on a CPU that of the whole process)",
+        )
     )

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from xbench import Batch, Case, Curves, DatasetInfo, Metric, Observations, PluginError, Split, TrainMaps, class_scores
+from xbench.devices import upload
 from xbench.mapped import MappedArray
 from xbench_metrics.binarisation import Binarisation, binarised
 from xbench_metrics.options import (
@@ -122,10 +123,13 @@ class Retrained(MaskedAccuracy):
     ) -> Split:
         """A split as the tester is shown it; the share of pixels kept goes to column `level` of `kept` (N, L)."""
 
+        def masked(batch: Batch, masks: torch.Tensor) -> tuple[np.ndarray, torch.Tensor]:
+            return _share(masks[level], 1), self.shown(case, batch, masks[level]).cpu()
+
         def shown() -> Iterator[torch.Tensor]:
-            for rows, batch, masks in binarised(split, maps, self.binarisation, case.session, "masking"):
-                kept[rows, level] = _share(masks[level])
-                yield self.shown(case, batch, masks[level])
+            for rows, found in binarised(split, maps, self.binarisation, case.session, masked, "masking"):
+                kept[rows, level], images = found
+                yield images
 
         shape = (self.channels(case.info), *case.info.spatial)
         return stored(split, shown(), shape, case.session.folder / file)
@@ -219,11 +223,14 @@ class OccludeAccuracy(MaskedAccuracy):
         predicted = np.empty((len(case.split), binarisation.levels), dtype=np.int64)
         occluded = np.empty(predicted.shape)
         fill = fill_of(case, self.options.fill)
-        for rows, batch, masks in binarised(case.split, case.maps, binarisation, case.session, "occluding"):
-            for level, mask in enumerate(masks):
-                logits = case.score(torch.where(mask[:, None], fill, batch.images))
-                predicted[rows, level] = class_scores(logits).argmax(1).cpu().numpy()
-                occluded[rows, level] = _share(mask)
+
+        def answered(batch: Batch, masks: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+            logits = [case.score(torch.where(mask[:, None], fill, batch.images)) for mask in masks]
+            answers = torch.stack([class_scores(one).argmax(1) for one in logits], 1)
+            return answers.cpu().numpy(), _share(masks, 2).T
+
+        for rows, found in binarised(case.split, case.maps, binarisation, case.session, answered, "occluding"):
+            predicted[rows], occluded[rows] = found
         right = predicted == labels[:, None]
         return {
             "predicted": predicted,
@@ -252,7 +259,7 @@ def mean_over_samples(values: np.ndarray, labels: np.ndarray, how: str) -> np.nd
 
 def fill_of(case: Case, kind: str) -> torch.Tensor:
     """What replaces a pixel, broadcastable to (N, C, *spatial): zero, or the mean of the training split."""
-    mean = torch.as_tensor(np.array(case.train_mean), dtype=torch.float32, device=case.session.device)
+    mean = upload(torch.as_tensor(np.array(case.train_mean), dtype=torch.float32), case.session.device)
     fill = mean if kind == "mean" else torch.zeros_like(mean)
     return fill.view(1, -1, *[1] * len(case.info.spatial))
 
@@ -263,9 +270,10 @@ def _over_testers(right: np.ndarray) -> np.ndarray:
     return shares
 
 
-def _share(mask: torch.Tensor) -> np.ndarray:
-    """Of the pixels that are True: (n, *spatial) -> float64 (n,)."""
-    share: np.ndarray = mask.flatten(1).double().mean(1).cpu().numpy()
+def _share(masks: torch.Tensor, leading: int) -> np.ndarray:
+    """Of the pixels that are True: bool, so many leading axes before the spatial ones -> float64, these axes."""
+    pixels = masks.flatten(leading)
+    share: np.ndarray = pixels.sum(-1).cpu().double().numpy() / pixels.shape[-1]
     return share
 
 

@@ -18,7 +18,7 @@ from xbench.training import ClassifierObjective, train_network
 from xbench_metrics.options_checks import LabelRandomisationOptions, ParameterRandomisationOptions
 from xbench_metrics.reinitialisation import layers, reinitialised, stages
 from xbench_metrics.similarity import map_ssim, spearman
-from xbench_metrics.subsample import at_work, mean_of_defined, parts, subsample
+from xbench_metrics.subsample import Part, at_work, mean_of_defined, parts, subsample
 
 SIMILARITIES = {"spearman": spearman, "ssim": map_ssim}
 _STATE = "state."
@@ -43,11 +43,16 @@ def _similarities(case: Case, rows: np.ndarray, model: nn.Module) -> dict[str, n
     """Of the case's maps to those of another model, at `rows`: float64 (N,) each, NaN elsewhere."""
     result = {name: np.full(len(case.split), np.nan) for name in SIMILARITIES}
     explanation = at_work(case)
+
+    def compared(part: Part) -> np.ndarray:
+        maps = explanation.maps(part.batch, part.targets, model)
+        found: np.ndarray = torch.stack([one(part.maps, maps) for one in SIMILARITIES.values()]).cpu().numpy()
+        return found
+
     with unchanging(model):
-        for part in parts(case, rows):
-            maps = explanation.maps(part.batch, part.targets, model)
-            for name, similarity in SIMILARITIES.items():
-                result[name][part.rows] = similarity(part.maps, maps).cpu().numpy()
+        for where, found in parts(case, rows, compared):
+            for name, values in zip(SIMILARITIES, found, strict=True):
+                result[name][where] = values
     return result
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from scipy.stats import t as student
 
-from xbench import Case, DatasetInfo, Metric, Observations, PluginError, probabilities
+from xbench import Batch, Case, DatasetInfo, Explanation, Metric, Observations, PluginError, probabilities
+from xbench.devices import widest
 from xbench.seeding import isolated, normal_field
 from xbench.statistics import interval, resamples
 from xbench_metrics.options import ShiftOptions
@@ -81,17 +82,18 @@ class ClassifierShift(Metric):
         count, classes = original.shape
         toward = np.empty((count, classes, classes))
         changes = {name: np.empty((count, classes)) for name in ("l1", "dssim")}
-        size = case.session.batch_size
-        explanation, start = at_work(case), 0
-        batches = case.session.track(case.split.batches(size), "classifier shift", math.ceil(count / size))
-        for batch in (batch.to(case.session.device) for batch in batches):
-            rows = slice(start, start + len(batch))
+
+        def moved(start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+            batch = case.split.batch(np.arange(start, stop)).to(case.session.device)
+            each = [_moved(at_work(case), judged, batch, index) for index in range(classes)]
+            logits, sizes = (torch.stack(parts).cpu().double() for parts in zip(*each, strict=True))
+            return logits, sizes
+
+        for rows, (logits, sizes) in case.session.batched(count, moved, "classifier shift"):
             for index in range(classes):
-                moved = explanation.transfer(batch.images, torch.full_like(batch.labels, index)).detach()
-                toward[rows, index] = _probabilities(judged(moved, batch.seeds))
-                changes["l1"][rows, index] = (moved - batch.images).abs().flatten(1).double().mean(1).cpu().numpy()
-                changes["dssim"][rows, index] = dssim(moved, batch.images).cpu().numpy()
-            start += len(batch)
+                toward[rows, index] = _probabilities(logits[index])
+            for name, values in zip(changes, sizes.unbind(1), strict=True):
+                changes[name][rows] = values.T.numpy()
         return {
             "original": original,
             "toward": toward,
@@ -124,8 +126,12 @@ class ClassifierShift(Metric):
         """float64 (N, K)."""
         if self._explained_judges and not self.options.blur and not self.options.noise:
             return _probabilities(torch.from_numpy(np.array(case.logits)))
-        batches = (batch.to(case.session.device) for batch in case.split.batches(case.session.batch_size))
-        return np.concatenate([_probabilities(judged(batch.images, batch.seeds)) for batch in batches])
+
+        def of_originals(start: int, stop: int) -> np.ndarray:
+            batch = case.split.batch(np.arange(start, stop)).to(case.session.device)
+            return _probabilities(judged(batch.images, batch.seeds).cpu())
+
+        return np.concatenate([found for _, found in case.session.batched(len(case.split), of_originals)])
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:
         """What the shift means."""
@@ -212,9 +218,21 @@ def _restored(judge: str, case: Case) -> Callable[[torch.Tensor], torch.Tensor]:
     return score
 
 
+def _moved(explanation: Explanation, judged: Judge, batch: Batch, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images changed toward a class: the judge's logits (n, K), and the size of the change, l1 and dssim: (2, n)."""
+    moved = explanation.transfer(batch.images, torch.full_like(batch.labels, index)).detach()
+    change = (moved - batch.images).abs().flatten(1)
+    return judged(moved, batch.seeds), torch.stack([_mean(change), dssim(moved, batch.images)])
+
+
+def _mean(values: torch.Tensor) -> torch.Tensor:
+    mean: torch.Tensor = values.to(widest(values.device)).mean(1)
+    return mean
+
+
 def _probabilities(logits: torch.Tensor) -> np.ndarray:
-    """float64 (n, K)."""
-    result: np.ndarray = probabilities(logits.double().cpu()).numpy()
+    """float64 (n, K), of logits on the CPU."""
+    result: np.ndarray = probabilities(logits.double()).numpy()
     return result
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
 
+from xbench.devices import upload, widest
+
 _SIGMA, _RADIUS = 1.5, 5  # the 11-pixel window of Wang et al. 2004
 _K1, _K2 = 0.01, 0.03
 
@@ -22,10 +24,11 @@ def ssim(first: torch.Tensor, second: torch.Tensor, data_range: torch.Tensor | f
         data_range: L, of all images or of each (N,). Where it is 0, both are one constant: 1.
 
     Returns:
-        float64 (N,), in [-1, 1]: the mean over channels and positions.
+        float64, or the widest that the device has, (N,), in [-1, 1]: the mean over channels and positions.
     """
-    x, y = first.double(), second.double()
-    span = torch.as_tensor(data_range, dtype=torch.float64, device=x.device).expand(len(x))
+    wide = widest(first.device)
+    x, y = first.to(wide), second.to(wide)
+    span = torch.as_tensor(data_range, dtype=wide, device=x.device).expand(len(x))
     scale = torch.where(span > 0, span, 1.0).view(-1, *[1] * (x.ndim - 1))
     x, y = x / scale, y / scale
     mean_x, mean_y, square_x, square_y, product = _windowed(torch.stack([x, y, x * x, y * y, x * y]))
@@ -47,7 +50,7 @@ def _windowed(images: torch.Tensor) -> torch.Tensor:
         size = images.shape[axis]
         window = gaussian_filter1d(np.eye(size), _SIGMA, axis=0, radius=_RADIUS)
         inside = window[_RADIUS : size - _RADIUS] if size > 2 * _RADIUS else window
-        matrix = torch.as_tensor(inside, dtype=images.dtype, device=images.device)
+        matrix = upload(torch.as_tensor(inside, dtype=images.dtype), images.device)
         images = torch.tensordot(images, matrix, dims=([axis], [1])).movedim(-1, axis)
     return images
 
@@ -56,7 +59,7 @@ def gaussian(images: torch.Tensor, sigma: float) -> torch.Tensor:
     """Images (N, C, *spatial) blurred along the spatial axes, mirrored at the borders; of the same shape and type."""
     for axis in range(2, images.ndim):
         window = gaussian_filter1d(np.eye(images.shape[axis]), sigma, axis=0)
-        matrix = torch.as_tensor(window, dtype=images.dtype, device=images.device)
+        matrix = upload(torch.as_tensor(window, dtype=images.dtype), images.device)
         images = torch.tensordot(images, matrix, dims=([axis], [1])).movedim(-1, axis)
     return images
 
@@ -67,7 +70,8 @@ def map_ssim(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     Each map is divided by its largest absolute value; L is the range of the two together, and its lower end is made 0
     in both, because the product of two negative means would turn the sign of the similarity round.
     """
-    x, y = _scaled(first.double()), _scaled(second.double())
+    wide = widest(first.device)
+    x, y = _scaled(first.to(wide)), _scaled(second.to(wide))
     together = torch.cat([x.flatten(1), y.flatten(1)], 1)
     low = together.amin(1)
     floor = low.view(-1, *[1] * (x.ndim - 1))
@@ -102,5 +106,5 @@ def _centred_ranks(values: torch.Tensor) -> torch.Tensor:
     first = torch.where(new, places, 0).cummax(1).values
     ends = torch.cat([new[:, 1:], torch.ones_like(new[:, :1])], 1)
     last = torch.where(ends, places, values.shape[1]).flip(1).cummin(1).values.flip(1)
-    ranks = (first + last).double() / 2 - (values.shape[1] - 1) / 2
+    ranks = (first + last).to(widest(values.device)) / 2 - (values.shape[1] - 1) / 2
     return torch.empty_like(ranks).scatter_(1, order, ranks)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
 from typing import Any
 
 import numpy as np
 import torch
 
 from xbench import Batch, Case, DatasetInfo, Metric, Observations, class_scores
+from xbench.devices import upload, widest
 from xbench.seeding import derive, normal_field, uniform_field
 from xbench_metrics.manipulation import Attack, top_pixels
 from xbench_metrics.options_checks import AdversarialStabilityOptions, StabilityOptions
@@ -45,10 +46,9 @@ class InputStability(Metric):
         """
         seen = {name: np.full(len(case.split), np.nan) for name in ("relative", "lipschitz", "mean_relative", "kept")}
         rows = subsample(case, self.options.limit)
-        total = math.ceil(len(rows) / case.session.batch_size)
-        for part in case.session.track(parts(case, rows), "stability", total):
-            for name, values in self._changes(case, part).items():
-                seen[name][part.rows] = values.cpu().numpy()
+        for where, changes in parts(case, rows, functools.partial(self._changes, case), "stability"):
+            for name, values in changes.items():
+                seen[name][where] = values.numpy()
         return seen
 
     def summarise(self, observations: Observations) -> float:
@@ -67,24 +67,22 @@ class InputStability(Metric):
         }
 
     def _changes(self, case: Case, part: Part) -> dict[str, torch.Tensor]:
-        """The figures of some images: (n,) each."""
-        device = case.session.device
-        predicted = _predicted(torch.from_numpy(np.array(case.logits[part.rows]))).to(device)
+        """The figures of some images: float64 (n,) each, on the CPU."""
+        predicted = upload(_predicted(torch.from_numpy(np.array(case.logits[part.rows]))), case.session.device)
         size = _norm(part.maps)
-        relative, lipschitz = [], []
+        found = []
         for index in range(self.options.samples):
             noisy = self._noisy(part.batch, index)
             moved = at_work(case).maps(dataclasses.replace(part.batch, images=noisy), part.targets)
             kept = _predicted(case.score(noisy)) == predicted
             change = torch.where(kept, _norm(moved - part.maps), torch.nan)
-            relative.append(_ratio(change, size))
-            lipschitz.append(_ratio(change, _norm(noisy - part.batch.images)))
-        stacked = torch.stack(relative)
+            found.append(torch.stack([_ratio(change, size), _ratio(change, _norm(noisy - part.batch.images))]))
+        relative, lipschitz = torch.stack(found, 1).cpu().double()
         return {
-            "relative": _largest(stacked),
-            "lipschitz": _largest(torch.stack(lipschitz)),
-            "mean_relative": stacked.nanmean(0),
-            "kept": (~torch.stack(lipschitz).isnan()).double().mean(0),
+            "relative": _largest(relative),
+            "lipschitz": _largest(lipschitz),
+            "mean_relative": relative.nanmean(0),
+            "kept": (~lipschitz.isnan()).double().mean(0),
         }
 
     def _noisy(self, batch: Batch, index: int) -> torch.Tensor:
@@ -125,14 +123,16 @@ class AdversarialStability(Metric):
         options, device, rows = self.options, case.session.device, subsample(case, self.options.limit)
         assert case.model is not None
         attack = Attack(case.model, options.epsilon, options.step_size, options.steps, options.top, options.beta)
-        size = attack.rows(case.split.batch(rows[:1]).images.to(device))
-        moved, shares = [], []
-        for start in case.session.track(range(0, len(rows), size), "attack", math.ceil(len(rows) / size)):
-            chosen = rows[start : start + size]
-            targets = torch.from_numpy(np.array(case.targets[chosen], dtype=np.int64)).to(device)
+        size = attack.rows(upload(case.split.batch(rows[:1]).images, device))
+
+        def attacked(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+            chosen = rows[start:stop]
+            targets = upload(torch.from_numpy(np.array(case.targets[chosen], dtype=np.int64)), device)
             images, share = attack(case.split.batch(chosen).to(device), targets)
-            moved.append(images.cpu().numpy())
-            shares.append(share.cpu().numpy())
+            return images.cpu().numpy(), share.cpu().double().numpy()
+
+        session = dataclasses.replace(case.session, batch_size=size)
+        moved, shares = zip(*(found for _, found in session.batched(len(rows), attacked, "attack")), strict=True)
         return {"attacked": np.concatenate(moved), "gradient_intersection": np.concatenate(shares)}
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
@@ -146,20 +146,27 @@ class AdversarialStability(Metric):
         """
         names = ("intersection", "spearman", "gradient_intersection", "change")
         seen = {name: np.full(len(case.split), np.nan) for name in names}
-        explanation, rows = at_work(case), subsample(case, self.options.limit)
+        rows = subsample(case, self.options.limit)
         seen["gradient_intersection"][rows] = case.prepared["gradient_intersection"]
-        start = 0
-        for part in parts(case, rows):
-            attacked = case.prepared["attacked"][start : start + len(part.rows)]
-            images = torch.from_numpy(attacked).to(case.session.device)
-            start += len(part.rows)
-            maps = explanation.maps(dataclasses.replace(part.batch, images=images), part.targets)
-            before, after = (top_pixels(one, part.batch.seeds, self.options.top) for one in (part.maps, maps))
-            share = (before & after).sum(1).double() / before.sum(1)
-            seen["intersection"][part.rows] = share.cpu().numpy()
-            seen["spearman"][part.rows] = spearman(part.maps, maps).cpu().numpy()
-            seen["change"][part.rows] = (images - part.batch.images).abs().flatten(1).amax(1).cpu().numpy()
+        place = np.full(len(case.split), -1)
+        place[rows] = np.arange(len(rows))
+
+        def displaced(part: Part) -> torch.Tensor:
+            attacked = torch.from_numpy(np.array(case.prepared["attacked"][place[part.rows]]))
+            return self._displaced(case, part, upload(attacked, case.session.device))
+
+        for where, (stays, size, correlation, change) in parts(case, rows, displaced, "adversarial stability"):
+            seen["intersection"][where] = (stays / size).numpy()
+            seen["spearman"][where], seen["change"][where] = correlation.numpy(), change.numpy()
         return seen
+
+    def _displaced(self, case: Case, part: Part, images: torch.Tensor) -> torch.Tensor:
+        """Of some images: pixels of the top-k that stay, k, rank correlation, largest change: float64 (4, n)."""
+        maps = at_work(case).maps(dataclasses.replace(part.batch, images=images), part.targets)
+        before, after = (top_pixels(one, part.batch.seeds, self.options.top) for one in (part.maps, maps))
+        change = (images - part.batch.images).abs().flatten(1).amax(1)
+        figures = ((before & after).sum(1), before.sum(1), spearman(part.maps, maps), change)
+        return torch.stack([figure.to(widest(images.device)) for figure in figures]).cpu().double()
 
     def summarise(self, observations: Observations) -> float:
         """1 - the mean share that stays."""
@@ -181,7 +188,7 @@ def _predicted(logits: torch.Tensor) -> torch.Tensor:
 
 
 def _norm(values: torch.Tensor) -> torch.Tensor:
-    norm: torch.Tensor = values.flatten(1).double().norm(dim=1)
+    norm: torch.Tensor = values.flatten(1).to(widest(values.device)).norm(dim=1)
     return norm
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from xbench import Batch, Case, Explanation, PluginError
+from xbench.devices import upload
 from xbench.seeding import derive, uniform_field
 
 _STREAM = derive(0, "images chosen of a split")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,17 +44,32 @@ def subsample(case: Case, limit: int | None) -> np.ndarray:
     return np.sort(np.argsort(keys, kind="stable")[:limit])
 
 
-def parts(case: Case, rows: np.ndarray) -> Iterator[Part]:
-    """The samples at `rows`, the session's batch size at a time."""
-    device, size = case.session.device, case.session.batch_size
-    for start in range(0, len(rows), size):
-        chosen = rows[start : start + size]
-        yield Part(
+def parts(case: Case, rows: np.ndarray, work: Callable[[Part], T], label: str = "") -> Iterator[tuple[np.ndarray, T]]:
+    """What comes of the samples at `rows`, as many at a time as fit the memory, the session's batch size at most.
+
+    Args:
+        case: What is scored.
+        rows: int64 (n,), places in the split.
+        work: Of a part of them; asked again for a smaller one where that ran out of memory.
+        label: Beside the progress bar; none without one.
+
+    Yields:
+        Places in the split, and what `work` gave.
+    """
+    device = case.session.device
+
+    def worked(start: int, stop: int) -> T:
+        chosen = rows[start:stop]
+        part = Part(
             chosen,
             case.split.batch(chosen).to(device),
-            torch.from_numpy(np.array(case.targets[chosen], dtype=np.int64)).to(device),
-            torch.from_numpy(np.array(case.maps[chosen], dtype=np.float32)).to(device),
+            upload(torch.from_numpy(np.array(case.targets[chosen], dtype=np.int64)), device),
+            upload(torch.from_numpy(np.array(case.maps[chosen], dtype=np.float32)), device),
         )
+        return work(part)
+
+    for done, found in case.session.batched(len(rows), worked, label):
+        yield rows[done], found
 
 
 def at_work(case: Case) -> Explanation:

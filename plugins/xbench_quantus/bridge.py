@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from xbench import Case, DatasetInfo, Metric, Observations, UserError, XbenchError, class_scores, probabilities
+from xbench.devices import is_out_of_memory
 from xbench.options import suggestion
 from xbench.seeding import uniform_field
 from xbench_quantus.catalogue import Entry, find
 from xbench_quantus.networks import Networks
 from xbench_quantus.options import QuantusOptions
-from xbench_quantus.pieces import Piece, pieces
+from xbench_quantus.pieces import Piece, piece_of
 from xbench_quantus.scoring import correlation, per_image
 from xbench_quantus.surroundings import contained, every_channel, row_by_row, seeded_rows, small, smoothed
 
@@ -113,12 +114,17 @@ class QuantusMetric(Metric):
             failed: bool (N,), whether Quantus raised.
         """
         found: dict[int, Mapping[str, np.ndarray]] = {}
-        failures: dict[int, Exception] = {}
+        failures: dict[int, str] = {}
         networks = Networks(case, self.softmax, of_module="model" in self.entry.needs)
-        for piece in pieces(case, f"quantus {self.argument}", masks="mask" in self.entry.needs):
+
+        def scored(start: int, stop: int) -> None:
+            piece = piece_of(case, start, stop, masks="mask" in self.entry.needs)
             whole = [piece] if self.entry.batched and len(piece) else [piece.take([row]) for row in range(len(piece))]
             for part in whole:
                 self._try(part, networks, found, failures)
+
+        for _ in case.session.batched(len(case.split), scored, f"quantus {self.argument}"):
+            pass
         self._report(case, found, failures)
         failed = np.zeros(len(case.split), dtype=bool)
         failed[list(failures)] = True
@@ -140,7 +146,7 @@ class QuantusMetric(Metric):
         piece: Piece,
         networks: Networks,
         found: dict[int, Mapping[str, np.ndarray]],
-        failures: dict[int, Exception],
+        failures: dict[int, str],
     ) -> None:
         """One call; where it raises for several images, one for each."""
         try:
@@ -148,22 +154,23 @@ class QuantusMetric(Metric):
         except XbenchError:
             raise
         except Exception as error:
-            if len(piece) == 1:
-                if isinstance(error, torch.OutOfMemoryError):
-                    raise
-                failures[int(piece.rows[0])] = error
-                return
+            if is_out_of_memory(error):
+                raise
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            for index, row in enumerate(piece.rows):
+                found[int(row)] = {key: values[index] for key, values in scored.items()}
+            return
+        if len(piece) == 1:
+            failures[int(piece.rows[0])] = reason
+        else:
             for row in range(len(piece)):
                 self._try(piece.take([row]), networks, found, failures)
-            return
-        for index, row in enumerate(piece.rows):
-            found[int(row)] = {key: values[index] for key, values in scored.items()}
 
-    def _report(self, case: Case, found: Mapping[int, object], failures: Mapping[int, Exception]) -> None:
+    def _report(self, case: Case, found: Mapping[int, object], failures: Mapping[int, str]) -> None:
         if not failures:
             return
-        first = next(iter(failures.values()))
-        reason = f"{type(first).__name__}: {first}"
+        reason = next(iter(failures.values()))
         if not found:
             raise UserError(f"quantus:{self.argument} fails on every image: {reason}", "other options, or other images")
         case.session.progress.warn(
@@ -171,8 +178,7 @@ class QuantusMetric(Metric):
         )
 
     def _called(self, piece: Piece, networks: Networks) -> dict[str, np.ndarray]:
-        seed = int(piece.batch.seeds[0])
-        with contained(seed):
+        with contained(int(piece.seeds[0])):
             metric = self._metric(piece, networks)
             normalised = _normalisation(metric)
             explain = self._explain(piece, networks, normalised)
@@ -206,14 +212,14 @@ class QuantusMetric(Metric):
         if self.entry.raw:
             parameters.setdefault("normalise", False)
         if self.argument == "RandomLogit":
-            parameters |= {"num_classes": networks.classes, "seed": small(int(piece.batch.seeds[0]))}
+            parameters |= {"num_classes": networks.classes, "seed": small(int(piece.seeds[0]))}
         parameters |= {"return_aggregate": False, "disable_warnings": True, "display_progressbar": False}
         with contextlib.redirect_stdout(io.StringIO()):  # its constructors print
             return getattr(quantus, self.argument)(**parameters)
 
     def _adapt(self, metric: Any, piece: Piece, explain: Callable[..., np.ndarray]) -> None:
         """What makes an image's score its own."""
-        seeds = piece.batch.seeds.cpu().numpy()
+        seeds = piece.seeds
         if hasattr(metric, "similarity_func"):
             metric.similarity_func = row_by_row(metric.similarity_func)
         drawn = self.entry.random or self.given.keys() & {"perturb_func", "perturb_baseline"}
@@ -232,7 +238,7 @@ class QuantusMetric(Metric):
         if self.entry.positive and not self._value("abs", False):
             maps = maps.clip(min=0)
         if self.entry.ranks:
-            keys = uniform_field(piece.batch.seeds.cpu(), maps.shape[1:]).numpy().astype(np.float64)
+            keys = uniform_field(torch.from_numpy(piece.seeds), maps.shape[1:]).numpy().astype(np.float64)
             largest = np.abs(maps).max(axis=(1, 2, 3), keepdims=True)
             maps = maps + keys * _TIE * np.where(largest > 0, largest, 1)
         return maps

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from xbench import Batch, Case, Explanation, PluginError, class_scores
+from xbench.devices import upload
 
 
 class _Scores(nn.Module):
@@ -78,13 +79,13 @@ class Networks:
             targets: (n,).
             model: The network that Quantus was given, or a changed copy of it.
         """
-        moved = torch.from_numpy(np.array(images, dtype=np.float32)).to(self.device)
-        classes = torch.from_numpy(np.array(targets, dtype=np.int64)).to(self.device)
+        moved = upload(torch.from_numpy(np.array(images, dtype=np.float32)), self.device)
+        classes = upload(torch.from_numpy(np.array(targets, dtype=np.int64)), self.device)
         other = None if model is self._network else model
         if isinstance(other, _TwoScores):
             other = other.classifier
         made = self._explanation.maps(dataclasses.replace(batch, images=moved), classes, other)
-        return made.detach().double().cpu().numpy()
+        return made.detach().cpu().double().numpy()
 
     @contextlib.contextmanager
     def lent(self, wanted: bool) -> Iterator[nn.Module | None]:

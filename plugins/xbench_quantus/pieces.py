@@ -1,15 +1,16 @@
-"""The images of a case in the pieces that Quantus is given, without those that have no score."""
+"""Images of a case as Quantus is given them, without those that have no score."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from xbench import Batch, Case
+from xbench.devices import upload
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Piece:
         maps: float64 (n, H, W), finite.
         targets: int64 (n,).
         logits: float32 (n, K), of the untouched images.
+        seeds: int64 (n,), those of the batch.
     """
 
     rows: np.ndarray
@@ -33,6 +35,7 @@ class Piece:
     maps: np.ndarray
     targets: np.ndarray
     logits: np.ndarray
+    seeds: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -49,37 +52,35 @@ class Piece:
         return Piece(batch=_taken(self.batch, index), **arrays)
 
 
-def pieces(case: Case, label: str, masks: bool) -> Iterator[Piece]:
-    """All images that can be scored, a batch at a time.
+def piece_of(case: Case, start: int, stop: int, masks: bool) -> Piece:
+    """Those of the images from `start` to `stop` that can be scored.
 
     Args:
         case: Of them.
-        label: Beside the progress bar.
+        start: The first.
+        stop: Behind the last.
         masks: Whether images without a mask are left out.
     """
-    size = case.session.batch_size
-    starts = range(0, len(case.split), size)
-    for start in case.session.track(starts, label, len(starts)):
-        rows = np.arange(start, min(start + size, len(case.split)))
-        batch = case.split.batch(rows)
-        piece = Piece(
-            rows=rows,
-            images=batch.images.numpy(),
-            masks=batch.masks.numpy(),
-            maps=np.array(case.maps[start : start + len(rows)], dtype=np.float64),
-            targets=np.array(case.targets[rows], dtype=np.int64),
-            logits=np.array(case.logits[rows]),
-            batch=batch.to(case.session.device),
-        )
-        usable = np.isfinite(piece.maps).all(axis=(1, 2))
-        if masks:
-            usable &= batch.has_mask.numpy() & piece.masks.any(axis=(1, 2))
-        if usable.any():
-            yield piece.take(np.flatnonzero(usable).tolist())
+    rows = np.arange(start, stop)
+    batch = case.split.batch(rows)
+    piece = Piece(
+        rows=rows,
+        images=batch.images.numpy(),
+        masks=batch.masks.numpy(),
+        maps=np.array(case.maps[start:stop], dtype=np.float64),
+        targets=np.array(case.targets[rows], dtype=np.int64),
+        logits=np.array(case.logits[rows]),
+        seeds=batch.seeds.numpy(),
+        batch=batch.to(case.session.device),
+    )
+    usable = np.isfinite(piece.maps).all(axis=(1, 2))
+    if masks:
+        usable &= batch.has_mask.numpy() & piece.masks.any(axis=(1, 2))
+    return piece.take(np.flatnonzero(usable).tolist())
 
 
 def _taken(batch: Batch, index: list[int]) -> Batch:
-    where = torch.as_tensor(index, device=batch.images.device)
+    where = upload(torch.tensor(index, dtype=torch.int64), batch.images.device)
     return Batch(
         images=batch.images[where],
         labels=batch.labels[where],

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from xbench import Batch, DatasetInfo, MapTransform
+from xbench.devices import upload
 from xbench_regions.greedy import rank_regions
 from xbench_regions.membership import RegionSet
 from xbench_regions.options import XraiOptions
@@ -51,4 +52,4 @@ class Xrai(MapTransform):
             rank_regions(RegionSet.dilated(labels, radius), attribution, least).map
             for labels, attribution in zip(batch.feature.cpu().numpy(), maps.cpu().numpy(), strict=True)
         ]
-        return torch.from_numpy(np.stack(ranked)).to(maps.device)
+        return upload(torch.from_numpy(np.stack(ranked)), maps.device)

@@ -18,6 +18,7 @@ MEASURED = {
     "forward_passes": 200.0,
     "backward_passes": 8.0,
     "peak_bytes": 2.0**30,
+    "fit_peak_bytes": 2.0**31,
 }
 
 
@@ -36,6 +37,7 @@ def case_of(tmp_path, cost, n=4):
         ("backward_passes", 2, ""),
         ("fit_seconds", 40, "s"),
         ("peak_bytes", 2**30, "B"),
+        ("fit_peak_bytes", 2**31, "B"),
     ],
 )
 def test_figures(tmp_path, figure, expected, unit):
@@ -51,6 +53,14 @@ def test_what_was_not_measured_is_nan(tmp_path):
     metric = Cost(CostOptions(figure="peak_bytes"))
     assert math.isnan(metric.summarise(metric.observe(case_of(tmp_path, {**MEASURED, "peak_bytes": math.nan}))))
     assert math.isnan(metric.summarise(metric.observe(case_of(tmp_path, {}))))
+
+
+def test_the_card_says_whose_memory_is_meant(tmp_path):
+    info = case_of(tmp_path, MEASURED).info
+    cards = {name: Cost(CostOptions(figure=name)).card(info) for name in ("seconds", "peak_bytes", "fit_peak_bytes")}
+    assert "memory" not in cards["seconds"]
+    assert "networks included" in cards["peak_bytes"]["memory"]
+    assert [card["scope"] for card in cards.values()] == ["making the maps", "making the maps", "the whole training"]
 
 
 @pytest.mark.parametrize("check", [pytest.param(run, id=name) for name, run in metric_checks(default_scenarios()[:1])])

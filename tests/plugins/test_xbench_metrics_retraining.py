@@ -249,8 +249,9 @@ class Killed(SilentProgress):
 def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
     metric = KeepAccuracy(KeepAccuracyOptions(epochs=3, seeds=2))
     prepared = {"original": np.ones((30, 2), dtype=bool)}
-    runs = {}
-    for name, after in (("whole", np.inf), ("killed", 2 + 1 + 3 + 1 + 1.3)):  # masking, masking, tester 0, its step
+    runs, again = {}, case_of(tmp_path / "sizes", random)
+    masked = len(again.train.split) + len(again.split)
+    for name, after in (("whole", np.inf), ("killed", masked + 1 + 3 + 1 + 1.3)):  # masking, tester 0, its step
         case = case_of(tmp_path / name, random, progress=Killed(after), batch_size=64)
         runs[name] = dataclasses.replace(case, prepared=prepared)
     expected = metric.observe(runs["whole"])

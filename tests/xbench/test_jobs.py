@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from xbench import Metric, Options, PluginError, UserError, class_scores
+from xbench import ImageFeature, Metric, Options, PluginError, UserError, class_scores
 from xbench.artifacts import Store
 from xbench.discovery import discover
 from xbench.jobs.base import Settings
 from xbench.jobs.data import DataJob
+from xbench.jobs.feature import FeatureJob
 from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob
 from xbench.jobs.pairing import MapsOf
 from xbench.jobs.scores import PreparationJob
@@ -156,3 +157,117 @@ def test_a_model_that_cant_be_built_names_its_distribution(data, registry, monke
 def test_a_limit_below_the_number_of_classes_is_refused(data):
     with pytest.raises(UserError, match="--limit 1"):
         _ = data(limit=1).scored
+
+
+@pytest.fixture
+def crowd(monkeypatch):
+    """From now on, models that are asked about more than so many images at a time have no memory for it."""
+    tried = []
+
+    def limit(room):
+        build = fakes.TinyModel.build
+
+        def crowded(self, info):
+            def refuse(module, images):
+                tried.append(len(images[0]))
+                if not module.training and len(images[0]) > room:
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+
+            module = build(self, info)
+            module.register_forward_pre_hook(refuse)
+            return module
+
+        monkeypatch.setattr(fakes.TinyModel, "build", crowded)
+        return tried
+
+    return limit
+
+
+def maps_and_logits(folder, registry, explainer="gradient"):
+    job = DataJob(Store(folder), Settings(batch_size=8), choose("dataset", "fake:test=20", registry))
+    model = ModelJob(job.store, job.settings, choose("model", "tiny:epochs=1", registry), job)
+    shared = PredictionsJob(job.store, job.settings, CalibrationJob(job.store, job.settings, model, job))
+    maps = MapsOf(job.store, job.settings, model, shared).of(choose("explainer", explainer, registry))
+    return maps.maps()[:], shared.logits
+
+
+@pytest.mark.parametrize("explainer", ["gradient", "integrated-gradients:steps=4", "blurred:sigma=1:gradient"])
+def test_maps_and_predictions_are_the_same_where_only_a_few_images_fit(
+    registry, tmp_path, crowd, monkeypatch, explainer
+):
+    monkeypatch.setattr("xbench.scoring._PROBE", 3)
+    maps, logits = maps_and_logits(tmp_path / "all", registry, explainer)
+    monkeypatch.setattr("xbench.jobs.model.CalibrationJob.batch_size", 8)
+    recipe = "xbench.scoring._seconds"
+    monkeypatch.setattr(recipe, lambda *what: 1.0)  # a batch that the user asks for is timed, whatever fits
+    tried = crowd(3)
+    few, predicted = maps_and_logits(tmp_path / "few", registry, explainer)
+    assert max(tried) > 3
+    np.testing.assert_allclose(predicted, logits, atol=1e-5)
+    np.testing.assert_allclose(few, maps, atol=1e-5)
+
+
+class Shy(ImageFeature):
+    """The image's mean; fails once where many are asked for at a time."""
+
+    def __init__(self):
+        super().__init__("shy", {}, "float32")
+        self.left = 1
+
+    def shape(self, spatial):
+        return (1,)
+
+    def compute(self, image):
+        if self.left:
+            self.left -= 1
+            raise MemoryError("Unable to allocate 8.00 TiB")
+        return image.mean(keepdims=True)[0, 0]
+
+
+def test_features_are_made_of_fewer_images_at_a_time_where_memory_runs_out(data):
+    job, feature = data("fake:test=30"), Shy()
+    made = FeatureJob(job.store, job.settings, feature, job).features[:]
+    assert feature.left == 0
+    images = job.scored.batch(np.arange(30)).images.numpy()
+    np.testing.assert_allclose(made[:, 0], images.mean((1, 2, 3)), rtol=1e-5)
+
+
+def test_a_training_batch_that_does_not_fit_names_the_option_and_the_preset(data, registry, monkeypatch):
+    build = fakes.TinyModel.build
+
+    def crowded(self, info):
+        def refuse(module, images):
+            if len(images[0]) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        module = build(self, info)
+        module.register_forward_pre_hook(refuse)
+        return module
+
+    monkeypatch.setattr(fakes.TinyModel, "build", crowded)
+    job = data()
+    model = ModelJob(job.store, job.settings, choose("model", "tiny:epochs=1,train_batch=8", registry), job)
+    with pytest.raises(UserError, match=r"out of memory: a training step of 8 images.*\(try tiny:train_batch=4\)"):
+        _ = model.manifest
+
+
+def test_what_is_forgotten_comes_back(data, registry):
+    job = data("fake:test=12")
+    model = ModelJob(job.store, job.settings, choose("model", "tiny:epochs=1", registry), job)
+    calibration = CalibrationJob(job.store, job.settings, model, job)
+    maps = MapsOf(job.store, job.settings, model, PredictionsJob(job.store, job.settings, calibration)).of(
+        choose("explainer", "autoencoder:epochs=1,width=2,latent=2", registry)
+    )
+    images = job.scored.batch(np.arange(12)).images
+    before = maps.maps()[:], calibration.scorer(images), maps.ready, model.module, calibration.scorer
+    assert maps.cost()["fit_peak_bytes"] > 0
+    for one in (maps, maps.state, model, calibration):
+        one.forget()
+    assert maps.ready is maps.explainer is maps.state.restored
+    assert all(
+        new is not old for new, old in zip((maps.ready, model.module, calibration.scorer), before[2:], strict=True)
+    )
+    targets = torch.from_numpy(maps.targets)
+    again = maps.ready.explain(model.module, job.scored.batch(np.arange(12)), targets, "under test")
+    np.testing.assert_allclose(again.numpy(), before[0], atol=1e-6)
+    torch.testing.assert_close(calibration.scorer(images), before[1])

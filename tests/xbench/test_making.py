@@ -20,12 +20,16 @@ class Job:
     def __init__(self, store, made, label, *upstream, fails=False):
         self.store, self.made, self.label, self.upstream, self.fails = store, made, label, upstream, fails
         self.fingerprint = digest(self.recipe())
+        self.forgotten = 0
 
     def recipe(self):
         return {"label": self.label}
 
     def session(self, folder, progress):
         return Session(folder, progress=progress)
+
+    def forget(self):
+        self.forgotten += 1
 
     def build(self, session):
         if self.fails:
@@ -117,6 +121,29 @@ def test_what_fails_takes_with_it_what_is_made_of_it_and_nothing_else(store):
     assert set(failures) == {bad.fingerprint, lost.fingerprint}
     assert "ValueError: no such luck" in str(failures[lost.fingerprint])
     assert sum("no such luck" in text for text in progress.warnings) == 1
+    for error in failures.values():  # frames would keep what was at work in them
+        assert error.__traceback__ is error.__cause__ is error.__context__ is None
+        assert 'raise ValueError("no such luck")' in "".join(error.__notes__)
+    assert bad.forgotten
+
+
+def test_what_nothing_is_made_with_any_more_is_forgotten_at_once(store):
+    made, left = [], []
+
+    class Looking(Job):
+        def build(self, session):
+            left.append((self.label, first.forgotten, second.forgotten))
+            super().build(session)
+
+    first, second = Job(store, made, "first"), Job(store, made, "second")
+    a, b, c = (
+        Looking(store, made, "a", first),
+        Looking(store, made, "b", first, second),
+        Looking(store, made, "c", second),
+    )
+    make_artifacts(plan_of(first, second, a, b, c), store, SilentProgress())
+    assert left == [("a", 0, 0), ("b", 0, 0), ("c", 1, 0)]
+    assert second.forgotten == 1
 
 
 def test_what_all_need_ends_the_run(store):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from xbench.devices import is_out_of_memory
 from xbench.errors import PluginError, UserError, XbenchError
 from xbench.options import Options
 from xbench.seeding import derive, isolated
@@ -215,13 +216,13 @@ class MapTransform(Explainer):
 @contextmanager
 def _blamed(name: str) -> Iterator[None]:
     """What a plugin raises becomes a PluginError; lack of memory is the caller's to mend."""
-    import torch
-
     try:
         yield
-    except (XbenchError, torch.OutOfMemoryError):
+    except XbenchError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise PluginError(f"{name} raised {type(error).__name__}: {error}") from error
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from xbench.devices import is_out_of_memory
 from xbench.errors import PluginError, XbenchError
 from xbench.mapped import MappedArray
 from xbench.options import Options
@@ -79,7 +80,8 @@ class Case:
         split: The N samples scored.
         train_mean: float32 (C,), mean intensity of the training split.
         score: images (n, C, *spatial) on the session's device -> logits (n, K), without gradients, on the fastest copy
-            of the model that gives the same logits. Any n; the session's `batch_size` is the fast one.
+            of the model that gives the same logits. Any n; the session's `batch_size` is the fast one, and its
+            `batched` goes through the samples in batches that fit the memory.
         logits: float32 (N, K), of the untouched images.
         targets: int64 (N,), the class each map explains. Empty in `prepare`, but with `needs` "targets".
         maps: float32 (N, *spatial), on disk: a slice of it is an array, the whole may not fit. Empty in `prepare`.
@@ -89,7 +91,7 @@ class Case:
         train: The maps of the training split, with `needs` "train".
         explanation: The explainer at work, with `needs` "explain", "transfer" or "masked".
         cost: What the maps cost: "seconds_maps", "seconds_fit", "forward_passes" and "backward_passes" (images through
-            the classifier explained), "peak_bytes" (NaN where it can't be known).
+            the classifier explained), "peak_bytes" and "fit_peak_bytes" (NaN where they can't be known).
         model: The classifier explained, in eval mode on the session's device. Change a copy of it, never itself.
         training: The training split, whose labels and images a metric may learn from; its maps come with `train`.
     """
@@ -195,13 +197,16 @@ class Metric(ABC):
         """`observe`, checked.
 
         Raises:
-            PluginError: The metric raised, or an array does not have one entry per sample.
+            PluginError: The metric raised, or an array does not have one entry per sample. Out of memory is
+                raised as it is.
         """
         try:
             seen = self.observe(case)
         except XbenchError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             raise PluginError(f"{name} raised {type(error).__name__}: {error}") from error
         for key, values in seen.items():
             if len(values) != len(case.split):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from xbench.artifacts import Manifest, Store
 from xbench.provenance import core_digest, digest, library_versions
+from xbench.references import Choice
 from xbench.seeding import derive
 from xbench.session import Progress, Session
 
@@ -40,6 +41,31 @@ class Settings:
     allow_pickle: bool = False
 
 
+class Instance:
+    """A plugin's object that several jobs share, made anew once it was dropped.
+
+    Args:
+        choice: Whose.
+
+    Raises:
+        PluginError: It can't be made.
+    """
+
+    def __init__(self, choice: Choice) -> None:
+        self._choice = choice
+        self._object: Any = choice.create()
+
+    def get(self) -> Any:
+        """The object."""
+        if self._object is None:
+            self._object = self._choice.create()
+        return self._object
+
+    def drop(self) -> None:
+        """Forget it, with whatever it keeps for itself."""
+        self._object = None
+
+
 class Job(ABC):
     """One artifact to have: what determines it, how it is made, how it is opened.
 
@@ -61,6 +87,12 @@ class Job(ABC):
     @abstractmethod
     def label(self) -> str:
         """What it is, for people."""
+
+    def forget(self) -> None:
+        """Drop the networks that it holds, and the plugin's object with whatever that keeps for itself.
+
+        All of it comes back, from disk, when it is asked for again.
+        """
 
     @property
     @abstractmethod
@@ -99,7 +131,15 @@ class Job(ABC):
             seed=derive(self.settings.seed, self.kind),
             batch_size=self.settings.batch_size or 32,
             progress=progress,
+            reference=self._reference,
         )
+
+    @property
+    def _reference(self) -> str:
+        choice: Choice | None = getattr(self, "choice", None)
+        if choice is None:
+            return ""
+        return f"{choice.name}:{choice.argument}" if choice.argument and choice.inner is None else choice.name
 
     @functools.cached_property
     def manifest(self) -> Manifest:

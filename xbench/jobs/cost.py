@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,21 +44,68 @@ def counted_passes(model: nn.Module) -> Iterator[dict[str, int]]:
 
 
 class PeakMemory:
-    """The largest memory in use from now on: of the device, or of this process where that is the CPU."""
+    """The most memory that a piece of work needs, from now on.
 
-    def __init__(self, device: str) -> None:
+    On an accelerator: of the device, above what lay there already, for that belongs to others; but with what of it is
+    the work's own. On the CPU: of the whole process, for nothing tells there whose memory is whose.
+
+    Args:
+        device: Where the work is done.
+        own: Bytes on the device already that the work needs: its networks.
+    """
+
+    def __init__(self, device: str, own: float = 0.0) -> None:
         self._device = torch.device(device)
-        if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
-        else:
+        self._peak = _device_function(self._device, "max_memory_allocated")
+        if self._device.type == "cpu":
             with contextlib.suppress(OSError):
                 _CLEAR.write_text("5")  # Linux: the high-water mark begins anew
+        elif self._peak is not None:
+            gc.collect()  # what is garbage already is nobody's
+            torch.empty(1, device=self._device)  # a device that was not used yet has nothing to reset
+            reset = _device_function(self._device, "reset_peak_memory_stats")
+            assert reset is not None
+            reset(self._device)
+        self._others = allocated(device) - own
 
     def bytes(self) -> float:
         """In bytes; NaN where the system does not tell."""
-        if self._device.type == "cuda":
-            return float(torch.cuda.max_memory_allocated(self._device))
-        with contextlib.suppress(OSError, StopIteration):
-            line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-            return 1024.0 * int(line.split()[1])
-        return math.nan
+        if self._device.type == "cpu":
+            return _high_water_mark()
+        return math.nan if self._peak is None else float(self._peak(self._device)) - self._others
+
+
+def allocated(device: str) -> float:
+    """Bytes of the tensors on an accelerator; NaN where it does not tell, and on the CPU."""
+    function = _device_function(torch.device(device), "memory_allocated")
+    return math.nan if function is None else float(function(torch.device(device)))
+
+
+def network_bytes(module: nn.Module) -> float:
+    """Bytes of a network's parameters and buffers."""
+    tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return float(sum(tensor.nbytes for tensor in tensors.values()))
+
+
+def largest(*values: float) -> float:
+    """Of those that are known; NaN where none is."""
+    return max((value for value in values if not math.isnan(value)), default=math.nan)
+
+
+def _device_function(device: torch.device, name: str) -> Callable[[torch.device], Any] | None:
+    """As `torch.cuda` has it, of that kind of device; None where there is no such thing."""
+    if device.type == "cpu":
+        return None
+    try:
+        module: Any = torch.get_device_module(device)
+    except (RuntimeError, AttributeError):
+        return None
+    function: Callable[[torch.device], Any] | None = getattr(module, name, None)
+    return function
+
+
+def _high_water_mark() -> float:
+    with contextlib.suppress(OSError, StopIteration):
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return 1024.0 * int(line.split()[1])
+    return math.nan

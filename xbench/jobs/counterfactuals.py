@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xbench.artifacts import Store
+from xbench.batching import Batches
 from xbench.contracts.model import probabilities
+from xbench.devices import upload
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.gallery import gallery_samples
 from xbench.jobs.maps import MapsJob
@@ -68,6 +70,10 @@ class CounterfactualsJob(Job):
         state = (self.maps.state,) if self.maps.state is not None else ()
         return (self.maps.model, self.maps.predictions, *state)
 
+    def forget(self) -> None:
+        """The explainer."""
+        self.maps.forget()
+
     def identity(self) -> dict[str, Any]:
         return self.maps.resolved.identity() | self.machine() | {"seed": self.settings.seed}
 
@@ -77,7 +83,7 @@ class CounterfactualsJob(Job):
         logits, scored = self.maps.predictions.logits, self.maps.data.scored
         chances = probabilities(torch.from_numpy(logits)).numpy()
         samples = gallery_samples(scored.labels, chances, _SAMPLES)
-        images = scored.batch(samples).images.to(self.settings.device)
+        images = upload(scored.batch(samples).images, self.settings.device)
         with session.progress.task("transferring"):
             moved = [self._transferred(images, index, session.seed) for index in range(chances.shape[1])]
             t, frames = _strips(images, moved)
@@ -89,9 +95,14 @@ class CounterfactualsJob(Job):
         """The images changed toward one class."""
         import torch
 
+        ready, module, owner = self.maps.ready, self.maps.model.module, self.choice.entry.owner
         toward = torch.full((len(images),), index, dtype=torch.int64, device=images.device)
-        owner = self.choice.entry.owner
-        return self.maps.ready.counterfactuals(self.maps.model.module, images, toward, owner, seed)
+
+        def moved(start: int, stop: int) -> torch.Tensor:
+            return ready.counterfactuals(module, images[start:stop], toward[start:stop], owner, seed)
+
+        parts = [part for _, part in Batches(len(images)).results(len(images), moved)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _probabilities(self, frames: torch.Tensor) -> np.ndarray:
         """float32 (n, S, T, K) of frames (n, S, T, C, *spatial)."""

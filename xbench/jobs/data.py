@@ -66,6 +66,11 @@ class DataJob(Job):
         dataset: Dataset = self.choice.create()
         return dataset
 
+    def forget(self) -> None:
+        """The plugin's object, if it failed; what is prepared serves the whole run and lies in no device's memory."""
+        if not self.store.has(self):
+            vars(self).pop("dataset", None)
+
     @property
     def info(self) -> DatasetInfo:
         """Classes and geometry; needs no preparation."""

@@ -48,13 +48,16 @@ class FeatureJob(Job):
         with (
             writing(session.folder / FEATURES, self.feature.dtype, shape) as out,
             ThreadPoolExecutor(workers) as pool,
-            session.progress.task(self.feature.name, len(scored)) as bar,
         ):
+
+            def computed(start: int, stop: int) -> list[np.ndarray]:
+                return list(pool.map(self.feature.computed, scored.batch(np.arange(start, stop)).images.numpy()))
+
             # A few images at a time: their arrays wait in memory until they are written in order.
-            for batch in scored.batches(4 * workers):
-                for array in pool.map(self.feature.computed, batch.images.numpy()):
+            session.batch_size = 4 * workers
+            for _, arrays in session.batched(len(scored), computed, self.feature.name):
+                for array in arrays:
                     out.append(array)
-                    bar.advance()
 
     @functools.cached_property
     def features(self) -> MappedArray:

@@ -13,6 +13,7 @@ import numpy as np
 from xbench.artifacts import Store
 from xbench.contracts.explainer import check_target
 from xbench.contracts.model import Model, class_scores
+from xbench.devices import upload
 from xbench.errors import PluginError, UserError, XbenchError
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.data import DataJob
@@ -23,6 +24,7 @@ from xbench.seeding import isolated
 from xbench.session import Session
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from xbench.scoring import Scorer
@@ -129,6 +131,11 @@ class ModelJob(Job):
         load_weights(module, self.folder / WEIGHTS)
         return module.to(self.settings.device).eval()
 
+    def forget(self) -> None:
+        """The plugin's object and the trained module."""
+        for name in ("model", "module"):
+            vars(self).pop(name, None)
+
 
 def check_weights(path: Path, allow_pickle: bool) -> None:
     """Refuse a missing file, and a pickle that the user did not allow.
@@ -221,6 +228,10 @@ class CalibrationJob(Job):
         recipe = Recipe(**json.loads((self.folder / "recipe.json").read_text()))
         return Scorer(self.subject.module, recipe, self.settings.device)
 
+    def forget(self) -> None:
+        """The scoring copy."""
+        vars(self).pop("scorer", None)
+
     @property
     def batch_size(self) -> int:
         """The calibrated batch size."""
@@ -259,9 +270,13 @@ class PredictionsJob(Job):
 
     def build(self, session: Session) -> None:
         scored, scorer = self.data.scored, self.calibration.scorer
-        size = self.calibration.batch_size
-        batches = session.track(scored.batches(size), "predicting", -(-len(scored) // size))
-        logits = stacked((scorer(batch.images.to(self.settings.device)) for batch in batches), len(scored))
+        session.batch_size = self.calibration.batch_size
+
+        def predicted(start: int, stop: int) -> torch.Tensor:
+            return scorer(upload(scored.batch(np.arange(start, stop)).images, self.settings.device))
+
+        parts = session.batched(len(scored), predicted, "predicting")
+        logits = stacked((logits for _, logits in parts), len(scored))
         np.save(session.folder / "logits.npy", logits)
 
     @functools.cached_property

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xbench.artifacts import Store
+from xbench.batching import give_back
 from xbench.contracts.explainer import Explainer, undisturbed
 from xbench.devices import float32
 from xbench.errors import XbenchError
-from xbench.jobs.base import Settings
-from xbench.jobs.maps import ExplainerJob, MadeOf, MapsJob, OwnClassifier
+from xbench.jobs.base import Instance, Settings
+from xbench.jobs.explainer import ExplainerJob, OwnClassifier
+from xbench.jobs.maps import MadeOf, MapsJob
 from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob, Subject
 from xbench.references import Choice
 
@@ -34,15 +36,16 @@ class MapsOf:
         return self._made[key]
 
     def _make(self, choice: Choice, absolute: bool) -> MapsJob:
-        explainer: Explainer = choice.on(self._settings.device).create()
+        instance = Instance(choice.on(self._settings.device))
+        explainer: Explainer = instance.get()
         made_of = MadeOf(self.of(choice.inner, absolute), absolute) if choice.inner is not None else None
-        state = ExplainerJob(self._store, self._settings, choice, self._model, explainer) if explainer.trained else None
+        state = ExplainerJob(self._store, self._settings, choice, self._model, instance) if explainer.trained else None
         predictions = made_of.maps.predictions if made_of else self._shared
         if state is not None and scores_itself(choice):
             subject: Subject = OwnClassifier(state)
             calibration = CalibrationJob(self._store, self._settings, subject, self._model.data)
             predictions = PredictionsJob(self._store, self._settings, calibration)
-        return MapsJob(self._store, self._settings, choice, explainer, state, predictions, self._model, made_of)
+        return MapsJob(self._store, self._settings, choice, instance, state, predictions, self._model, made_of)
 
 
 def scores_itself(choice: Choice) -> bool:
@@ -76,6 +79,10 @@ class Fits:
             with float32("32"), undisturbed(self._module):
                 return maps.explainer.supports(self._module, model.data.info) or ""
         except XbenchError as error:
-            return str(error)
+            reason = str(error)
         except Exception as error:
-            return f"{maps.choice.entry.owner} raised in supports: {type(error).__name__}: {error}"
+            reason = f"{maps.choice.entry.owner} raised in supports: {type(error).__name__}: {error}"
+        for one in filter(None, (maps, maps.state)):
+            one.forget()
+        give_back()
+        return reason

@@ -10,6 +10,7 @@ import numpy as np
 
 from xbench.artifacts import Store
 from xbench.contracts.metric import Case, Metric, TrainMaps
+from xbench.devices import is_out_of_memory
 from xbench.errors import PluginError, XbenchError
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.explanation import AtWork
@@ -60,7 +61,8 @@ class PreparationJob(Job):
         self, store: Store, settings: Settings, choice: Choice, metric: Metric, predictions: PredictionsJob
     ) -> None:
         super().__init__(store, settings)
-        self.choice, self.metric, self.predictions = choice, metric, predictions
+        self.choice, self.predictions = choice, predictions
+        self._metric: Metric | None = metric
         feature = metric.feature
         self.feature = None if feature is None else FeatureJob(store, settings, feature, predictions.data)
 
@@ -71,6 +73,18 @@ class PreparationJob(Job):
     @property
     def upstream(self) -> tuple[Job, ...]:
         return (self.predictions, *(() if self.feature is None else (self.feature,)))
+
+    def forget(self) -> None:
+        """The metric, which all observations share."""
+        self._metric = None
+
+    @property
+    def metric(self) -> Metric:
+        """The plugin object."""
+        if self._metric is None:
+            self._metric = self.choice.create()
+        assert self._metric is not None
+        return self._metric
 
     @property
     def _sees_targets(self) -> bool:
@@ -88,6 +102,8 @@ class PreparationJob(Job):
         except (XbenchError, OSError):
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             owner = self.choice.entry.owner
             raise PluginError(f"{owner} raised in prepare: {type(error).__name__}: {error}") from error
         _save(session.folder, prepared)
@@ -108,9 +124,14 @@ class ObservationsJob(Job):
     ) -> None:
         super().__init__(store, settings)
         self.preparation, self.maps, self.absolute = preparation, maps, absolute
-        self.metric, self.choice = preparation.metric, preparation.choice
+        self.choice = preparation.choice
         self.train = maps.of_training if "train" in self.metric.needs else None
         self.feature = preparation.feature
+
+    @property
+    def metric(self) -> Metric:
+        """The plugin object."""
+        return self.preparation.metric
 
     @property
     def label(self) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from xbench.samples import Batch
 
 _PER_PATIENT = 2
+_COSTS = ("seconds_maps", "seconds_fit", "forward_passes", "backward_passes", "peak_bytes", "fit_peak_bytes")
 
 
 class FakeOptions(Options):
@@ -216,7 +217,7 @@ def fake_case(
         "maps": maps,
         "model": module,
         "explanation": FakeExplanation(module),
-        "cost": dict.fromkeys(("seconds_maps", "seconds_fit", "forward_passes", "backward_passes", "peak_bytes"), 0.0),
+        "cost": dict.fromkeys(_COSTS, 0.0),
     }
     return Case(info=info, split=split, session=session, **(fields | replaced))
 

@@ -1,0 +1,117 @@
+"""Trained explainers: their state, and the classifiers that some of them bring."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from xbench.artifacts import Store
+from xbench.contracts.explainer import Explainer
+from xbench.devices import is_out_of_memory
+from xbench.errors import PluginError, XbenchError
+from xbench.jobs.base import Instance, Job, Settings
+from xbench.jobs.cost import PeakMemory, allocated, network_bytes
+from xbench.jobs.model import ModelJob
+from xbench.references import Choice
+from xbench.session import Session
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PEAK = "peak_bytes"
+
+
+class ExplainerJob(Job):
+    """The state of a trained explainer.
+
+    Args:
+        store: The cache.
+        settings: Of the run.
+        choice: The explainer.
+        model: The shared model, which it is fitted to.
+        instance: The plugin object, which is that of the maps.
+    """
+
+    kind = "explainer"
+
+    def __init__(self, store: Store, settings: Settings, choice: Choice, model: ModelJob, instance: Instance) -> None:
+        super().__init__(store, settings)
+        self.choice, self.resolved = choice, choice.on(settings.device)
+        self.model = model
+        self.data = model.data
+        self._instance = instance
+
+    @property
+    def label(self) -> str:
+        return self.choice.label
+
+    @property
+    def upstream(self) -> tuple[Job, ...]:
+        return (self.data, self.model)
+
+    def identity(self) -> dict[str, Any]:
+        identity = self.resolved.identity()
+        # Which classifier its maps are scored against does not change how it is trained.
+        identity["options"] = {key: value for key, value in identity["options"].items() if key != "subject"}
+        return identity | self.machine() | {"seed": self.settings.seed}
+
+    def build(self, session: Session) -> None:
+        from xbench.contracts.explainer import undisturbed
+        from xbench.seeding import isolated
+
+        train, validation = self.data.split("train"), self.data.split("validation")
+        memory = PeakMemory(self.settings.device, own=network_bytes(self.model.module))
+        explainer: Explainer = self._instance.get()
+        try:
+            with undisturbed(self.model.module), isolated(session.seed, "fit"):
+                explainer.fit(self.model.module, train, validation, self.data.info, session)
+        except (XbenchError, OSError):
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            owner = self.choice.entry.owner
+            raise PluginError(f"{owner} raised in fit: {type(error).__name__}: {error}") from error
+        session.facts[PEAK] = memory.bytes()
+
+    @functools.cached_property
+    def restored(self) -> Explainer:
+        """The explainer with its trained state, on the device."""
+        explainer: Explainer = self._instance.get()
+        module, before = self.model.module, allocated(self.settings.device)
+        explainer.restore(self.folder, module, self.data.info, self.settings.device)
+        self._held = allocated(self.settings.device) - before
+        return explainer
+
+    @functools.cached_property
+    def own_classifier(self) -> nn.Module:
+        """A self-explaining explainer's own, in eval mode on the device."""
+        return self.restored.classifier().to(self.settings.device).eval()
+
+    @property
+    def held(self) -> float:
+        """Bytes on the device of the state that is restored already; 0 if none is."""
+        return self._held if "restored" in vars(self) else 0.0
+
+    def forget(self) -> None:
+        """The explainer, trained state and all."""
+        for name in ("restored", "own_classifier"):
+            vars(self).pop(name, None)
+        self._instance.drop()
+
+
+class OwnClassifier:
+    """A self-explaining explainer's own classifier, as a `Subject`."""
+
+    def __init__(self, job: ExplainerJob) -> None:
+        self.job = job
+
+    @property
+    def label(self) -> str:
+        """The name shown in tables."""
+        return f"own classifier of {self.job.label}"
+
+    @property
+    def module(self) -> nn.Module:
+        """Images in [0, 1] to logits, in eval mode on the device."""
+        return self.job.own_classifier
