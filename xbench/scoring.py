@@ -140,7 +140,7 @@ def calibrate(
         if batch_size is None:
             batch_size, seconds = _fastest_batch(chosen, images, precision)
         else:
-            seconds = _seconds(chosen, _tiled(images, batch_size, chosen.device), precision)
+            batch_size, seconds = _fitting_batch(chosen, images, precision, batch_size)
         with isolated(0, "calibration"):
             difference = _largest_difference(chosen.logits(probe, precision), reference)
     return Recipe(batch_size, chosen.folded, channels_last, precision, difference, 1000 * seconds / batch_size)
@@ -259,6 +259,17 @@ def _fastest_batch(candidate: _Copy, images: torch.Tensor, precision: str) -> tu
     least = _least(best)
     chosen = min(size for size, seconds in best.items() if seconds / size <= _MARGIN * least)
     return chosen, best[chosen]
+
+
+def _fitting_batch(candidate: _Copy, images: torch.Tensor, precision: str, wanted: int) -> tuple[int, float]:
+    """The batch size asked for, halved until it fits the memory, and the seconds of one batch."""
+    batches = Batches(wanted)
+
+    def timed(start: int, stop: int) -> float:
+        return _seconds(candidate, _tiled(images, stop - start, candidate.device), precision)
+
+    rows, seconds = next(batches.results(wanted, timed))
+    return rows.stop, seconds
 
 
 def _least(best: dict[int, float]) -> float:

@@ -122,9 +122,13 @@ class Session:
             Which rows, and the result.
         """
         batches = Batches(self.batch_size)
+
+        def sized(start: int, stop: int) -> T:
+            self.batch_size = batches.size  # before the rows that did not fit are tried again
+            return work(start, stop)
+
         with self.progress.task(label, count) if label else SilentProgress().task(label) as bar:
-            for rows, result in batches.results(count, work):
-                self.batch_size = batches.size
+            for rows, result in batches.results(count, sized):
                 yield rows, result
                 bar.advance(rows.stop - rows.start)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -70,12 +71,16 @@ def figures(trial: Trial, split: Split, session: Session) -> dict[str, float]:
         variety_<k>: variance of a pixel over G_k of all images, over that of the images: 0 where all become one.
     """
     totals: dict[str, torch.Tensor] = {}
-    with torch.inference_mode():
-        for batch in split.batches(session.batch_size):
-            images, seeds = upload(batch.images, session.device), upload(batch.seeds, session.device)
-            with session.autocast():
-                for name, value in _of_batch(trial, images, seeds).items():
-                    totals[name] = totals[name] + value if name in totals else value
+
+    def sums(start: int, stop: int) -> dict[str, torch.Tensor]:
+        batch = split.batch(np.arange(start, stop))
+        images, seeds = upload(batch.images, session.device), upload(batch.seeds, session.device)
+        with torch.inference_mode(), session.autocast():
+            return _of_batch(trial, images, seeds)
+
+    for _, found in session.batched(len(split), sums):
+        for name, value in found.items():
+            totals[name] = totals[name] + value if name in totals else value
     return _means(totals, len(split))
 
 

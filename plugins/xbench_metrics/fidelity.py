@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,12 +44,14 @@ class Fidelity(Metric):
         """The last point of all curves: "removed_logits", float32 (N, K), of the images with every pixel replaced."""
         self._warn_at_chance(case)
         removal = Removal(self.options.removal, case, self.options.blur_sigma)
-        size = case.session.batch_size
-        total = math.ceil(len(case.split) / size)
-        batches = case.session.track(case.split.batches(size), "fidelity: last point", total)
-        moved = (batch.to(case.session.device) for batch in batches)
-        logits = (case.score(_wholly_removed(batch, removal)) for batch in moved)
-        return {"removed_logits": stacked(logits, len(case.split))}
+
+        def last_point(start: int, stop: int) -> torch.Tensor:
+            batch = case.split.batch(np.arange(start, stop)).to(case.session.device)
+            return case.score(_wholly_removed(batch, removal))
+
+        count = len(case.split)
+        parts = (logits for _, logits in case.session.batched(count, last_point, "fidelity: last point"))
+        return {"removed_logits": stacked(parts, count)}
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
         """Both curves of every sample.
@@ -67,7 +68,8 @@ class Fidelity(Metric):
         for place, logits in ((0, case.logits), (-1, case.prepared["removed_logits"])):
             heights[:, :, place] = self._heights(torch.from_numpy(np.array(logits)), classes).numpy()[:, None]
         ties = np.empty(len(case.split))
-        for rows, curves, tied in self._interior(case):
+        interior = functools.partial(self._interior, case, Removal(self.options.removal, case, self.options.blur_sigma))
+        for rows, (curves, tied) in case.session.batched(len(case.split), interior, "fidelity"):
             heights[rows, :, 1:-1], ties[rows] = curves, tied
         mif, lif = np.ascontiguousarray(heights[:, 0]), np.ascontiguousarray(heights[:, 1])
         return {"mif": mif, "lif": lif, "fidelity": self._areas(mif, lif), "tie_fraction": ties}
@@ -144,22 +146,19 @@ class Fidelity(Metric):
             }[self.options.curve],
         }
 
-    def _interior(self, case: Case) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-        """Chunk by chunk: rows; the heights after steps 1 to K - 1, (m, 2, K - 1); tie fractions (m,)."""
-        size = case.session.batch_size
-        removal = Removal(self.options.removal, case, self.options.blur_sigma)
-        starts = range(0, len(case.split), size)
-        for start in case.session.track(starts, "fidelity", len(starts)):
-            rows = slice(start, min(start + size, len(case.split)))
-            batch = case.split.batch(np.arange(rows.start, rows.stop)).to(case.session.device)
-            maps = upload(torch.from_numpy(np.array(case.maps[rows], dtype=np.float32)), case.session.device)
-            ranks, tied = rank(maps.flatten(1), batch.seeds)
-            fill = removal.fill(batch)
-            classes = upload(torch.from_numpy(self._classes(case, rows)), case.session.device)
-            follow = functools.partial(self._followed, case.score, batch.images, fill, classes, ranks, size)
-            # The host waits for the device twice a chunk: here, and for the heights.
-            order, ties = read_order(ranks, (batch.images, fill, classes), tied)
-            yield rows, self._seen.curves(case.score, order, follow), ties / ranks.shape[1]
+    def _interior(self, case: Case, removal: Removal, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of a chunk of m samples: the heights after steps 1 to K - 1, (m, 2, K - 1); tie fractions (m,)."""
+        rows, device = slice(start, stop), case.session.device
+        batch = case.split.batch(np.arange(start, stop)).to(device)
+        maps = upload(torch.from_numpy(np.array(case.maps[rows], dtype=np.float32)), device)
+        ranks, tied = rank(maps.flatten(1), batch.seeds)
+        fill = removal.fill(batch)
+        classes = upload(torch.from_numpy(self._classes(case, rows)), device)
+        given = (batch.images, fill, classes)
+        follow = functools.partial(self._followed, case.score, *given, ranks, case.session.batch_size)
+        # The host waits for the device twice a chunk: here, and for the heights.
+        order, ties = read_order(ranks, given, tied)
+        return self._seen.curves(case.score, order, follow), ties / ranks.shape[1]
 
     def _followed(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -42,15 +43,17 @@ class VINetObjective(Objective):
     def validate(self, split: Split, session: Session) -> dict[str, float]:
         """The loss, its terms, accuracy, and the share of pixels kept (eqs. 9 and 10)."""
         self.network.eval()
-        sums = []
-        with torch.inference_mode():
-            for batch in split.batches(session.batch_size):
-                images, labels = upload(batch.images, session.device), upload(batch.labels, session.device)
-                with session.autocast():
-                    logits, maps = self.network(images)
-                right = class_scores(logits).argmax(1) == labels
-                figures = (_cross_entropy(logits, labels), right.float().mean(), maps.mean(), kept_pixels(maps).mean())
-                sums.append(len(batch) * torch.stack(figures))
+
+        def figures(start: int, stop: int) -> torch.Tensor:
+            batch = split.batch(np.arange(start, stop))
+            images, labels = upload(batch.images, session.device), upload(batch.labels, session.device)
+            with torch.inference_mode(), session.autocast():
+                logits, maps = self.network(images)
+            right = class_scores(logits).argmax(1) == labels
+            each = (_cross_entropy(logits, labels), right.float().mean(), maps.mean(), kept_pixels(maps).mean())
+            return len(batch) * torch.stack(each)
+
+        sums = [found for _, found in session.batched(len(split), figures)]
         loss, accuracy, importance, kept = (torch.stack(sums).sum(0) / len(split)).tolist()
         return {
             "criterion": loss + self._alpha * importance,
