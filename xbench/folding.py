@@ -151,14 +151,14 @@ def _activations_on_fresh_tensors(calls: _Calls) -> Iterator[Any]:
 def _fold(module: nn.Module, layer_path: str, norm_path: str) -> None:
     layer: Any = module.get_submodule(layer_path)
     norm: Any = module.get_submodule(norm_path)
-    # In double precision, so that the folded weights are the exact ones, rounded once.
-    exact_layer, exact_norm = copy.deepcopy(layer).double(), copy.deepcopy(norm).double()
+    # In double precision, so that the folded weights are the exact ones, rounded once; on the host, which always has it.
+    exact_layer, exact_norm = (copy.deepcopy(part).cpu().double() for part in (layer, norm))
     if isinstance(layer, nn.Linear):
         folded: nn.Module = fuse_linear_bn_eval(exact_layer, exact_norm)
     else:
         folded = fuse_conv_bn_eval(exact_layer, exact_norm, transpose=isinstance(layer, _TRANSPOSED))
     rest = nn.Sequential(norm.drop, norm.act) if _has_activation(norm) else nn.Identity()
-    _replace(module, layer_path, folded.to(layer.weight.dtype).eval())
+    _replace(module, layer_path, folded.to(layer.weight).eval())
     _replace(module, norm_path, rest.eval())
 
 

@@ -36,7 +36,7 @@ aten = torch.ops.aten
 WAITING = {
     *("_local_scalar_dense", "is_nonzero", "equal", "allclose", "nonzero", "masked_select", "_unique", "_unique2"),
     *("unique_dim", "unique_consecutive", "bincount", "linalg_solve", "_linalg_solve", "linalg_cholesky", "linalg_inv"),
-    *("linalg_lstsq", "count_nonzero_to_host", "argwhere", "multinomial"),
+    *("linalg_lstsq", "_linalg_check_errors", "argwhere", "multinomial"),
 }
 # What takes indices from either device, as on a GPU.
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
