@@ -34,7 +34,7 @@ def captum_maps(
             explain.attribute(images[at : at + size], target=targets[at : at + size], **options).detach()
             for at in range(0, len(images), size)
         ]
-        return torch.cat(parts).sum(1).numpy()
+        return torch.cat(parts).sum(1).cpu().numpy()
 
     path = functools.partial(
         batched, attr.IntegratedGradients(model), n_steps=25, method="riemann_right", internal_batch_size=rows
@@ -67,7 +67,7 @@ def fidelity(
     """Area between the curves of balanced accuracy, least and most important pixels first."""
     pixels = maps[0].size
     counts = np.round(np.linspace(0, pixels, STEPS + 1)).astype(int)
-    order = torch.from_numpy(np.argsort(-maps.reshape(len(maps), -1), axis=1))
+    order = torch.from_numpy(np.argsort(-maps.reshape(len(maps), -1), axis=1)).to(images.device)
     ranks = order.argsort(1)
     right = np.zeros((2, STEPS + 1, len(images)), dtype=bool)
     flat = images.flatten(2)
@@ -76,7 +76,7 @@ def fidelity(
             for at in range(0, len(images), rows):
                 gone = places[at : at + rows, None] < int(count)
                 changed = torch.where(gone, fill, flat[at : at + rows]).view_as(images[at : at + rows])
-                predicted = model(changed).argmax(1).numpy()
+                predicted = model(changed).argmax(1).cpu().numpy()
                 right[mode, step, at : at + rows] = predicted == labels[at : at + rows]
     accuracy = np.stack([right[..., labels == label].mean(-1) for label in np.unique(labels)]).mean(0)
     mif, lif = np.trapezoid(accuracy, dx=1 / STEPS, axis=1)
@@ -95,9 +95,10 @@ def quantus_fidelity(
         disable_warnings=True,
         display_progressbar=False,
     )
-    given = {"model": model, "x_batch": images.numpy(), "y_batch": labels, "device": "cpu", "batch_size": rows}
+    where = {"device": str(images.device), "batch_size": rows}
+    given = {"model": model, "x_batch": images.cpu().numpy(), "y_batch": labels, **where}
     with torch.no_grad():
-        whole = model(images).softmax(1).numpy()[np.arange(len(labels)), labels]
+        whole = model(images).softmax(1).cpu().numpy()[np.arange(len(labels)), labels]
     areas = []
     exact = maps[:, None].astype(float)
     for ordered in (exact, exact.max() - exact):  # it refuses a map without a positive value

@@ -1,16 +1,19 @@
 """Peak memory of explainers that take many samples: with few and with twenty times as many, and for 16 and 320 images.
 
-python benchmarks/performance/explainer_memory.py [NAME ...]
+python benchmarks/performance/explainer_memory.py [--device cpu] [NAME ...]
 
-Every number is of a process of its own; images are explained 16 at a time, as the harness does.
+Every number is of a process of its own; images are explained 16 at a time, as the harness does. It is the memory that
+tensors held on the device at once where torch counts that, else the process's peak.
 """
 
 from __future__ import annotations
 
+import argparse
 import resource
 import subprocess
 import sys
 
+import measuring
 import numpy as np
 import torch
 
@@ -27,7 +30,7 @@ FEW = {
 MANY = {"occlusion": {"stride": 3}}
 
 
-def explain(name: str, options: dict[str, int], count: int) -> None:
+def explain(name: str, options: dict[str, int], count: int, device: str) -> None:
     """Explain and print the peak, in MB."""
     import tempfile
     from pathlib import Path
@@ -38,7 +41,7 @@ def explain(name: str, options: dict[str, int], count: int) -> None:
 
     torch.manual_seed(0)
     registry, info = discover(), DatasetInfo("noise", ("a", "b"), 1, (SIDE, SIDE))
-    model = choose("model", "convnet", registry).create().build(info).eval().requires_grad_(False)
+    model = choose("model", "convnet", registry).create().build(info).to(device).eval().requires_grad_(False)
     images = np.random.default_rng(0).random((320, 1, SIDE, SIDE), dtype=np.float32)
     names = [str(index) for index in range(len(images))]
     split = Split.from_arrays(images, np.arange(len(images)) % 2, names, names)
@@ -46,31 +49,43 @@ def explain(name: str, options: dict[str, int], count: int) -> None:
     explainer = choice.create()
     with tempfile.TemporaryDirectory() as folder:
         if explainer.trained:
-            explainer.fit(model, split, split, info, Session(Path(folder)))
-            explainer.restore(Path(folder), model, info, "cpu")
-    for batch in split.select(np.arange(count)).batches(BATCH):
-        explainer.explain(model, batch, torch.zeros(len(batch), dtype=torch.int64), name)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+            explainer.fit(model, split, split, info, Session(Path(folder), device))
+            explainer.restore(Path(folder), model, info, device)
+
+    def run() -> None:
+        for batch in split.select(np.arange(count)).batches(BATCH):
+            targets = torch.zeros(len(batch), dtype=torch.int64, device=device)
+            explainer.explain(model, batch.to(device), targets, name)
+
+    on_device = measuring.peak_memory(device, run)
+    if on_device is None:
+        run()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 if on_device is None else on_device)
 
 
-def peak(name: str, options: dict[str, int], count: int) -> float:
+def peak(name: str, options: dict[str, int], count: int, device: str) -> float:
     """In a process of its own, in MB."""
     words = [f"{key}={value}" for key, value in options.items()]
-    line = [sys.executable, __file__, "--one", name, str(count), *words]
+    line = [sys.executable, __file__, "--device", device, "--one", name, str(count), *words]
     return float(subprocess.run(line, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
 def main() -> None:
     """Print a line per explainer."""
-    if sys.argv[1:2] == ["--one"]:
-        name, count, *words = sys.argv[2:]
-        explain(name, {key: int(value) for key, value in (word.split("=") for word in words)}, int(count))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        name, count, *words = given.one
+        explain(name, {key: int(value) for key, value in (word.split("=") for word in words)}, int(count), given.device)
         return
     print(f"{'explainer':<24}{'few':>8}{'x 20':>8}{'320 images':>12}   MB")
-    for name in sys.argv[1:] or FEW:
+    for name in given.names or FEW:
         few = FEW[name]
         many = MANY.get(name, {key: 20 * value for key, value in few.items()})
-        peaks = [peak(name, few, BATCH), peak(name, many, BATCH), peak(name, few, 20 * BATCH)]
+        peaks = [peak(name, *work, given.device) for work in ((few, BATCH), (many, BATCH), (few, 20 * BATCH))]
         print(f"{name:<24}{peaks[0]:>8.0f}{peaks[1]:>8.0f}{peaks[2]:>12.0f}", flush=True)
 
 

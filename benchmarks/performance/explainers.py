@@ -17,7 +17,6 @@ import argparse
 import csv
 import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +24,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from measuring import seconds
 from references import REFERENCES, Work
 from torch import nn
 
 from xbench import Batch, DatasetInfo, Session, Split
+from xbench.devices import float32
 from xbench.discovery import discover
 from xbench.passes import forward, gradients, unchanging
 from xbench.references import choose
@@ -74,17 +75,6 @@ def needs(name: str, options: Any, images: int, segments: float, windows: int) -
         "rise": Passes(forward=getattr(options, "masks", 0) * images),
     }
     return counted.get(name)
-
-
-def seconds(work: Callable[[], Any], device: str) -> float:
-    """Wall time, to the end of what the device has to do."""
-    if device != "cpu":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 class Bare:
@@ -151,6 +141,12 @@ def main() -> None:
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    with float32("32"):
+        measure(options)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """`main`, with its options."""
     registry = discover()
     names = options.names or [
         entry.spec.name

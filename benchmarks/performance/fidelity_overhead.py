@@ -1,10 +1,12 @@
 """Fidelity's wall time over the fastest bare forward passes this machine gives for what it needs.
 
-    python benchmarks/performance/fidelity_overhead.py [convnet|resnet50] [--images N] [--repeats R]
+    python benchmarks/performance/fidelity_overhead.py [convnet|resnet50] [--images N] [--repeats R] [--size S]
+                                                       [--device cpu] [--precision 32] [--json FILE]
 
 The bare passes run the fastest copy of the network found by trying all of them (batch norm folded or not, channels-last
 or not) with every batch size, on images that are already there. Both sides are timed in turn, R times; the ratio is
-taken pair by pair, because a machine's speed drifts.
+taken pair by pair, because a machine's speed drifts. Every repeat has a metric of its own: one that met a map before
+remembers what came of it, and evaluates nothing.
 """
 
 from __future__ import annotations
@@ -13,14 +15,17 @@ import argparse
 import itertools
 import statistics
 import tempfile
-import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import measuring
 import numpy as np
 import torch
 
 from xbench import Case, DatasetInfo, Session, Split
+from xbench.devices import float32
+from xbench.discovery import discover
 from xbench.scoring import Recipe, Scorer, calibrate
 from xbench_metrics.fidelity import Fidelity
 from xbench_metrics.options import FidelityOptions
@@ -29,7 +34,8 @@ from xbench_models.options import ConvNetOptions, TimmOptions
 from xbench_models.timm_models import TimmClassifier
 
 SIZES = {"convnet": 64, "resnet50": 224}
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+ROWS_CPU = (1, 2, 4, 8, 16, 32, 64, 128)
+ROWS = (16, 32, 64, 128, 256, 512, 1024)
 
 
 def network(name: str, info: DatasetInfo) -> torch.nn.Module:
@@ -43,30 +49,65 @@ def network(name: str, info: DatasetInfo) -> torch.nn.Module:
     return module
 
 
-def seconds(scorer: Scorer, images: torch.Tensor, passes: int) -> float:
-    """Wall time of `passes` images through the scorer, in its own batches."""
+def bare_passes(scorer: Scorer, images: torch.Tensor, passes: int) -> None:
+    """`passes` images through the scorer, in its own batches."""
     size = scorer.batch_size
     batch = images.repeat(-(-size // len(images)), 1, 1, 1)[:size].contiguous()
-    start = time.perf_counter()
     for _ in range(passes // size):
         scorer(batch)
     if passes % size:
         scorer(batch[: passes % size])
-    return time.perf_counter() - start
 
 
-def fastest(module: torch.nn.Module, images: torch.Tensor) -> Scorer:
+def fastest(
+    module: torch.nn.Module, images: torch.Tensor, device: str, precision: str, all_rows: Sequence[int]
+) -> Scorer:
     """The best of all copies and batch sizes, each timed three times."""
     best: tuple[float, Scorer] | None = None
-    for folded, channels_last, size in itertools.product((True, False), (True, False), BATCHES):
-        scorer = Scorer(module, Recipe(size, folded, channels_last, "32", 0.0, 0.0), "cpu")
-        passes = max(64, size)
-        scorer(images[:size])
-        took = min(seconds(scorer, images, passes) / passes for _ in range(3))
+    for folded, channels_last, rows in itertools.product((True, False), (True, False), all_rows):
+        scorer = Scorer(module, Recipe(rows, folded, channels_last, precision, 0.0, 0.0), device)
+        passes = max(64, rows)
+        bare_passes(scorer, images, rows)
+
+        def run(scorer: Scorer = scorer, passes: int = passes) -> None:
+            bare_passes(scorer, images, passes)
+
+        took = min(measuring.seconds(run, device) / passes for _ in range(3))
         if best is None or took < best[0]:
             best = (took, scorer)
     assert best is not None
     return best[1]
+
+
+def noise_case(
+    score: Callable[[torch.Tensor], torch.Tensor], info: DatasetInfo, count: int, session: Session
+) -> tuple[Case, torch.Tensor]:
+    """What the metric is given: maps of noise for images of noise; and the images, on the device."""
+    draws = np.random.default_rng(0)
+    pictures = draws.random((count, info.channels, *info.spatial), dtype=np.float32)
+    names = [str(index) for index in range(count)]
+    images = torch.from_numpy(pictures).to(session.device)
+    case = Case(
+        info=info,
+        split=Split.from_arrays(pictures, np.arange(count) % 2, names, names),
+        train_mean=pictures.mean((0, 2, 3)),
+        score=score,
+        logits=torch.cat([score(part) for part in images.split(session.batch_size)]).cpu().numpy(),
+        targets=np.zeros(count, dtype=np.int64),
+        session=session,
+        maps=draws.standard_normal((count, *info.spatial), dtype=np.float32),
+    )
+    return replace(case, prepared=Fidelity(FidelityOptions()).prepare(case)), images
+
+
+def observe(case: Case) -> None:
+    """Both curves of every map, by a metric that has met none of them."""
+    Fidelity(FidelityOptions()).observe(case)
+
+
+def needed(count: int) -> int:
+    """How many passes `observe` needs for so many maps."""
+    return count * 2 * (FidelityOptions().steps - 1)
 
 
 def main() -> None:
@@ -75,45 +116,45 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="convnet", choices=sorted(SIZES))
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--size", type=int, help="of an image's side")
+    parser.add_argument("--rows", type=int, nargs="+", help="of the bare passes: the fastest is taken")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="32")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    side = SIZES[options.model]
+    with float32(options.precision):
+        measure(options)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """`main`, with its options."""
+    discover()  # a plugin may bring the device
+    device, side = options.device, options.size or SIZES[options.model]
     info = DatasetInfo("noise", ("a", "b"), 1, (side, side))
-    draws = np.random.default_rng(0)
-    pictures = draws.random((options.images, 1, side, side), dtype=np.float32)
-    names = [str(index) for index in range(options.images)]
-    split = Split.from_arrays(pictures, np.arange(options.images) % 2, names, names)
-    module, images = network(options.model, info), torch.from_numpy(pictures)
-    recipe = calibrate(module, images, "cpu", "32")
-    bare = fastest(module, images)
-    metric = Fidelity(FidelityOptions())
+    module = network(options.model, info)
+    probe = torch.rand(8, 1, side, side, generator=torch.Generator().manual_seed(0))
+    recipe = calibrate(module, probe, device, options.precision)
     with tempfile.TemporaryDirectory() as folder:
-        session = Session(Path(folder), batch_size=recipe.batch_size)
-        case = Case(
-            info=info,
-            split=split,
-            train_mean=pictures.mean((0, 2, 3)),
-            score=Scorer(module, recipe, "cpu"),
-            logits=bare(images).numpy(),
-            targets=np.zeros(options.images, dtype=np.int64),
-            session=session,
-            maps=draws.standard_normal((options.images, side, side), dtype=np.float32),
-        )
-        case = replace(case, prepared=metric.prepare(case))
-        passes = options.images * 2 * (metric.options.steps - 1)
-        ratios, metric_times, bare_times = [], [], []
-        metric.observe(case)
-        for _ in range(options.repeats):
-            bare_times.append(seconds(bare, images, passes))
-            start = time.perf_counter()
-            metric.observe(case)
-            metric_times.append(time.perf_counter() - start)
-            ratios.append(metric_times[-1] / bare_times[-1])
-    print(f"{options.model} at {side} x {side}: {passes} passes")
+        session = Session(Path(folder), device, batch_size=recipe.batch_size)
+        case, images = noise_case(Scorer(module, recipe, device), info, options.images, session)
+        rows = options.rows or (ROWS_CPU if torch.device(device).type == "cpu" else ROWS)
+        bare = fastest(module, images, device, options.precision, rows)
+        passes = needed(options.images)
+        observe(case)
+        pairs = [
+            (measuring.seconds(lambda: bare_passes(bare, images, passes), device), measuring.seconds(run, device))
+            for run in options.repeats * [lambda: observe(case)]
+        ]
+    ratios = [mine / base for base, mine in pairs]
+    base, mine = (1e3 * statistics.median(times) / passes for times in zip(*pairs, strict=True))
+    print(f"{options.model} at {side} x {side}, {device}: {passes} passes")
     print(f"batch size: calibrated {recipe.batch_size}, fastest bare {bare.batch_size}")
-    print(f"fidelity {1e3 * statistics.median(metric_times) / passes:.3f} ms a pass")
-    print(f"bare     {1e3 * statistics.median(bare_times) / passes:.3f} ms a pass")
+    print(f"fidelity {mine:.3f} ms a pass")
+    print(f"bare     {base:.3f} ms a pass")
     print("ratios   " + " ".join(f"{ratio:.3f}" for ratio in ratios))
     print(f"median   {statistics.median(ratios):.3f}")
+    figures = {"ratio": statistics.median(ratios), "ratios": ratios, "ms_a_pass": mine, "bare_ms_a_pass": base}
+    measuring.write(figures | {"batch_size": recipe.batch_size, "bare_batch_size": bare.batch_size}, options.json)
 
 
 if __name__ == "__main__":

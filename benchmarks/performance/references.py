@@ -132,7 +132,7 @@ def _off(work: Work, n: int) -> torch.Tensor:
     """Image n with every superpixel at its own mean."""
     image, labels = work.images[n], work.labels[n]
     count = int(labels.max()) + 1
-    sums = torch.zeros(len(image), count).index_add_(1, labels.flatten(), image.flatten(1))
+    sums = image.new_zeros(len(image), count).index_add_(1, labels.flatten(), image.flatten(1))
     sizes = torch.bincount(labels.flatten(), minlength=count)
     return (sums / sizes)[:, labels.flatten()].view_as(image)[None]
 

@@ -1,10 +1,13 @@
 """Peak memory of scoring fidelity for 200 and for 2,000 images, each in a process of its own.
 
-python benchmarks/performance/scoring_memory.py
+python benchmarks/performance/scoring_memory.py [--device cpu]
+
+It is the memory of the host: what the device holds hangs on a batch, not on the number of images.
 """
 
 from __future__ import annotations
 
+import argparse
 import resource
 import subprocess
 import sys
@@ -16,7 +19,7 @@ import numpy as np
 SIDE, STEP = 64, 0.25
 
 
-def score(folder: Path, count: int) -> None:
+def score(folder: Path, count: int, device: str) -> None:
     """Map-by-map scoring as the harness does it: images and maps memory-mapped."""
     from xbench.contracts.dataset import DatasetInfo, Split
     from xbench.contracts.metric import Case
@@ -33,9 +36,9 @@ def score(folder: Path, count: int) -> None:
     maps = MappedArray(np.load(folder / "maps.npy", mmap_mode="r")[:count])
     names = [str(index) for index in range(count)]
     module = ConvNet(ConvNetOptions()).build(info).eval()
-    scorer = Scorer(module, Recipe(16, True, True, "32", 0.0, 0.0), "cpu")
+    scorer = Scorer(module, Recipe(16, True, True, "32", 0.0, 0.0), device)
     split = Split.from_arrays(images, np.arange(count) % 2, names, names)
-    logits = stacked((scorer(batch.images) for batch in split.batches(16)), count)
+    logits = stacked((scorer(batch.images.to(device)).cpu() for batch in split.batches(16)), count)
     case = Case(
         info=info,
         split=split,
@@ -43,7 +46,7 @@ def score(folder: Path, count: int) -> None:
         score=scorer,
         logits=logits,
         targets=np.zeros(count, dtype=np.int64),
-        session=Session(folder, batch_size=16),
+        session=Session(folder, device, batch_size=16),
         maps=maps,
         prepared={"removed_logits": logits},
     )
@@ -53,8 +56,12 @@ def score(folder: Path, count: int) -> None:
 
 def main() -> None:
     """Print both peaks and their ratio."""
-    if len(sys.argv) == 3:
-        score(Path(sys.argv[1]), int(sys.argv[2]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        score(Path(given.one[0]), int(given.one[1]), given.device)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -63,7 +70,7 @@ def main() -> None:
         np.save(folder / "maps.npy", draws.random((2000, SIDE, SIDE), dtype=np.float32))
         peaks = []
         for count in (200, 2000):
-            words = [sys.executable, __file__, name, str(count)]
+            words = [sys.executable, __file__, "--device", given.device, "--one", name, str(count)]
             peaks.append(float(subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[-1]))
             print(f"{count:5d} images: peak {peaks[-1]:.0f} MB")
         print(f"ratio {peaks[1] / peaks[0]:.3f}")

@@ -1,6 +1,8 @@
 """Seconds of a training step of the trained explainers over the bare passes that it needs, and peak memory.
 
     python benchmarks/performance/training_cost.py [cyclegan-am|vinet] [--preset tiny|paper] [--steps N] [--repeats R]
+                                                   [--size S] [--batch N] [--device cpu] [--precision 32 ...]
+                                                   [--json FILE]
 
 An epoch of training (`fit`: batches, losses, gradient clipping, optimisers) is timed, and beside it, in turn, the bare
 passes of its steps: the same networks on a batch that is already there, forward and backward, with a
@@ -12,116 +14,143 @@ sum in place of the losses and no optimiser. For K classes a step of cyclegan-am
     the classifier     K images forward and backward to the image
 
 and one of vinet a pass forward and backward of its network. What a training costs besides its steps (building,
-validation, a checkpoint) is in the time of an epoch of one step, which is taken off that of N + 1 steps. Peak memory is
-of a process of its own.
+validation, a checkpoint) is in the time of an epoch of one step, which is taken off that of N + 1 steps; one such epoch
+comes before all that is timed, because the first training of a process imports what later ones find. Peak memory is
+what tensors held on the device at once where torch counts that, else that of a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import measuring
 import numpy as np
 import torch
 from torch import nn
 
 from xbench import DatasetInfo, Explainer, Session, Split
+from xbench.devices import float32
 from xbench.discovery import discover
 from xbench.references import choose
 
-SIDE, CLASSES, VALIDATION = 64, 2, 8
+CLASSES, VALIDATION = 2, 8
 
 
-def noise(count: int) -> Split:
+def noise(count: int, side: int) -> Split:
     """Images of noise: speed does not depend on what they show."""
-    images = np.random.default_rng(0).random((count, 1, SIDE, SIDE), dtype=np.float32)
+    images = np.random.default_rng(0).random((count, 1, side, side), dtype=np.float32)
     names = [str(index) for index in range(count)]
     return Split.from_arrays(images, np.arange(count) % CLASSES, names, names)
 
 
 class Work:
-    """One explainer's training, and its bare passes."""
+    """One explainer's training, and its bare passes.
 
-    def __init__(self, name: str, preset: str, steps: int) -> None:
+    Args:
+        name: Of the explainer.
+        precision: Of both.
+        given: From the command line: `preset`, `steps`, `size`, `batch`, `device`.
+    """
+
+    def __init__(self, name: str, precision: str, given: argparse.Namespace) -> None:
         registry = discover()
-        self.info = DatasetInfo("noise", ("a", "b"), 1, (SIDE, SIDE))
+        self.device, self.precision, self.steps = given.device, precision, given.steps
+        self.info = DatasetInfo("noise", ("a", "b"), 1, (given.size, given.size))
         torch.manual_seed(0)
-        self.model = choose("model", "convnet", registry).create().build(self.info).eval().requires_grad_(False)
-        choice = choose("explainer", {"name": name, "preset": preset, "epochs": 1}, registry)
+        model = choose("model", "convnet", registry).create().build(self.info)
+        self.model = model.to(self.device).eval().requires_grad_(False)
+        chosen = {"name": name, "preset": given.preset, "epochs": 1}
+        choice = choose("explainer", chosen | ({"train_batch": given.batch} if given.batch else {}), registry)
         self.explainer: Explainer = choice.create()
-        self.options = _resolved(name, choice.options)
-        self.batch, self.steps = self.options.train_batch, steps
-        self.train, self.validation = noise((steps + 1) * self.batch), noise(VALIDATION)
+        self.options = _resolved(name, choice.options, self.device, self.info)
+        self.batch = self.options.train_batch
+        self.train, self.validation = noise((self.steps + 1) * self.batch, given.size), noise(VALIDATION, given.size)
+        self.images = self.train.batch(np.arange(self.batch)).images.to(self.device)
         self.bare_step = _BARE[name](self)
 
     def training(self) -> float:
         """Seconds of the steps of an epoch."""
-        return self.fit(self.train) - self.fit(self.train.select(np.arange(self.batch)))
+        return measuring.seconds(self.fit, self.device) - measuring.seconds(self.fit_one, self.device)
 
-    def fit(self, train: Split) -> float:
-        """Seconds of one epoch, with all that belongs to it."""
+    def fit(self) -> None:
+        """One epoch, with all that belongs to it."""
+        self._fit(self.train)
+
+    def fit_one(self) -> None:
+        """An epoch of one step."""
+        self._fit(self.train.select(np.arange(self.batch)))
+
+    def _fit(self, train: Split) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            start = time.perf_counter()
-            self.explainer.fit(self.model, train, self.validation, self.info, Session(Path(folder)))
-            return time.perf_counter() - start
+            session = Session(Path(folder), self.device, self.precision)
+            self.explainer.fit(self.model, train, self.validation, self.info, session)
 
     def bare(self) -> float:
         """Seconds of the bare passes of as many steps."""
-        start = time.perf_counter()
-        for _ in range(self.steps):
-            self.bare_step()
-        return time.perf_counter() - start
+        session = Session(Path(), self.device, self.precision)
+
+        def run() -> None:
+            for _ in range(self.steps):
+                self.bare_step(session)
+
+        return measuring.seconds(run, self.device)
 
 
-def _resolved(name: str, options: Any) -> Any:
+def _resolved(name: str, options: Any, device: str, info: DatasetInfo) -> Any:
     if name == "vinet":
         from xbench_vinet.options import resolve
     else:
         from xbench_cyclegan_am.options import resolve
-    return resolve(options, "cpu", (SIDE, SIDE))
+    return resolve(options, device, info.spatial)
 
 
-def _cyclegan(work: Work) -> Callable[[], None]:
+def _cyclegan(work: Work) -> Callable[[Session], None]:
     from xbench_cyclegan_am.objective import CycleGAN
 
-    network = CycleGAN(1, CLASSES, work.options).to(memory_format=torch.channels_last).train()
-    images = work.train.batch(np.arange(work.batch)).images
+    network = CycleGAN(1, CLASSES, work.options).to(work.device).to(memory_format=torch.channels_last).train()
+    images = work.images
 
     def judged(k: int, fake: torch.Tensor) -> torch.Tensor:
         return sum(part.sum() for part in network.discriminators[k].encoder(torch.cat([images, fake]))[-2:])
 
-    def step() -> None:
+    def step(session: Session) -> None:
         network.zero_grad(set_to_none=True)
-        changed = [generator(images) for generator in network.generators]
-        sum(judged(k, one.detach()) for k, one in enumerate(changed)).backward()
+        with session.autocast():
+            changed = [generator(images) for generator in network.generators]
+            judgement = sum(judged(k, one.detach()) for k, one in enumerate(changed))
+        judgement.backward()
         network.discriminators.requires_grad_(False)
-        loss = sum(judged(k, one) + work.model(one).sum() for k, one in enumerate(changed))
-        back = [network.generators[(k + 1) % CLASSES](one) for k, one in enumerate(changed)]
-        (loss + sum(one.sum() for one in back)).backward()
+        with session.autocast():
+            loss = sum(judged(k, one) + work.model(one).sum() for k, one in enumerate(changed))
+            back = [network.generators[(k + 1) % CLASSES](one) for k, one in enumerate(changed)]
+            loss = loss + sum(one.sum() for one in back)
+        loss.backward()
         network.discriminators.requires_grad_(True)
 
     return step
 
 
-def _vinet(work: Work) -> Callable[[], None]:
+def _vinet(work: Work) -> Callable[[Session], None]:
     from xbench_vinet.network import build_network
 
     network: nn.Module = build_network(work.options, work.info, 0, None)
-    network = network.to(memory_format=torch.channels_last).train()
-    images = work.train.batch(np.arange(work.batch)).images
+    network = network.to(work.device).to(memory_format=torch.channels_last).train()
 
-    def step() -> None:
+    def step(session: Session) -> None:
         network.zero_grad(set_to_none=True)
-        logits, maps = network(images)
-        (logits.sum() + maps.sum()).backward()
+        with session.autocast():
+            logits, maps = network(work.images)
+            loss = logits.sum() + maps.sum()
+        loss.backward()
 
     return step
 
@@ -129,38 +158,69 @@ def _vinet(work: Work) -> Callable[[], None]:
 _BARE = {"cyclegan-am": _cyclegan, "vinet": _vinet}
 
 
-def peak(name: str, preset: str, steps: int) -> float:
+def peak(name: str, precision: str, given: argparse.Namespace) -> float:
     """Of a training in a process of its own, in MB."""
-    line = [sys.executable, __file__, name, "--preset", preset, "--steps", str(steps), "--memory"]
-    return float(subprocess.run(line, check=True, capture_output=True, text=True).stdout.split()[-1])
+    words = [f"--{key}={getattr(given, key)}" for key in ("preset", "steps", "size", "device")]
+    words += [f"--batch={given.batch}"] if given.batch else []
+    line = [sys.executable, __file__, name, *words, "--precision", precision, "--memory"]
+    return round(float(subprocess.run(line, check=True, capture_output=True, text=True).stdout.split()[-1]))
+
+
+def measured(name: str, precision: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Ratios to the bare passes, seconds of a step, and memory."""
+    work = Work(name, precision, given)
+    work.bare()
+    on_device = measuring.peak_memory(work.device, work.fit)
+    if on_device is None:
+        work.fit_one()
+    pairs = [(work.bare(), work.training()) for _ in range(given.repeats)]
+    return {
+        "explainer": name,
+        "preset": given.preset,
+        "precision": precision,
+        "images": work.batch,
+        "seconds_a_step": statistics.median(steps for _, steps in pairs) / work.steps,
+        "ratios": [steps / bare for bare, steps in pairs],
+    } | _memory(on_device, name, precision, given)
+
+
+def _memory(on_device: float | None, name: str, precision: str, given: argparse.Namespace) -> dict[str, Any]:
+    if on_device is not None:
+        return {"peak_mb": round(on_device), "peak_of": "tensors on the device"}
+    if not given.host_memory:
+        return {"peak_mb": None, "peak_of": "the device can't be measured"}
+    return {"peak_mb": peak(name, precision, given), "peak_of": "the process, on the host"}
 
 
 def main() -> None:
-    """Print a line per explainer."""
+    """Print the lines of each explainer at each precision."""
     parser = argparse.ArgumentParser()
     parser.add_argument("name", nargs="?", choices=sorted(_BARE))
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--steps", type=int, default=8, help="of an epoch")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--memory", action="store_true", help="train once and print the peak alone")
-    options = parser.parse_args()
-    for name in [options.name] if options.name else sorted(_BARE):
-        work = Work(name, options.preset, options.steps)
-        if options.memory:
-            work.fit(work.train)
-            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-            continue
-        work.bare_step()
-        ratios, seconds = [], []
-        for _ in range(options.repeats):
-            bare, steps = work.bare(), work.training()
-            ratios.append(steps / bare)
-            seconds.append(steps / work.steps)
-        print(f"{name}, {options.preset}: {statistics.median(seconds):.3f} s a step of {work.batch} images")
-        print(
-            f"over the bare passes: {' '.join(f'{one:.3f}' for one in ratios)}, median {statistics.median(ratios):.3f}"
-        )
-        print(f"peak memory: {peak(name, options.preset, options.steps):.0f} MB", flush=True)
+    parser.add_argument("--size", type=int, default=64, help="of an image's side")
+    parser.add_argument("--batch", type=int, help="images of a step; the preset's if not given")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", nargs="+", default=["32"])
+    parser.add_argument("--memory", action="store_true", help="train once and print the process's peak alone")
+    parser.add_argument("--host-memory", action=argparse.BooleanOptionalAction, default=True, help="where no other is")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for name, precision in itertools.product([given.name] if given.name else sorted(_BARE), given.precision):
+        with float32(precision):
+            if given.memory:
+                Work(name, precision, given).fit()
+                print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+                continue
+            row = measured(name, precision, given)
+        rows.append(row)
+        print(f"{name}, {given.preset}, {precision}: {row['seconds_a_step']:.3f} s a step of {row['images']} images")
+        ratios = " ".join(f"{one:.3f}" for one in row["ratios"])
+        print(f"over the bare passes: {ratios}, median {statistics.median(row['ratios']):.3f}")
+        print(f"peak memory: {row['peak_mb']} MB of {row['peak_of']}", flush=True)
+        measuring.write({"rows": rows}, given.json)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,213 @@
+"""Collect the wheels that another machine lacks to run xbench, for its Python and platform, to be carried there.
+
+    python benchmarks/performance/collect_wheels.py --python 3.12 --platform manylinux_2_28_x86_64 --into wheels
+        [--have NAME,NAME,...|FILE] [--extra test] [--also NAME,NAME,...]
+
+What depends on what is read from what is installed here, markers evaluated for the other machine. `--have` is what that
+machine has, as a list or as a file with the output of its `pip list` or `pip freeze`; what is needed by nothing else is
+left out too. For the checks of gpu.py beside xbench itself: `--also captum,saliency,scikit-learn,pytest`.
+
+Each distribution is taken in the version that is installed here, or where that has no wheel for the other Python, in
+the newest that does. What is published as source alone is built here, and kept if the wheel fits any machine. Printed:
+names, versions and sizes, what could not be had, and the line that installs all of it there without a network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+ROOT = Path(__file__).resolve().parents[2]
+XBENCH = "xbench"
+# The same modules by another name.
+ALIKE = {"opencv-python": "opencv-python-headless"}
+_OLDEST, _LEGACY = 5, {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+_SYSTEMS = {"macosx": ("darwin", "Darwin", "posix"), "win": ("win32", "Windows", "nt")}
+_LINUX = ("linux", "Linux", "posix")
+
+Requires = Callable[[str], Iterable[str]]
+
+
+def installed(name: str) -> list[str]:
+    """What a distribution that is installed here requires; nothing if it is not."""
+    try:
+        return metadata.requires(name) or []
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def environment(python: str, platform: str) -> dict[str, str]:
+    """What markers see on the other machine.
+
+    Args:
+        python: "3.12".
+        platform: As in the name of a wheel: "manylinux_2_28_x86_64", "win_amd64", "macosx_11_0_arm64".
+    """
+    system = next((names for start, names in _SYSTEMS.items() if platform.startswith(start)), _LINUX)
+    machine = re.sub(r"^(manylinux|musllinux|macosx)_\d+_\d+_|^(manylinux\d+|linux|win)_", "", platform)
+    here: Mapping[str, Any] = default_environment()
+    return {key: str(value) for key, value in here.items()} | {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "implementation_version": f"{python}.0",
+        "sys_platform": system[0],
+        "platform_system": system[1],
+        "os_name": system[2],
+        "platform_machine": machine,
+    }
+
+
+def closure(
+    wanted: Iterable[str], have: Iterable[str], requires: Requires, target: Mapping[str, str]
+) -> dict[str, list[Requirement]]:
+    """What has to be carried: canonical name -> everything that asks for it.
+
+    Args:
+        wanted: Requirements: "xbench[test]", "captum>=0.9".
+        have: Names that are there already.
+        requires: Name -> its requirements.
+        target: Environment of the markers.
+    """
+    there = {canonicalize_name(name) for name in have}
+    there |= {name for name, alike in ALIKE.items() if alike in there}
+    found: dict[str, list[Requirement]] = {}
+    walked: set[tuple[str, str]] = set()
+    waiting = [Requirement(text) for text in wanted]
+    while waiting:
+        one = waiting.pop()
+        name = canonicalize_name(one.name)
+        if name in there:
+            continue
+        found.setdefault(name, []).append(one)
+        for extra in {"", *one.extras}:
+            if (name, extra) in walked:
+                continue
+            walked.add((name, extra))
+            needed = [Requirement(text) for text in requires(name)]
+            seen = {**target, "extra": extra}
+            waiting += [each for each in needed if each.marker is None or each.marker.evaluate(seen)]
+    return found
+
+
+def names_in(have: str) -> list[str]:
+    """Of a list with commas, or of a file with such a list or with what `pip list` or `pip freeze` printed."""
+    text = have
+    if "," not in have and Path(have).is_file():  # a long list is no path that a system takes
+        text = Path(have).read_text()
+    lines = [line.strip() for line in text.splitlines()]
+    parts = [part.strip() for line in lines if not line.startswith(("-", "#")) for part in line.split(",")]
+    words = [re.match(r"[A-Za-z0-9][\w.-]*", part) for part in parts]
+    return [word[0] for word in words if word and word[0] != "Package"]
+
+
+def tags(platform: str) -> list[str]:
+    """The platform and the older ones whose wheels it takes too."""
+    new = re.fullmatch(r"manylinux_2_(\d+)_(\w+)", platform)
+    if not new:
+        return [platform]
+    found = []
+    for minor in range(int(new[1]), _OLDEST - 1, -1):
+        found += [f"manylinux_2_{minor}_{new[2]}", *([f"{_LEGACY[minor]}_{new[2]}"] if minor in _LEGACY else [])]
+    return found
+
+
+def pip(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run pip; its output is kept."""
+    return subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True, check=False)
+
+
+def fetch(name: str, asked: list[Requirement], python: str, platform: str, into: Path) -> Path | None:
+    """The wheel of a distribution, downloaded or built; None if there is none for the other machine."""
+    there = ["--python-version", python, "--implementation", "cp", "--only-binary=:all:", "--no-deps"]
+    there += [word for tag in tags(platform) for word in ("--platform", tag)]
+    limits = ",".join(sorted({str(one.specifier) for one in asked if str(one.specifier)}))
+    try:
+        version = f"=={metadata.version(name)}"
+    except metadata.PackageNotFoundError:
+        version = limits
+    for wanted in dict.fromkeys((version, limits)):
+        if pip("download", "--quiet", *there, "--dest", str(into), name + wanted).returncode == 0:
+            return wheel_of(name, into)
+    for wanted in dict.fromkeys((version, limits)):
+        if pip("wheel", "--quiet", "--no-deps", "--wheel-dir", str(into), name + wanted).returncode == 0:
+            return _of_any_machine(wheel_of(name, into))
+    return None
+
+
+def build(into: Path) -> Path:
+    """The wheel of xbench itself, of these sources."""
+    done = pip("wheel", "--quiet", "--no-deps", "--wheel-dir", str(into), str(ROOT))
+    made = wheel_of(XBENCH, into)
+    if done.returncode or made is None:
+        sys.exit(f"xbench's own wheel could not be built:\n{done.stderr}")
+    return made
+
+
+def wheel_of(name: str, folder: Path) -> Path | None:
+    """The newest file there of a distribution."""
+    found = [path for path in folder.glob("*.whl") if parse_wheel_filename(path.name)[0] == name]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _of_any_machine(wheel: Path | None) -> Path | None:
+    if wheel is not None and not wheel.name.endswith("-none-any.whl"):
+        wheel.unlink()
+        return None
+    return wheel
+
+
+def main() -> int:
+    """Collect, and print what there is; 0 if nothing is lacking."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--python", required=True, help="of the other machine: 3.12")
+    parser.add_argument("--platform", required=True, help="as in the name of a wheel: manylinux_2_28_x86_64")
+    parser.add_argument("--have", default="", help="names with commas, or a file of pip list or pip freeze")
+    parser.add_argument("--extra", action="append", default=[], help="of xbench; repeatable")
+    parser.add_argument("--also", default="", help="further distributions, with commas")
+    parser.add_argument("--into", type=Path, required=True, help="folder of the wheels; a new one")
+    given = parser.parse_args()
+    given.into.mkdir(parents=True, exist_ok=True)
+    if any(given.into.iterdir()):
+        parser.error(f"{given.into} is not empty: what lies there would be carried too")
+    extras = f"[{','.join(given.extra)}]" if given.extra else ""
+    wanted = [XBENCH + extras, *names_in(given.also)]
+    needed = closure(wanted, names_in(given.have), installed, environment(given.python, given.platform))
+    needed.pop(XBENCH, None)
+    print(f"{len(needed)} to collect: {', '.join(sorted(needed))}", flush=True)
+    wheels, lacking = [build(given.into)], []
+    for name in sorted(needed):
+        wheel = fetch(name, needed[name], given.python, given.platform, given.into)
+        if wheel is None:
+            lacking.append(name)
+        else:
+            wheels.append(wheel)
+    print_table(wheels)
+    if lacking:
+        print(f"no wheel for Python {given.python} on {given.platform}: {', '.join(lacking)}")
+    print("There, without a network:")
+    print(f"  python -m pip install --no-index --no-deps --target xbench-libraries {given.into.name}/*.whl")
+    print("  PYTHONPATH=$PWD/xbench-libraries python benchmarks/performance/gpu.py")
+    return 1 if lacking else 0
+
+
+def print_table(wheels: Iterable[Path]) -> None:
+    """Names, versions and sizes, the largest first, and the total."""
+    sizes = {wheel: wheel.stat().st_size / 1e6 for wheel in wheels}
+    for wheel in sorted(sizes, key=lambda one: -sizes[one]):
+        name, version, *_ = parse_wheel_filename(wheel.name)
+        print(f"{name:<32}{version!s:<16}{sizes[wheel]:>8.2f} MB")
+    print(f"{f'{len(sizes)} wheels':<48}{sum(sizes.values()):>8.2f} MB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

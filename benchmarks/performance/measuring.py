@@ -1,0 +1,44 @@
+"""What the scripts share: time on a device, its memory, and figures in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def wait(device: str | torch.device) -> None:
+    """Until the device has done what it was given: a value can be read only after that."""
+    torch.zeros((), device=device).item()
+
+
+def seconds(work: Callable[[], Any], device: str | torch.device) -> float:
+    """Wall time, to the end of what the device has to do."""
+    wait(device)
+    start = time.perf_counter()
+    work()
+    wait(device)
+    return time.perf_counter() - start
+
+
+def peak_memory(device: str, work: Callable[[], Any]) -> float | None:
+    """MB of the device that tensors held at once during the work; None where torch does not count them."""
+    backend = getattr(torch, torch.device(device).type, None)
+    if not hasattr(backend, "max_memory_allocated"):
+        return None
+    backend.reset_peak_memory_stats(device)
+    work()
+    return float(backend.max_memory_allocated(device)) / 2**20
+
+
+def write(figures: dict[str, Any], path: Path | None) -> None:
+    """Write figures as JSON, whole or not at all; without a path nothing."""
+    if path is not None:
+        beside = path.with_name(path.name + ".part")
+        beside.write_text(json.dumps(figures, indent=1))
+        os.replace(beside, path)  # noqa: PTH105

@@ -1,0 +1,147 @@
+"""Whether VINet's paper preset learns, in a short training: where its maps lie, and how right its classifier is.
+
+    python benchmarks/performance/vinet_learning.py [--shifts 0 20] [--seconds 100] [--device cpu] [--run FOLDER]
+                                                    [--dataset lidc-phantom] [--limit N] [--json FILE]
+
+The preset's shift is the paper's, 0, with which the map may carry the answer from the start and lie anywhere; 20 is
+that of the authors' code. Each shift trains for as many epochs as its share of the seconds holds, by the time that two
+took. On the test split: the mean pixel AUC of the maps against the readers' masks (0.5: no better than chance),
+the importance loss, kept pixels, and the accuracy of VINet's own classifier beside that of the most frequent class.
+`--run` is a folder of main_job.py that was kept: its images are taken, not rendered again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import measuring
+import numpy as np
+import torch
+from main_job import DATASET, data_of, pixel_auc
+from torch import nn
+
+from xbench import DatasetInfo, Session, Split
+from xbench.devices import float32
+from xbench.discovery import discover
+from xbench.references import choose
+from xbench.session import SilentProgress
+
+BATCH = 32
+
+
+@contextmanager
+def images_of(options: argparse.Namespace) -> Iterator[tuple[DatasetInfo, dict[str, Split]]]:
+    """The dataset's splits: of the run that was kept, else rendered."""
+    with tempfile.TemporaryDirectory() as name:
+        if options.run is not None and (options.run / "cold" / "scores.csv").exists():
+            dataset, folder = data_of(options.run / "cache", options.dataset)
+        else:
+            dataset, folder = choose("dataset", options.dataset, discover()).create(), Path(name)
+            dataset.prepare(folder, Session(folder))
+        splits = {part: dataset.open(part, folder) for part in ("train", "validation", "test")}
+        if options.limit:
+            splits = {part: one.select(np.arange(min(options.limit, len(one)))) for part, one in splits.items()}
+        yield dataset.info, splits
+
+
+class Epochs(SilentProgress):
+    """Notes when each epoch of a training ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[float] = []
+
+    @contextmanager
+    def task(self, label: str, total: float | None = None) -> Iterator[Any]:
+        """A bar that is told something at the end of each epoch."""
+        del label, total
+        yield self
+
+    def advance(self, amount: float = 1) -> None:
+        """Nobody looks."""
+
+    def note(self, text: str) -> None:
+        """An epoch is over."""
+        del text
+        self.ends.append(time.perf_counter())
+
+
+class Trial(NamedTuple):
+    """What is trained on, and where."""
+
+    info: DatasetInfo
+    splits: dict[str, Split]
+    device: str
+
+    def fit(self, shift: float, epochs: int, folder: Path, progress: SilentProgress) -> Any:
+        """An explainer, trained."""
+        given = {"name": "vinet", "preset": "paper", "shift": shift, "epochs": epochs}
+        explainer = choose("explainer", given, discover()).create()
+        session = Session(folder, self.device, progress=progress)
+        explainer.fit(nn.Module(), self.splits["train"], self.splits["validation"], self.info, session)
+        explainer.restore(folder, nn.Module(), self.info, self.device)
+        return explainer
+
+    def pace(self) -> tuple[float, float]:
+        """Seconds of an epoch, and of what a first training needs besides."""
+        progress = Epochs()
+        with tempfile.TemporaryDirectory() as folder:
+            whole = measuring.seconds(lambda: self.fit(0.0, 2, Path(folder), progress), self.device)
+        epoch = progress.ends[1] - progress.ends[0]
+        return epoch, whole - 2 * epoch
+
+    def trained(self, shift: float, epochs: int) -> dict[str, Any]:
+        """Train, and look at the test split."""
+        with tempfile.TemporaryDirectory() as folder:
+            explainer = self.fit(shift, epochs, Path(folder), SilentProgress())
+        test, maps, right = self.splits["test"], [], []
+        with torch.inference_mode():
+            for batch in test.batches(BATCH):
+                images = batch.images.to(self.device)
+                maps.append(explainer.attribute(nn.Module(), images, batch.labels).cpu().numpy())
+                right.append((explainer.classifier()(images).argmax(1).cpu() == batch.labels).numpy())
+        found = np.concatenate(maps)
+        return {
+            "shift": shift,
+            "epochs": epochs,
+            "pixel_auc": pixel_auc(found, test),
+            "accuracy": float(np.concatenate(right).mean()),
+            "most_frequent_class": float(np.bincount(test.labels).max() / len(test)),
+            "importance_loss": float(found.mean()),
+            "kept_pixels": float((found >= 0.1).mean()),
+        }
+
+
+def main() -> None:
+    """Print a line per shift."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--shifts", type=float, nargs="+", default=[0.0, 20.0])
+    parser.add_argument("--seconds", type=float, default=100, help="of all that trains")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--dataset", default=DATASET)
+    parser.add_argument("--limit", type=int, help="images of each split")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    start, rows = time.perf_counter(), []
+    with images_of(options) as (info, splits), float32("32"):
+        trial = Trial(info, splits, options.device)
+        epoch, besides = trial.pace()
+        print(f"{epoch:.2f} s an epoch", flush=True)
+        left = options.seconds - (time.perf_counter() - start)
+        epochs = max(1, int((left / len(options.shifts) - besides) / epoch))
+        for shift in options.shifts:
+            row = trial.trained(shift, epochs)
+            rows.append(row)
+            measuring.write({"seconds_an_epoch": epoch, "rows": rows}, options.json)
+            print(", ".join(f"{key} {value:.3g}" for key, value in row.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
