@@ -151,7 +151,7 @@ def _activations_on_fresh_tensors(calls: _Calls) -> Iterator[Any]:
 def _fold(module: nn.Module, layer_path: str, norm_path: str) -> None:
     layer: Any = module.get_submodule(layer_path)
     norm: Any = module.get_submodule(norm_path)
-    # In double precision, so that the folded weights are the exact ones, rounded once. On the host, which always has it.
+    # In double precision, so that folded weights are the exact ones, rounded once; on the host, which always has it.
     exact_layer, exact_norm = (copy.deepcopy(part).cpu().double() for part in (layer, norm))
     if isinstance(layer, nn.Linear):
         folded: nn.Module = fuse_linear_bn_eval(exact_layer, exact_norm)

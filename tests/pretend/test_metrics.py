@@ -9,10 +9,12 @@ NAMES = sorted(
     for entry in discover().of_kind("metric")
     if entry.distribution == "xbench" and not entry.spec.argument
 )
+MORE = ("fidelity:score=logit", "quantus:Sparseness", "quantus:FaithfulnessCorrelation:nr_runs=4")
 BATCHES = 2  # by which the longer of two trials is longer
 # Waits a batch of images. Those of the host alone have none.
 LIMITS = {
     "fidelity": 2,
+    "fidelity:score=logit": 2,
     **dict.fromkeys(("roc_auc", "average_precision", "pointing_game", "relevance_mass", "relevance_rank", "dice"), 0),
     **dict.fromkeys(("importance_loss", "sparseness", "classification", "cost"), 0),
 }
@@ -23,7 +25,7 @@ def found(on_pretend):
     return on_pretend("measure_metrics.py")
 
 
-@pytest.mark.parametrize("name", [*NAMES, "quantus:Sparseness", "quantus:PixelFlipping"])
+@pytest.mark.parametrize("name", [*NAMES, *MORE])
 def test_observations_are_those_of_the_cpu(found, name):
     assert found[name]["failure"] == ""
     assert found[name]["difference"] < 1e-3
