@@ -9,6 +9,7 @@ Run as a process of its own: the device stays registered. Writes JSON to the pat
                  "longer": the same with twice the samples}}
 """
 
+import copy
 import json
 import sys
 import tempfile
@@ -24,12 +25,15 @@ from xbench.discovery import discover
 from xbench.passes import unchanging
 from xbench.references import choose
 from xbench.seeding import normal_field, rng
+from xbench.testing.fakes import TinyModel, TinyOptions
 
 SIDE, IMAGES = 32, 3
 INFO = DatasetInfo("blobs", ("dim", "bright"), 1, (SIDE, SIDE), has_masks=True)
 # Few of what a method repeats; twice as many must not make the host wait more often.
 REPEATED = {"samples": 12, "masks": 130, "steps": 6, "background": 6}
 ONCE = {"epochs": 1, "iterations": 2}
+# Whose model is another than `convnet`.
+MODELS = {"attention": "attention", "cam": "tiny"}
 
 
 def split(count):
@@ -44,10 +48,11 @@ def split(count):
     return Split.from_arrays(images, labels, names, names, masks)
 
 
-def network(registry):
+def network(registry, name="convnet"):
     """A classifier with batch norms as after a training."""
     torch.manual_seed(2)
-    model = choose("model", "convnet", registry).create().build(INFO).eval().requires_grad_(False)
+    plugin = TinyModel(TinyOptions(batch_norm=True)) if name == "tiny" else choose("model", name, registry).create()
+    model = plugin.build(INFO).eval().requires_grad_(False)
     for part in model.modules():
         if isinstance(part, torch.nn.BatchNorm2d):
             part.running_mean.uniform_(-0.3, 0.3)
@@ -111,11 +116,9 @@ _networks = {}
 
 def network_on(model, device):
     """One copy a device."""
-    import copy
-
-    if device not in _networks:
-        _networks[device] = copy.deepcopy(model).to(device)
-    return _networks[device]
+    if (model, device) not in _networks:
+        _networks[model, device] = copy.deepcopy(model).to(device)
+    return _networks[model, device]
 
 
 def measured(name, registry, model, train):
@@ -142,13 +145,13 @@ def measured(name, registry, model, train):
 def main(path):
     """Every explainer that comes with xbench."""
     registry, train = discover(), split(16)
-    model = network(registry)
+    models = {model: network(registry, model) for model in ("convnet", *MODELS.values())}
     specs = [each.spec for each in registry.of_kind("explainer") if each.distribution == "xbench"]
     names = [
         f"{spec.name}:gradient" if spec.argument == "explainer" and not spec.default else spec.name for spec in specs
     ]
     torch.set_num_threads(1)
-    found = {name: measured(name, registry, model, train) for name in names}
+    found = {name: measured(name, registry, models[MODELS.get(name, "convnet")], train) for name in names}
     Path(path).write_text(json.dumps(found, indent=1))
 
 
