@@ -23,7 +23,7 @@ class Batches:
         self.size = size
 
     def results(self, count: int, work: Callable[[int, int], T]) -> Iterator[tuple[slice, T]]:
-        """What `work(start, stop)` gives for the rows 0 to `count`, batch by batch.
+        """Call `work(start, stop)` for batches of the rows 0 to `count`.
 
         Args:
             count: Rows in all.

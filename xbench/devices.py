@@ -122,7 +122,9 @@ def rounds_products(device: str) -> bool:
 def upload(values: torch.Tensor, device: str | torch.device) -> torch.Tensor:
     """The tensor on the device, without waiting for what the device is doing.
 
-    An NVIDIA GPU copies from pageable memory only after all its work is done, so the values go through pinned memory.
+    An NVIDIA GPU copies from pageable memory only after all its work is done, so the values go through pinned memory,
+    which torch keeps until they are there. Other devices are asked not to wait where they are known to read the values
+    before the call returns; MPS is not.
     """
     import torch
 
@@ -139,7 +141,9 @@ def widest(device: str | torch.device) -> torch.dtype:
 
     try:
         torch.empty(1, dtype=torch.float64, device=device)
-    except (TypeError, RuntimeError):
+    except (TypeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise  # which says nothing about float64
         return torch.float32
     return torch.float64
 

@@ -57,8 +57,9 @@ class _Making:
         self.failures: Failures = {}
         self.awaited = ""
         self._missing = {job.fingerprint for job in plan.jobs if not store.has(job)}
-        self._behind: dict[Job, list[Job]] = {}
-        self._wanted = Counter(above for job in self.pending.values() for above in self._all_behind(job))
+        self._upstream: dict[Job, list[Job]] = {}
+        # How many pending jobs still need each job: what none needs any more is forgotten.
+        self._uses_left = Counter(above for job in self.pending.values() for above in self._with_upstream(job))
 
     def sweep(self, bar: Bar) -> int:
         """Go once through what is pending; how much of it is settled then.
@@ -73,7 +74,7 @@ class _Making:
             bar.note(f"{job.kind} {job.label}")
             if self._settle(job):
                 del self.pending[job.fingerprint]
-                self._forget_unwanted(job)
+                self._forget_unused(job)
                 bar.advance()
             else:
                 self.awaited = f"{job.kind} {job.label}"
@@ -99,26 +100,29 @@ class _Making:
         return True
 
     def _failed(self, job: Job, error: XbenchError) -> None:
-        """Say it, and give back what the job held: networks and plugins' objects come back, as new, for the others."""
+        """Report the error and free what the job held.
+
+        Networks and plugins' objects are made anew for the others that need them.
+        """
         if all(job.fingerprint in {each.fingerprint for each in cell.jobs} for cell in self._plan.cells):
             raise error
-        for one in self._all_behind(job):
+        for one in self._with_upstream(job):
             one.forget()
         give_back()
         self._progress.warn(f"failed: {job.kind} {job.label}: {error}")
 
-    def _forget_unwanted(self, job: Job) -> None:
-        for one in self._all_behind(job):
-            self._wanted[one] -= 1
-            if not self._wanted[one]:
+    def _forget_unused(self, job: Job) -> None:
+        for one in self._with_upstream(job):
+            self._uses_left[one] -= 1
+            if not self._uses_left[one]:
                 one.forget()
 
-    def _all_behind(self, job: Job) -> list[Job]:
+    def _with_upstream(self, job: Job) -> list[Job]:
         """The job, and all that it is made from, each once."""
-        if job not in self._behind:
-            above = [one for each in job.upstream for one in self._all_behind(each)]
-            self._behind[job] = list(dict.fromkeys([job, *above]))
-        return self._behind[job]
+        if job not in self._upstream:
+            above = [one for each in job.upstream for one in self._with_upstream(each)]
+            self._upstream[job] = list(dict.fromkeys([job, *above]))
+        return self._upstream[job]
 
     def _report(self, job: Job) -> None:
         """A line for what took long, a dataset's class counts, and what a trained explainer says of itself."""

@@ -28,6 +28,8 @@ _PROBE = 4
 _PAYS = 64  # passes of an image, from which on a copy made for them alone is worth its making
 
 T = TypeVar("T")
+# How many rows fit the memory, of what size and on which device, for each block of `unchanging` that is open.
+_fitting: list[dict[Hashable, Batches]] = []
 _kept: weakref.WeakKeyDictionary[nn.Module, dict[Hashable, Any]] = weakref.WeakKeyDictionary()
 
 
@@ -36,12 +38,15 @@ def unchanging(model: nn.Module) -> Iterator[None]:
     """Promise that nothing of the model changes inside: what `forward` and `differentiable` make of it is made once.
 
     Weights, hooks and settings can be changed in ways that nobody notices, so that only who owns the model can know.
+    Rows that did not fit the memory once are not tried again inside, either.
     """
     before = _kept.get(model)
     _kept[model] = {}
+    _fitting.append({})
     try:
         yield
     finally:
+        _fitting.pop()
         del _kept[model]
         if before is not None:
             _kept[model] = before
@@ -96,13 +101,19 @@ def _watched(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, int]
 def chunks(count: int, images: torch.Tensor, work: Callable[[int, int], None], rows: int | None = None) -> None:
     """Call `work(start, stop)` for 0 to `count` in chunks of `rows`, halved when the memory runs out.
 
+    Inside `unchanging`, chunks stay halved for later calls with images of this size.
+
     Args:
         count: Rows in all.
         images: Like which the rows are.
         work: Must change nothing before the last thing that can run out of memory.
         rows: `rows_of(images)` if not given.
     """
-    for _ in Batches(rows or rows_of(images)).results(count, work):
+    size = rows or rows_of(images)
+    batches = Batches(size)
+    if _fitting:
+        batches = _fitting[-1].setdefault((size, tuple(images.shape[1:]), images.device), batches)
+    for _ in batches.results(count, work):
         pass
 
 

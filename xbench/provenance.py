@@ -18,6 +18,7 @@ from typing import Any
 _COMPUTING = (
     "contracts",
     "jobs",
+    "batching.py",
     "checkpoint.py",
     "devices.py",
     "folding.py",

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from xbench.batching import Batches
-from xbench.devices import PRECISIONS, autocast, float32, rounds_products, upload
+from xbench.batching import Batches, give_back
+from xbench.devices import PRECISIONS, autocast, float32, is_out_of_memory, rounds_products, upload
 from xbench.errors import PluginError, UserError
 from xbench.folding import fold_batch_norms
 from xbench.seeding import isolated
@@ -126,9 +126,9 @@ def calibrate(
         try:
             reference = plain.exact_logits(probe)
             plain.logits(probe[:1], precision)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             what = f"images {tuple(probe.shape)} at precision {precision}"
             raise PluginError(f"the model can't be run on {what}: {type(error).__name__}: {error}") from error
         if not torch.equal(probe.cpu(), images[:_PROBE]):
@@ -211,9 +211,9 @@ def _folded_copy(module: nn.Module, device: torch.device) -> list[_Copy]:
     """The folded copy; none where nothing can be folded."""
     try:
         folded = _Copy(module, True, str(device))
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         return []
     return [folded] if folded.folded else []
 
@@ -224,9 +224,9 @@ def _is_equal(candidate: _Copy, channels_last: bool, probe: torch.Tensor, refere
         candidate.lay_out(channels_last)
         with isolated(0, "calibration"):
             logits = candidate.exact_logits(probe)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         return False
     tolerance = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * float(reference.abs().max())
     return logits.shape == reference.shape and _largest_difference(logits, reference) <= tolerance
@@ -244,18 +244,26 @@ def _fastest_batch(candidate: _Copy, images: torch.Tensor, precision: str) -> tu
     def affordable(size: int) -> bool:
         return not best or time.perf_counter() + _PASSES[0] * size * _least(best) < deadline
 
+    def timed(size: int) -> float:
+        """Of one batch; infinite where it does not fit the memory, as long as a smaller one did."""
+        try:
+            return _seconds(candidate, _tiled(images, size, candidate.device), precision)
+        except Exception as error:
+            if not best or not is_out_of_memory(error):
+                raise
+        give_back()  # outside of the except block, where the frames of what failed live on
+        return math.inf
+
     for size in _SIZES_CPU if candidate.device.type == "cpu" else _SIZES_GPU:
         if not affordable(size) or (_hopeless(best, size // 2) and _hopeless(best, size // 4)):
             break
-        try:
-            best[size] = _seconds(candidate, _tiled(images, size, candidate.device), precision)
-        except torch.OutOfMemoryError:
-            if not best:
-                raise
+        took = timed(size)
+        if math.isinf(took):
             break
+        best[size] = took
     for size in [size for _ in range(_ROUNDS) for size in best]:
         if affordable(size) and not _hopeless(best, size):
-            best[size] = min(best[size], _seconds(candidate, _tiled(images, size, candidate.device), precision))
+            best[size] = min(best[size], timed(size))
     least = _least(best)
     chosen = min(size for size, seconds in best.items() if seconds / size <= _MARGIN * least)
     return chosen, best[chosen]

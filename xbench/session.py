@@ -109,7 +109,7 @@ class Session:
                 bar.advance()
 
     def batched(self, count: int, work: Callable[[int, int], T], label: str = "") -> Iterator[tuple[slice, T]]:
-        """What `work(start, stop)` gives for the rows 0 to `count`, `batch_size` at a time.
+        """Call `work(start, stop)` for the rows 0 to `count`, `batch_size` at a time.
 
         Batches are halved for good, `batch_size` with them, when the memory runs out; see `xbench.batching.Batches`.
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 HISTORY = "history.csv"
 _FABRIC_PRECISION: dict[str, Any] = {"32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 _FABRIC_DEVICES = ("cpu", "cuda", "mps")
+_LEAST_BATCH = 2  # that schedules allow: batch norms need two images
 
 
 Loss = Callable[[Batch, torch.Generator], tuple[torch.Tensor, dict[str, torch.Tensor]]]
@@ -113,7 +114,9 @@ class ClassifierObjective(Objective):
 
     def _cross_entropy(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         scores = class_scores(logits.float()) / (2 if logits.shape[1] == 1 else 1)
-        return F.cross_entropy(scores, labels, weight=self._weights.to(scores.device))
+        if self._weights.device != scores.device:
+            self._weights = upload(self._weights, scores.device)
+        return F.cross_entropy(scores, labels, weight=self._weights)
 
 
 def train_classifier(
@@ -263,7 +266,7 @@ def _too_many(size: int, session: Session, error: Exception) -> UserError:
     """Unlike passes without gradients, a step can't be halved: with fewer images it is another step."""
     option = f"train_batch={size // 2}"
     named = f"{session.reference}:{option}" if session.reference else option
-    hint = f"try {named}" if size > 1 else "try a smaller network, smaller images, or --device cpu"
+    hint = f"try {named}" if size // 2 >= _LEAST_BATCH else "try a smaller network, smaller images, or --device cpu"
     return out_of_memory(f"a training step of {size} image{'s' if size > 1 else ''}", error, hint)
 
 

@@ -66,11 +66,11 @@ class Result:
     """What came of a check.
 
     Attributes:
-        name: Of the check.
-        asked: Of it.
-        status: As of `Verdict`.
-        measured: As of `Verdict`.
-        reason: As of `Verdict`.
+        name: Name of the check.
+        asked: What the check asks for.
+        status: What became of it, one of `Verdict`'s.
+        measured: What was measured, in words.
+        reason: Why it did not pass; empty if it did.
         seconds: It took; 0 where it was not run.
         figures: What the script wrote.
     """

@@ -226,7 +226,7 @@ def machine(device: str, out: Path) -> dict[str, Any]:
 
 
 def header(options: argparse.Namespace, device: str) -> dict[str, Any]:
-    """What stands above the results."""
+    """Describe the machine, the time and the kind of run, to stand above the results."""
     title = "xbench: rehearsal of the GPU checks" if options.rehearse else "xbench on a GPU"
     found: dict[str, Any] = {"title": title}
     if options.rehearse:

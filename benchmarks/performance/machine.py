@@ -46,7 +46,7 @@ def described(device: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write it."""
+    """Write what machine this is."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--json", type=Path)

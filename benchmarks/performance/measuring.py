@@ -13,7 +13,7 @@ import torch
 
 
 def wait(device: str | torch.device) -> None:
-    """Until the device has done what it was given: a value can be read only after that."""
+    """Wait until the device has finished its work: only then can a value of it be read."""
     torch.zeros((), device=device).item()
 
 

@@ -64,7 +64,7 @@ class Epochs(SilentProgress):
         yield self
 
     def advance(self, amount: float = 1) -> None:
-        """Nobody looks."""
+        """Ignore the progress."""
 
     def note(self, text: str) -> None:
         """An epoch is over."""

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from xbench import class_scores
-from xbench.devices import no_autocast
+from xbench.devices import no_autocast, upload
 
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003
 _PATCH = 3
@@ -60,8 +60,8 @@ class Dssim:
         count = max(1, sum(min(x.shape[-2:]) >> scale >= self._smallest for scale in range(self.scales)))
         if count == 1:
             return self._terms(x, y)[0]
-        weights = torch.tensor(_SCALE_WEIGHTS[:count], device=x.device)
-        weights = weights / weights.sum()
+        weights = torch.tensor(_SCALE_WEIGHTS[:count])
+        weights = upload(weights / weights.sum(), x.device)
         product = torch.ones(len(x), device=x.device)
         for scale in range(count):
             whole, structure = self._terms(x, y)

@@ -16,16 +16,17 @@ from xbench.seeding import derive, splitmix
 
 _MOST_BYTES = 2**26  # of what is remembered; then the oldest goes
 _WORDS = 2  # of 64 bits in the hash of one sample
+_BLOCK = 2**14  # values of a sample that are hashed at a time
 
 
 @dataclass(frozen=True)
 class Order:
-    """An order of removal as it is remembered: what determines the answer, hashed.
+    """An order of removal as it is remembered.
 
     Attributes:
-        context: Of all but the order.
-        ranks: Of the order.
-        turned: Of its reverse.
+        context: Hash of the images, the fill and the classes.
+        ranks: Hash of the ranks.
+        turned: Hash of the ranks in reverse.
     """
 
     context: bytes
@@ -114,9 +115,14 @@ def _hash(values: torch.Tensor) -> torch.Tensor:
     """Of each row of (m, ...): int64 (m, words)."""
     if values.is_floating_point():
         values = values.contiguous().view(torch.int32)
-    rows = values.reshape(len(values), -1).long()
+    rows = values.reshape(len(values), -1)
     coefficients = _coefficients(rows.shape[1], str(rows.device))
-    return torch.stack([(rows * coefficients[:, word]).sum(1) for word in range(_WORDS)], 1)
+    found = torch.zeros((len(rows), _WORDS), dtype=torch.int64, device=rows.device)
+    # Block by block: of large images all integers of 64 bits at once would be what runs out of memory.
+    for part, factors in zip(torch.split(rows, _BLOCK, 1), torch.split(coefficients, _BLOCK), strict=True):
+        whole = part.long()
+        found += torch.stack([(whole * factors[:, word]).sum(1) for word in range(_WORDS)], 1)
+    return found
 
 
 @functools.lru_cache(maxsize=8)

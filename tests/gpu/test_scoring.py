@@ -72,6 +72,8 @@ def test_fidelity_makes_the_host_wait_at_most_twice_a_batch(data, tmp_path, devi
     choose("metric", "fidelity", discover()).create().observe(case)  # what torch sets up once is not counted
     torch.cuda.set_sync_debug_mode("warn")
     try:
+        with pytest.warns(UserWarning, match="synchroniz"):
+            torch.ones(1, device=device).item()  # which is one, and said so
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
             metric.observe(case)

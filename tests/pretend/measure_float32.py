@@ -20,7 +20,7 @@ from xbench.scoring import Recipe, Scorer
 
 
 def found(model, images, registry):
-    """As things are."""
+    """Measure under the switches as they are set."""
     with torch.no_grad():
         logits = model(images)
     copied = Scorer(model, Recipe(4, True, True, "32", 0.0, 0.0), pretend.NAME)(images)

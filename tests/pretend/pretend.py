@@ -112,7 +112,7 @@ def run(func, args, kwargs):
     if name in ("copy_", "_copy_from", "_copy_from_and_resize"):
         return copied(args, kwargs)
     target = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
-    refuse_mixture(name, tensors)
+    refuse_mixture(name, args, tensors)
     note_waiting(name, args, kwargs, target)
     on_device = target.type == NAME if target is not None else any(map(is_ours, tensors)) or not tensors
     if target is not None:
@@ -157,10 +157,10 @@ def copied(args, kwargs):
     return target
 
 
-def refuse_mixture(name, tensors):
-    """As CUDA: a single number may come from the CPU, and indices too."""
-    if name in INDEXING:
-        tensors = tensors[:1]
+def refuse_mixture(name, args, tensors):
+    """As CUDA: a single number may come from the CPU, and the indices of a tensor of the device too."""
+    if name in INDEXING and is_ours(args[0]):
+        tensors = [args[0], *(one for one in args[2:] if isinstance(one, torch.Tensor))]
     strangers = [one for one in tensors if not is_ours(one) and one.ndim]
     if strangers and any(map(is_ours, tensors)):
         raise RuntimeError(

@@ -24,14 +24,17 @@ def test_tensors_of_two_devices_do_not_mix():
     source = """
         device = torch.ones(3, device="pretend")
         for work in (lambda: device + torch.ones(3), lambda: torch.cat([device, torch.ones(3)]),
-                     lambda: nn.Conv2d(1, 1, 3).to("pretend")(torch.ones(1, 1, 4, 4))):
+                     lambda: nn.Conv2d(1, 1, 3).to("pretend")(torch.ones(1, 1, 4, 4)),
+                     lambda: torch.ones(3)[torch.tensor([1]).to("pretend")],
+                     lambda: device.index_put_((torch.tensor([1, 2]).to("pretend"),), torch.ones(2)),
+                     lambda: device.__setitem__(torch.tensor([1, 2]), torch.ones(2))):
             try:
                 work()
             except RuntimeError as error:
                 print("two devices" in str(error))
         print((device + torch.tensor(1.0)).tolist() == [2, 2, 2])
     """
-    assert say(source) == ["True"] * 4
+    assert say(source) == ["True"] * 7
 
 
 def test_waits_are_noted():

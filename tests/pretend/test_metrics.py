@@ -13,8 +13,7 @@ MORE = ("fidelity:score=logit", "quantus:Sparseness", "quantus:FaithfulnessCorre
 BATCHES = 2  # by which the longer of two trials is longer
 # Waits a batch of images. Those of the host alone have none.
 LIMITS = {
-    "fidelity": 2,
-    "fidelity:score=logit": 2,
+    **dict.fromkeys(("fidelity", "fidelity:score=logit", "occlude_accuracy"), 2),
     **dict.fromkeys(("roc_auc", "average_precision", "pointing_game", "relevance_mass", "relevance_rank", "dice"), 0),
     **dict.fromkeys(("importance_loss", "sparseness", "classification", "cost"), 0),
 }
@@ -25,13 +24,39 @@ def found(on_pretend):
     return on_pretend("measure_metrics.py")
 
 
+@pytest.fixture(scope="module")
+def without_float64(on_pretend):
+    return on_pretend("measure_metrics.py", PRETEND_FLOAT64="no")
+
+
 @pytest.mark.parametrize("name", [*NAMES, *MORE])
 def test_observations_are_those_of_the_cpu(found, name):
     assert found[name]["failure"] == ""
     assert found[name]["difference"] < 1e-3
 
 
+# Waits for all images together, of those that put an explainer to work: two batches, or one of four images.
+IN_ALL = {"classifier_shift": 4, "mask_swap_agreement": 4, "stability": 1, "class_sensitivity": 1}
+IN_ALL["adversarial_stability"] = 1
+
+
+def count(waits):
+    return sum(number for *_, number in waits)
+
+
 @pytest.mark.parametrize("name", sorted(LIMITS))
 def test_the_host_waits_no_more_often_than_it_must(found, name):
-    waits, longer = (sum(count for *_, count in found[name][key]) for key in ("waits", "longer"))
+    waits, longer = count(found[name]["waits"]), count(found[name]["longer"])
+    assert bool(longer) == bool(LIMITS[name])
     assert (longer - waits) / BATCHES <= LIMITS[name], found[name]["longer"]
+
+
+@pytest.mark.parametrize("name", sorted(IN_ALL))
+def test_the_host_waits_no_more_often_for_more_work(found, name):
+    assert 0 < count(found[name]["waits"]) <= IN_ALL[name], found[name]["waits"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, *MORE])
+def test_no_metric_needs_float64_on_the_device(without_float64, name):
+    assert without_float64[name]["failure"] == ""
+    assert without_float64[name]["difference"] < 1e-3

@@ -312,6 +312,19 @@ class TestBlocks:
         words = "ranks of cpu at precision 32, cuda at precision 32 are not averaged over datasets or models"
         assert said == [f"m, original maps: {words}"]
 
+    def test_runs_of_another_device_take_no_test_from_the_first(self):
+        # The user's own weights are the same on both devices, so that both stand in one field.
+        places = {name: explained(seed, a=0.9, b=0.5, c=0.4) for seed, name in enumerate("xy")}
+        again = {name: explained(seed + 9, a=0.9, b=0.5, c=0.4) for seed, name in enumerate("xy")}
+        shared = {"x": "weights of x", "y": "weights of y"}
+        runs = [
+            a_run(f"{device}-{name}", {"m": samples[name]}, model=name, device=device, model_fingerprint=shared[name])
+            for device, samples in (("cpu", places), ("cuda", again))
+            for name in places
+        ]
+        tests = {one.device: one.result.explainers for one in compare(runs).blocks}
+        assert tests == {"cpu": ("a", "b", "c"), "cuda": ("a", "b", "c")}
+
     def test_a_place_counts_once(self):
         samples = explained(a=0.9, b=0.5, c=0.4)
         assert compare([a_run("one", {"m": samples}), a_run("other", {"m": samples}, seed=1)]).blocks == ()

@@ -40,6 +40,30 @@ def test_chunks_are_halved_when_the_memory_runs_out(monkeypatch):
         passes.chunks(4, torch.zeros(1, 1, 2, 2), never)
 
 
+def test_chunks_stay_halved_while_the_model_is_unchanging(monkeypatch):
+    monkeypatch.setattr(passes, "rows_of", lambda images: 16)
+    asked = []
+
+    def work(start, stop):
+        asked.append(stop - start)
+        if stop - start > 4:
+            raise torch.OutOfMemoryError
+
+    model, images, others = nn.Identity(), torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 3, 3)
+    with passes.unchanging(model):
+        passes.chunks(16, images, work)
+        assert asked[:3] == [16, 8, 4]
+        asked.clear()
+        passes.chunks(16, images, work)
+        assert asked == [4] * 4
+        asked.clear()
+        passes.chunks(16, others, work)
+        assert asked[0] == 16  # what is larger or smaller is tried by itself
+    asked.clear()
+    passes.chunks(16, images, work)
+    assert asked[0] == 16
+
+
 def test_rows_shrink_with_the_image():
     small, large = torch.zeros(1, 1, 64, 64), torch.zeros(1, 3, 224, 224)
     assert passes.rows_of(small) == 64

@@ -231,13 +231,14 @@ def test_a_batch_size_of_the_users_is_kept(images):
 class Crowded(nn.Module):
     """Runs out of memory with more than `room` images."""
 
-    def __init__(self, room):
+    def __init__(self, room, error=None):
         super().__init__()
         self.room = room
+        self.error = error or torch.OutOfMemoryError("too many images")
 
     def forward(self, x):
         if len(x) > self.room:
-            raise torch.OutOfMemoryError("too many images")
+            raise self.error
         return x.flatten(1)[:, :2]
 
 
@@ -256,6 +257,24 @@ def test_memory_too_small_for_one_image_is_an_error(images):
 
 def test_calibration_stays_below_the_batch_that_does_not_fit(images):
     assert calibrate(Crowded(room=8), images, "cpu", "32").batch_size <= 8
+
+
+FULL = (
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GB)"),
+    MemoryError("Unable to allocate"),
+)
+
+
+@pytest.mark.parametrize("error", FULL, ids=["cublas", "mps", "numpy"])
+def test_calibration_knows_every_kind_of_full_memory(images, error):
+    assert 4 <= calibrate(Crowded(8, error), images, "cpu", "32").batch_size <= 8
+    with pytest.raises(type(error), match=str(error)[:10]):  # not a fault of the model's plugin
+        calibrate(Crowded(0, error), images, "cpu", "32")
+
+
+def test_a_batch_size_that_was_asked_for_is_halved_until_it_fits(images):
+    assert calibrate(Crowded(room=9), images, "cpu", "32", batch_size=32).batch_size == 8
 
 
 def test_a_recipe_survives_json():

@@ -81,7 +81,9 @@ def _again(
 
 
 def _config(row: ScoreRow, submission: Submission, explainer: str, device: str) -> RunConfig:
-    """What computes this row. Nothing of a stranger's is unpickled, and no more is taken over than a number needs.
+    """Configure the run that computes this row.
+
+    Nothing of a stranger's is unpickled, and no more is taken over than a number needs.
 
     A device without TF32 computes in true float32 what was computed in TF32 elsewhere.
     """

@@ -148,13 +148,16 @@ def _places(fields: Sequence[Field]) -> Iterator[str]:
 
 
 def _members(field: Field, computed: tuple[str, str], controls: bool) -> dict[str, Entry]:
-    return {
-        entry.label: entry
+    """The entries computed so, by a name that is the same in all fields: without the run, where it needs none."""
+    found = [
+        entry
         for entry in field.entries
         if entry.row.computed == computed and (controls or not entry.row.control) and not math.isnan(entry.row.value)
-    }
+    ]
+    names = [entry.name for entry in found]
+    return {entry.name if names.count(entry.name) == 1 else entry.label: entry for entry in found}
 
 
 def _has_twin(field: Field, entry: Entry, names: Sequence[str]) -> bool:
     twin = field.twin(entry)
-    return twin is not None and twin.label in names
+    return twin is not None and bool({twin.name, twin.label} & set(names))

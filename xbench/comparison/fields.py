@@ -77,13 +77,14 @@ class Entry:
     """A row of a field.
 
     Attributes:
-        label: The explainer, of several runs as it was resolved; with its run behind it where runs bring different
-            results under one name.
+        name: The explainer, of several runs as it was resolved.
+        label: The same, with its run behind it where runs bring different results under one name.
         row: Its scores.
         runs: Which brought it.
         replicates: float64 (B,), the same B for all entries of a field; None without.
     """
 
+    name: str
     label: str
     row: ScoreRow
     runs: tuple[str, ...]
@@ -204,7 +205,7 @@ def _entries(members: Sequence[tuple[ScoreRow, Run]], resolved: bool) -> tuple[E
         known = [run.replicates[fingerprint].values for _, run in same if fingerprint in run.replicates]
         label = explainer if names.count(explainer) == 1 else f"{explainer} [{same[0][1].name}]"
         brought = tuple(dict.fromkeys(run.name for _, run in same))
-        entries.append(Entry(label, row, brought, max(known, key=len) if known else None))
+        entries.append(Entry(explainer, label, row, brought, max(known, key=len) if known else None))
     shortest = min((len(entry.replicates) for entry in entries if entry.replicates is not None), default=0)
     return tuple(
         dataclasses.replace(entry, replicates=None if entry.replicates is None else entry.replicates[:shortest])

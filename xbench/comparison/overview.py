@@ -133,13 +133,13 @@ def _computed_otherwise(found: Iterable[Field]) -> dict[str, set[str]]:
     cards: dict[Setting, list[Field]] = {}
     for field in found:
         cards.setdefault(field.setting.without(*PLACE), []).append(field)
-    said = {}
+    said: dict[str, set[str]] = {}
     for setting, members in cards.items():
         computed = dict.fromkeys(entry.row.computed for field in members for entry in field.entries)
         if len(computed) > 1 and len({field.setting.place for field in members}) > 1:
             kinds = ", ".join(f"{device} at precision {precision}" for device, precision in computed)
             words = f"{setting.metric}, {setting.sign} maps: ranks of {kinds} are not averaged over datasets or models"
-            said[words] = {name for field in members for name in field.runs}
+            said.setdefault(words, set()).update(name for field in members for name in field.runs)
     return said
 
 

@@ -45,7 +45,7 @@ class Instance:
     """A plugin's object that several jobs share, made anew once it was dropped.
 
     Args:
-        choice: Whose.
+        choice: The plugin with its options.
 
     Raises:
         PluginError: It can't be made.

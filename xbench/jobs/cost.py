@@ -88,7 +88,7 @@ def network_bytes(module: nn.Module) -> float:
 
 
 def largest(*values: float) -> float:
-    """Of those that are known; NaN where none is."""
+    """Return the largest value that is not NaN, or NaN."""
     return max((value for value in values if not math.isnan(value)), default=math.nan)
 
 

@@ -85,13 +85,14 @@ class CounterfactualsJob(Job):
         samples = gallery_samples(scored.labels, chances, _SAMPLES)
         images = upload(scored.batch(samples).images, self.settings.device)
         with session.progress.task("transferring"):
-            moved = [self._transferred(images, index, session.seed) for index in range(chances.shape[1])]
+            batches = Batches(len(images))  # one for all classes: what did not fit once is not tried again
+            moved = [self._transferred(images, index, session.seed, batches) for index in range(chances.shape[1])]
             t, frames = _strips(images, moved)
             found = FilmStrips(samples, t, frames.half().cpu().numpy(), self._probabilities(frames))
         with (session.folder / STRIPS).open("wb") as file:
             np.savez_compressed(file, **asdict(found))
 
-    def _transferred(self, images: torch.Tensor, index: int, seed: int) -> torch.Tensor:
+    def _transferred(self, images: torch.Tensor, index: int, seed: int, batches: Batches) -> torch.Tensor:
         """The images changed toward one class."""
         import torch
 
@@ -101,7 +102,7 @@ class CounterfactualsJob(Job):
         def moved(start: int, stop: int) -> torch.Tensor:
             return ready.counterfactuals(module, images[start:stop], toward[start:stop], owner, seed)
 
-        parts = [part for _, part in Batches(len(images)).results(len(images), moved)]
+        parts = [part for _, part in batches.results(len(images), moved)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _probabilities(self, frames: torch.Tensor) -> np.ndarray:

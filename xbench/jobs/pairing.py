@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xbench.artifacts import Store
-from xbench.batching import give_back
+from xbench.batching import give_back, out_of_memory
 from xbench.contracts.explainer import Explainer, undisturbed
-from xbench.devices import float32
+from xbench.devices import float32, is_out_of_memory
 from xbench.errors import XbenchError
 from xbench.jobs.base import Instance, Settings
 from xbench.jobs.explainer import ExplainerJob, OwnClassifier
@@ -82,6 +82,8 @@ class Fits:
             reason = str(error)
         except Exception as error:
             reason = f"{maps.choice.entry.owner} raised in supports: {type(error).__name__}: {error}"
+            if is_out_of_memory(error):
+                reason = str(out_of_memory(f"a trial of {maps.choice.label} on {model.label}", error))
         for one in filter(None, (maps, maps.state)):
             one.forget()
         give_back()
