@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import signal
 import statistics
 import sys
@@ -57,9 +58,9 @@ REHEARSAL = Sizes(
     main_job=f"--dataset {SMALL_DATA}",
     main_job_more="--more --model convnet:epochs=1 --limit 16 --resamples 200 --batch-size 16",
     main_job_explainer="vinet:preset=tiny,epochs=1",
-    protocol="--images 2 --samples 10",
+    protocol="--size 32 --images 2 --samples 5",
     training="--steps 1 --repeats 1 --size 16 --batch 2 --no-host-memory",
-    learning=f"--dataset {SMALL_DATA} --limit 24 --seconds 10",
+    learning=f"--dataset {SMALL_DATA} --limit 10 --seconds 5",
     paper_explainer="vinet:preset=paper,epochs=1,train_batch=32",
     learning_seconds=60,
 )
@@ -254,6 +255,7 @@ def main() -> int:
     above = header(options, device)
     checks = all_checks(REHEARSAL if options.rehearse else Sizes(), device)
     if options.rehearse:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of other work on two cores would wait for each other
         checks = [replace(check, limit=PATIENCE * check.limit) for check in checks]
 
     def report(results: Any) -> None:

@@ -85,7 +85,6 @@ class Trial(NamedTuple):
         explainer = choose("explainer", given, discover()).create()
         session = Session(folder, self.device, progress=progress)
         explainer.fit(nn.Module(), self.splits["train"], self.splits["validation"], self.info, session)
-        explainer.restore(folder, nn.Module(), self.info, self.device)
         return explainer
 
     def pace(self) -> tuple[float, float]:
@@ -100,6 +99,7 @@ class Trial(NamedTuple):
         """Train, and look at the test split."""
         with tempfile.TemporaryDirectory() as folder:
             explainer = self.fit(shift, epochs, Path(folder), SilentProgress())
+            explainer.restore(Path(folder), nn.Module(), self.info, self.device)
         test, maps, right = self.splits["test"], [], []
         with torch.inference_mode():
             for batch in test.batches(BATCH):
