@@ -1,5 +1,7 @@
 """What differs between devices, as far as a CPU can show it; tests/pretend and tests/gpu show the rest."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -38,7 +40,7 @@ class TestSwitches:
     def test_they_are_put_back_after_an_error_and_inside_each_other(self):
         found = switches()
         with float32("tf32"):
-            with pytest.raises(ZeroDivisionError), float32("32"):
+            with contextlib.suppress(ZeroDivisionError), float32("32"):
                 assert switches() == ["ieee"] * 6
                 _ = 1 / 0
             assert switches()[:3] == ["tf32"] * 3
