@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import os
 import signal
 import statistics
 import sys
@@ -56,7 +55,7 @@ REHEARSAL = Sizes(
     maps="--size 32 --images 1 --models convnet",
     fidelity="resnet50 --images 1 --repeats 1 --size 32 --rows 8",
     main_job=f"--dataset {SMALL_DATA}",
-    main_job_more="--more --model convnet:epochs=1 --limit 16 --resamples 200 --batch-size 16",
+    main_job_more="--more --model convnet:epochs=1 --limit 16 --resamples 200 --batch-size 16 --no-model-view",
     main_job_explainer="vinet:preset=tiny,epochs=1",
     protocol="--size 32 --images 2 --samples 5",
     training="--steps 1 --repeats 1 --size 16 --batch 2 --no-host-memory",
@@ -255,7 +254,6 @@ def main() -> int:
     above = header(options, device)
     checks = all_checks(REHEARSAL if options.rehearse else Sizes(), device)
     if options.rehearse:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of other work on two cores would wait for each other
         checks = [replace(check, limit=PATIENCE * check.limit) for check in checks]
 
     def report(results: Any) -> None:

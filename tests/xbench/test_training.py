@@ -173,6 +173,20 @@ def test_a_long_gradient_is_cut(tmp_path):
     assert norms == pytest.approx([6.0, 1.0], rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("size", "hint"),
+    [(4, "try train_batch=2"), (3, "try a smaller network"), (2, "try a smaller network")],
+)
+def test_a_step_that_does_not_fit_names_a_batch_that_is_allowed(tmp_path, size, hint):
+    class Full(Duel):
+        def _follow(self, batch, noise):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    train = _split(n=8)
+    with pytest.raises(UserError, match=rf"out of memory: a training step of {size} images.*\({hint}"):
+        train_network(Full(), train, train, Schedule(train_batch=size, epochs=1), Session(tmp_path))
+
+
 def test_linear_decay_begins_in_the_middle(tmp_path):
     history = _duel(tmp_path, Duel(), epochs=8, learning_rate=0.1, decay="linear")
     positions = np.array([0.0] + [row["validation_first"] for row in history])
