@@ -19,6 +19,7 @@ _COMPUTING = (
     "contracts",
     "jobs",
     "batching.py",
+    "blame.py",
     "checkpoint.py",
     "devices.py",
     "folding.py",

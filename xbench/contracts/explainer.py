@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from xbench.devices import is_out_of_memory
-from xbench.errors import PluginError, UserError, XbenchError
+from xbench.blame import blamed
+from xbench.errors import PluginError, UserError
 from xbench.options import Options
 from xbench.seeding import derive, isolated
 
@@ -149,7 +149,7 @@ class Explainer(ABC):
         import dataclasses
 
         private = self.ready(dataclasses.replace(batch, images=batch.images.detach().clone()))
-        with _blamed(name), undisturbed(model), isolated(derive(seed, name)):
+        with blamed(name), undisturbed(model), isolated(derive(seed, name)):
             maps = self.attribute_batch(model, private, targets)
         return _checked(maps, batch, name)
 
@@ -173,7 +173,7 @@ class Explainer(ABC):
         """
         import torch
 
-        with _blamed(name), undisturbed(model), isolated(derive(seed, name, "transfer")):
+        with blamed(name), undisturbed(model), isolated(derive(seed, name, "transfer")):
             moved = self.transfer(model, images.detach().clone(), toward)
         if not isinstance(moved, torch.Tensor) or moved.shape != images.shape:
             given = tuple(moved.shape) if isinstance(moved, torch.Tensor) else type(moved).__name__
@@ -208,22 +208,9 @@ class MapTransform(Explainer):
         Raises:
             PluginError: It raised, or gave maps of a wrong shape or with NaN or infinity.
         """
-        with _blamed(name):
+        with blamed(name):
             changed = self.transform_batch(maps, self.ready(batch))
         return _checked(changed, batch, name)
-
-
-@contextmanager
-def _blamed(name: str) -> Iterator[None]:
-    """What a plugin raises becomes a PluginError; lack of memory is the caller's to mend."""
-    try:
-        yield
-    except XbenchError:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        raise PluginError(f"{name} raised {type(error).__name__}: {error}") from error
 
 
 def _checked(maps: torch.Tensor, batch: Batch, name: str) -> torch.Tensor:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from xbench.devices import is_out_of_memory
-from xbench.errors import PluginError, XbenchError
+from xbench.blame import blamed
+from xbench.errors import PluginError
 from xbench.mapped import MappedArray
 from xbench.options import Options
 
@@ -200,14 +200,8 @@ class Metric(ABC):
             PluginError: The metric raised, or an array does not have one entry per sample. Out of memory is
                 raised as it is.
         """
-        try:
+        with blamed(name):
             seen = self.observe(case)
-        except XbenchError:
-            raise
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            raise PluginError(f"{name} raised {type(error).__name__}: {error}") from error
         for key, values in seen.items():
             if len(values) != len(case.split):
                 raise PluginError(f"{name}: observation {key!r} has {len(values)} rows for {len(case.split)} samples")

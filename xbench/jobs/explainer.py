@@ -6,9 +6,8 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from xbench.artifacts import Store
+from xbench.blame import blamed
 from xbench.contracts.explainer import Explainer
-from xbench.devices import is_out_of_memory
-from xbench.errors import PluginError, XbenchError
 from xbench.jobs.base import Instance, Job, Settings
 from xbench.jobs.cost import PeakMemory, allocated, network_bytes
 from xbench.jobs.model import ModelJob
@@ -62,16 +61,9 @@ class ExplainerJob(Job):
         train, validation = self.data.split("train"), self.data.split("validation")
         memory = PeakMemory(self.settings.device, own=network_bytes(self.model.module))
         explainer: Explainer = self._instance.get()
-        try:
-            with undisturbed(self.model.module), isolated(session.seed, "fit"):
-                explainer.fit(self.model.module, train, validation, self.data.info, session)
-        except (XbenchError, OSError):
-            raise
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            owner = self.choice.entry.owner
-            raise PluginError(f"{owner} raised in fit: {type(error).__name__}: {error}") from error
+        blame = blamed(self.choice.entry.owner, "fit", passed=(OSError,))
+        with blame, undisturbed(self.model.module), isolated(session.seed, "fit"):
+            explainer.fit(self.model.module, train, validation, self.data.info, session)
         session.facts[PEAK] = memory.bytes()
 
     @functools.cached_property

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from xbench.artifacts import Store
+from xbench.blame import blamed
 from xbench.contracts.metric import Case, Metric, TrainMaps
-from xbench.devices import is_out_of_memory
-from xbench.errors import PluginError, XbenchError
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.explanation import AtWork
 from xbench.jobs.feature import FeatureJob
@@ -96,16 +95,10 @@ class PreparationJob(Job):
 
     def build(self, session: Session) -> None:
         targets = self.predictions.targets if self._sees_targets else np.empty(0, dtype=np.int64)
-        try:
-            features = None if self.feature is None else self.feature.features
-            prepared = self.metric.prepare(_case(self.predictions, session, targets=targets, feature=features))
-        except (XbenchError, OSError):
-            raise
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            owner = self.choice.entry.owner
-            raise PluginError(f"{owner} raised in prepare: {type(error).__name__}: {error}") from error
+        features = None if self.feature is None else self.feature.features
+        case = _case(self.predictions, session, targets=targets, feature=features)
+        with blamed(self.choice.entry.owner, "prepare", passed=(OSError,)):
+            prepared = self.metric.prepare(case)
         _save(session.folder, prepared)
 
     @functools.cached_property
