@@ -167,7 +167,7 @@ def train_network(
 
     fabric = Fabric(accelerator=_accelerator(session), devices=1, precision=_FABRIC_PRECISION[session.precision])
     network = objective.network.to(session.device).train()
-    updates = [_Update(fabric, step, schedule.learning_rate) for step in objective.steps()]
+    updates = [_Update(fabric, step, schedule.learning_rate, session) for step in objective.steps()]
     state = TrainingState(network, [update.optimizer for update in updates], session.folder)
     with session.progress.task("training", schedule.epochs) as bar:
         bar.advance(state.epoch)
@@ -192,32 +192,32 @@ def train_network(
 
 
 def _accelerator(session: Session) -> str:
-    """Fabric's name of the device, which it needs to know for autocast alone: we place networks and batches ourselves.
+    """Fabric's name of the device, which it needs for scaling the loss alone: we place networks and batches ourselves.
 
     Raises:
-        UserError: Autocast on a device that Fabric does not know.
+        UserError: float16, whose losses must be scaled, on a device that Fabric does not know.
     """
     kind = torch.device(session.device).type
     if kind in _FABRIC_DEVICES:
         return kind
-    if session.precision not in ("32", "tf32"):
-        raise UserError(f"no training with precision {session.precision} on {session.device}", "use --precision 32")
+    if session.precision == "16":
+        raise UserError(f"no training with precision 16 on {session.device}", "use --precision bf16")
     return "cpu"
 
 
 class _Update:
     """A step with its optimiser."""
 
-    def __init__(self, fabric: Fabric, step: Step, learning_rate: float) -> None:
+    def __init__(self, fabric: Fabric, step: Step, learning_rate: float, session: Session) -> None:
         trained = [parameter for parameter in step.module.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(trained, lr=learning_rate, betas=step.betas)
-        self._fabric, self._step = fabric, step
+        self._fabric, self._step, self._session = fabric, step, session
         self._wrapped: Any = fabric.setup_optimizers(self.optimizer)
 
     def __call__(self, batch: Batch, noise: torch.Generator) -> dict[str, torch.Tensor]:
         """Change the weights once; the loss and its terms."""
         self._wrapped.zero_grad(set_to_none=True)
-        with self._fabric.autocast():
+        with self._session.autocast():
             loss, parts = self._step.loss(batch, noise)
         self._fabric.backward(loss)
         if self._step.max_norm is not None:

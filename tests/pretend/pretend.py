@@ -22,6 +22,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
@@ -84,6 +85,12 @@ class PretendTensor(torch.Tensor):
         note_wait("tolist")
         return self.raw.tolist()
 
+    def __getitem__(self, index):
+        return super().__getitem__(of_tensors(index))
+
+    def __setitem__(self, index, values):
+        super().__setitem__(of_tensors(index), values)
+
     def untyped_storage(self):
         """Where the numbers are."""
         return self.raw.untyped_storage()
@@ -129,6 +136,13 @@ def run(func, args, kwargs):
     for one in filter(is_ours, tensors):
         assert one.shape == one.raw.shape, f"{name} gave a tensor another shape: a gap of the pretend device"
     return result
+
+
+def of_tensors(index):
+    """An index without lists and arrays, of which torch's own C++ makes tensors that it can't place."""
+    if isinstance(index, tuple):
+        return tuple(map(of_tensors, index))
+    return torch.as_tensor(index) if isinstance(index, list | np.ndarray) else index
 
 
 def is_ours(value):
@@ -267,6 +281,8 @@ def _register():
     library.fallback(
         lambda func, *args, **kwargs: PretendTensor.__torch_dispatch__(func, (), args, kwargs), "PrivateUse1"
     )
+    # Autocast changes no dtype: what it saves on a GPU is not there to be saved.
+    library.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     return library, library_of_aten
 
 

@@ -78,8 +78,10 @@ def test_the_header_and_the_rows_name_device_and_precision(pretend_command, tmp_
 
 
 def test_precisions_that_the_device_does_not_have_are_refused_in_one_line(pretend_command):
-    words = ("--model", "tiny:epochs=1", "--explainer", "gradient", "--device", "pretend", "--precision", "bf16")
-    done = pretend_command("run", *WORDS, *words, OMP_NUM_THREADS="1")
+    words = ("--model", "tiny:epochs=1", "--explainer", "gradient", "--device", "pretend", "--precision")
+    done = pretend_command("run", *WORDS, *words, "16", OMP_NUM_THREADS="1")
     assert done.returncode == 2
-    assert "no training with precision bf16 on pretend (use --precision 32)" in done.stderr
+    assert "no training with precision 16 on pretend (use --precision bf16)" in done.stderr
     assert "Traceback" not in done.stderr
+    done = pretend_command("run", *WORDS, *words, "bf16", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
