@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from xbench.devices import is_out_of_memory
+from xbench.devices import is_out_of_memory, kept_settings
 from xbench.errors import PluginError, XbenchError
 
 
@@ -13,7 +13,8 @@ from xbench.errors import PluginError, XbenchError
 def blamed(owner: str, method: str = "", passed: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Turn what the block raises into a `PluginError`.
 
-    Errors of xbench itself pass, and so does out of memory, which the caller can mend with smaller batches.
+    Errors of xbench itself pass, and so does out of memory, which the caller can mend with smaller batches. Torch's
+    switches of float32 and its default dtype are put back; a plugin that changed them is refused.
 
     Args:
         owner: The plugin, as people know it.
@@ -21,12 +22,17 @@ def blamed(owner: str, method: str = "", passed: tuple[type[Exception], ...] = (
         passed: More errors that are not the plugin's fault, such as those of a full disk.
     """
     let_through: tuple[type[Exception], ...] = (XbenchError, *passed)
+    inside = f" in {method}:" if method else ""
     try:
-        yield
+        with kept_settings() as changed:
+            yield
     except let_through:
         raise
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        inside = f" in {method}:" if method else ""
         raise PluginError(f"{owner} raised{inside} {type(error).__name__}: {error}") from error
+    if changed:
+        # What it computed is not in the precision that the row would name.
+        what = " and ".join(changed)
+        raise PluginError(f"{owner} changed {what} of torch{inside.rstrip(':')}", "leave them as they are")

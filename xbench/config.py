@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from xbench.errors import UserError
 from xbench.options import Field, Options, parse_options
 
 Reference = str | dict[str, Any]
+DEVICES = "auto, cpu, cuda, cuda:1, mps"
 
 
 class TableConfig(Options):
@@ -52,7 +54,7 @@ class RunConfig(TableConfig, ScoringConfig):
 
     limit: int | None = Field(None, ge=1, description="score at most so many samples (for trying things out)")
     seed: int = Field(0, ge=0, description="of everything random")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    device: str = Field("auto", description=DEVICES)
     precision: Literal["32", "tf32", "bf16", "16"] = Field(
         "32",
         description="of passes; 32: true float32 on every device; tf32: faster products of 10-bit mantissas, on NVIDIA "
@@ -127,9 +129,10 @@ def resolve_device(wanted: str, precision: str = "32") -> str:
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(wanted)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {wanted!r} can't be used: {str(error).splitlines()[0]}", "try --device cpu") from None
+        torch.ones(1, device=device).item()  # a device that gives no numbers back is none ("meta")
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        said = re.split(r"[.:](?:\s|$)", str(error).splitlines()[0])[0][:120]
+        raise UserError(f"device {wanted!r} can't be used: {said}", f"try --device cpu; known: {DEVICES}") from None
     if precision == "tf32" and device.type in NO_TF32:
         raise UserError(f"device {wanted!r} has no TF32: NVIDIA GPUs do", "use --precision 32")
     return wanted

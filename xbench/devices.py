@@ -61,6 +61,31 @@ def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, enabled=False)
 
 
+@contextmanager
+def kept_settings() -> Iterator[list[str]]:
+    """Put torch's switches of float32 and its default dtype back after the block, however it ends.
+
+    Yields:
+        A list that holds, after the block, the names of the settings that it had changed.
+    """
+    import torch
+
+    settings = [(get, put, "the switches of float32") for get, put, _ in _switches()]
+    settings.append((torch.get_default_dtype, torch.set_default_dtype, "the default dtype"))
+    before = [_read(get) for get, _, _ in settings]
+    changed: list[str] = []
+    try:
+        yield changed
+    finally:
+        now = [_read(get) for get, _, _ in settings]
+        pairs = list(zip(settings, before, now, strict=True))
+        changed += dict.fromkeys(name for (_, _, name), value, found in pairs if found != value)
+        if changed:
+            for (_, put, _), value, _ in pairs:
+                if value is not None:
+                    put(value)
+
+
 _Switch = tuple[Callable[[], Any], Callable[[Any], None], dict[str, Any]]
 
 

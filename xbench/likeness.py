@@ -13,8 +13,10 @@ import numpy as np
 from xbench.jobs.maps import MapsJob
 
 TOLERANCE = 1e-2
-"""Largest difference, as a share of a map's norm, at which two maps still count as the same: LRP with the epsilon rule
-and input x gradient, one in theory, were up to 0.5 % apart by rounding on three images of 130."""
+"""Largest difference at which two maps still count as the same, as a share of the norm of a map less its mean.
+
+LRP with the epsilon rule and input x gradient, one in theory, were up to 0.5 % apart by rounding on 3 images of 130.
+Of a map that is nearly flat, the difference from flat is what orders its pixels, however small."""
 _FEW = 8  # images on which candidates are found; only those are held against each other on all images
 _CHUNK = 32
 
@@ -54,7 +56,13 @@ def _alike(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _normalised(job: MapsJob, start: int, stop: int) -> np.ndarray:
-    """Maps of unit norm (n, pixels); an all-zero map stays zero."""
+    """What must agree of two maps (n, pixels + 1): their difference from their mean, of unit norm, and their level.
+
+    The level is the mean as a share of the map's root mean square. A map that is the same everywhere has no difference.
+    """
     maps = job.maps()[start:stop].reshape(-1, int(np.prod(job.data.info.spatial))).astype(np.float64)
-    norms = np.linalg.norm(maps, axis=1, keepdims=True)
-    return np.asarray(np.divide(maps, norms, out=np.zeros_like(maps), where=norms > 0))
+    means = maps.mean(axis=1, keepdims=True)
+    strengths = np.sqrt((maps**2).mean(axis=1, keepdims=True))
+    norms = np.linalg.norm(maps - means, axis=1, keepdims=True)
+    parts = [(maps - means, norms), (means, strengths)]
+    return np.hstack([np.divide(part, by, out=np.zeros_like(part), where=by > 0) for part, by in parts])

@@ -67,17 +67,25 @@ class Choice:
         `vinet` on "cuda" is `vinet:preset=paper`, and `blurred:vinet` is `blurred:vinet:preset=paper`.
 
         Raises:
-            PluginError: Its options raised, or gave something else than such options; the distribution is named.
+            PluginError: Its options raised, gave something else than valid options, or would be resolved further; the
+                distribution is named.
         """
         try:
             options = self.options.resolved_on(device)
+            again = options.resolved_on(device) if type(options) is type(self.options) else None
         except XbenchError:
             raise
         except Exception as error:
             raise PluginError(f"{self.entry.owner} raised in resolved_on: {type(error).__name__}: {error}") from error
-        if type(options) is not type(self.options):
+        if again is None:
             wanted, found = type(self.options).__name__, type(options).__name__
             raise PluginError(f"{self.entry.owner}: resolved_on gave {found}, not {wanted}")
+        if again != options:
+            raise PluginError(f"{self.entry.owner}: resolved_on changes what it gave itself: {options} into {again}")
+        try:
+            parse_options(type(options), options.model_dump(), self.entry.owner)
+        except UserError as error:
+            raise PluginError(f"{self.entry.owner}: resolved_on gave options that are not allowed: {error}") from error
         inner = self.inner.on(device) if self.inner else None
         return replace(self, options=options, inner=inner, argument=inner.label if inner else self.argument)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xbench.errors import XbenchError
+from xbench.errors import PluginError, XbenchError
 from xbench.likeness import same_maps
 from xbench.making import Failures
 from xbench.plan import Cell, Plan
@@ -50,6 +50,7 @@ def score_cells(plan: Plan, failures: Failures, count: int, progress: Progress) 
     """
     replicates: dict[int, np.ndarray] = {}
     rows: dict[int, ScoreRow] = {}
+    errors: dict[int, XbenchError] = {}
     drawn: dict[str, list[np.ndarray]] = {}
     with progress.task("resampling", len(plan.cells)) as bar:
         for index, cell in enumerate(plan.cells):
@@ -59,7 +60,15 @@ def score_cells(plan: Plan, failures: Failures, count: int, progress: Progress) 
                 fingerprint = cell.maps.predictions.fingerprint
                 if fingerprint not in drawn:
                     drawn[fingerprint] = resamples(cell.maps.data.scored.groups, count, plan.settings.seed)
-                rows[index], replicates[index] = _valued(rows[index], cell, drawn[fingerprint])
+                try:
+                    rows[index], replicates[index] = _valued(rows[index], cell, drawn[fingerprint])
+                except Exception as raised:  # whatever a metric raises must not end the run of the others
+                    owner = cell.observations.choice.entry.owner
+                    error = PluginError(f"{owner} raised in summarise: {type(raised).__name__}: {raised}")
+                    rows[index] = _bare_row(cell, plan, str(error))
+                    progress.warn(f"failed: {cell.observations.label}: {error}")
+            if error is not None:
+                errors[index] = error
             bar.advance()
     for members in _ranked_together(plan.cells, rows, replicates):
         repeated = _repeated(members, plan.cells)
@@ -74,8 +83,7 @@ def score_cells(plan: Plan, failures: Failures, count: int, progress: Progress) 
                 same_as=ranked.explainer,
             )
     return [
-        ScoredCell(cell, rows[index], failures.get(cell.observations.fingerprint), replicates.get(index))
-        for index, cell in enumerate(plan.cells)
+        ScoredCell(cell, rows[index], errors.get(index), replicates.get(index)) for index, cell in enumerate(plan.cells)
     ]
 
 

@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 XBENCH = "xbench"
 # The same modules by another name.
 ALIKE = {"opencv-python": "opencv-python-headless"}
+_PLATFORM = r"(manylinux|musllinux|macosx|win)\w*"
 _OLDEST, _LEGACY = 5, {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 _SYSTEMS = {"macosx": ("darwin", "Darwin", "posix"), "win": ("win32", "Windows", "nt")}
 _LINUX = ("linux", "Linux", "posix")
@@ -100,8 +101,14 @@ def closure(
 
 
 def names_in(have: str) -> list[str]:
-    """Of a list with commas, or of a file with such a list or with what `pip list` or `pip freeze` printed."""
+    """Read names from a list with commas, or from a file with such a list or the output of `pip list` or `pip freeze`.
+
+    Raises:
+        SystemExit: What looks like a file is not there.
+    """
     text = have
+    if "," not in have and ("/" in have or have.endswith(".txt")) and not Path(have).is_file():
+        sys.exit(f"no such file: {have}")
     if "," not in have and Path(have).is_file():  # a long list is no path that a system takes
         text = Path(have).read_text()
     lines = [line.strip() for line in text.splitlines()]
@@ -176,6 +183,11 @@ def main() -> int:
     parser.add_argument("--also", default="", help="further distributions, with commas")
     parser.add_argument("--into", type=Path, required=True, help="folder of the wheels; a new one")
     given = parser.parse_args()
+    if not re.fullmatch(r"3\.\d+", given.python):
+        parser.error(f"--python {given.python} is no version: 3.12, say")
+    if not re.fullmatch(_PLATFORM, given.platform):
+        parser.error(f"--platform {given.platform} is not the end of a wheel's name: manylinux_2_28_x86_64, say")
+    names_in(given.have)  # a wrong file is found before anything is made
     given.into.mkdir(parents=True, exist_ok=True)
     if any(given.into.iterdir()):
         parser.error(f"{given.into} is not empty: what lies there would be carried too")
@@ -186,6 +198,7 @@ def main() -> int:
     print(f"{len(needed)} to collect: {', '.join(sorted(needed))}", flush=True)
     wheels, lacking = [build(given.into)], []
     for name in sorted(needed):
+        print(f"  {name}", flush=True)
         wheel = fetch(name, needed[name], given.python, given.platform, given.into)
         if wheel is None:
             lacking.append(name)

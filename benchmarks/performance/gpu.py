@@ -241,17 +241,26 @@ def header(options: argparse.Namespace, device: str) -> dict[str, Any]:
 def main() -> int:
     """Run all, print the table; 0 if all ran and passed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("gpu-results"))
-    parser.add_argument("--minutes", type=float, help="8; in a rehearsal 20, for a machine with other work to do")
-    parser.add_argument("--device", help="cuda; in a rehearsal cpu")
-    parser.add_argument("--rehearse", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder of the results [gpu-results]")
+    parser.add_argument("--minutes", type=float, help="in all; what no time is left for is not run [8]")
+    parser.add_argument("--device", help="to measure, as torch names it [cuda; in a rehearsal cpu]")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="run all of it small, without a GPU; at most 20 minutes"
+    )
     options = parser.parse_args()
+    if options.minutes is not None and options.minutes <= 0:
+        parser.error(f"--minutes {options.minutes:g} is no time")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what runs is killed too
     start = time.monotonic()
     device = options.device or ("cpu" if options.rehearse else "cuda")
     options.out = options.out.resolve() / time.strftime("%Y-%m-%d-%H%M%S")
-    options.out.mkdir(parents=True)
+    try:
+        options.out.mkdir(parents=True)
+    except OSError as error:
+        parser.error(f"--out {options.out.parent} can't be written: {error.strerror}")
     above = header(options, device)
+    if "machine" in above:
+        sys.exit(f"{device} can't be used: {above['machine']}\n--rehearse runs the checks without a GPU")
     checks = all_checks(REHEARSAL if options.rehearse else Sizes(), device)
     if options.rehearse:
         checks = [replace(check, limit=PATIENCE * check.limit) for check in checks]

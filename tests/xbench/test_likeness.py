@@ -54,6 +54,12 @@ def test_empty_maps_are_like_empty_maps_only(maps):
     assert same_maps([_job("zero", zero), _job("a", maps), _job("nothing", zero)]) == {"nothing": "zero"}
 
 
+def test_nearly_flat_maps_are_told_apart_by_what_differs(maps):
+    flat, others = 1 + 1e-3 * maps, 1 + 1e-3 * maps[::-1]
+    assert same_maps([_job("a", flat), _job("b", others.copy())]) == {}
+    assert same_maps([_job("a", flat), _job("b", 3 * flat)]) == {"b": "a"}
+
+
 def test_only_candidates_are_read_to_the_end(maps, monkeypatch):
     read = []
     plain = likeness._normalised

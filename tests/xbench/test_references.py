@@ -1,6 +1,6 @@
 import pytest
 
-from xbench import Options, PluginError, UserError
+from xbench import Field, Options, PluginError, UserError
 from xbench.references import Choice, choose
 from xbench.registry import Entry, Registry
 from xbench.specs import ExplainerSpec, ModelSpec
@@ -111,9 +111,25 @@ class Forgetful(Options):
         pass
 
 
+class Limited(Options):
+    size: int = Field(1, ge=0, le=3)
+
+    def resolved_on(self, device):
+        return self.model_copy(update={"size": -7})
+
+
+class Restless(Options):
+    size: int = Field(1, ge=0)
+
+    def resolved_on(self, device):
+        return self.model_copy(update={"size": self.size + 1})
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (Limited(), r"preset \(xbench 1\): resolved_on gave options that are not allowed: .*size=-7 is wrong"),
+        (Restless(), r"preset \(xbench 1\): resolved_on changes what it gave itself: size=2 into size=3"),
         (Raising(), r"preset \(xbench 1\) raised in resolved_on: KeyError: 'cuda'"),
         (Forgetful(), r"preset \(xbench 1\): resolved_on gave NoneType, not Forgetful"),
     ],

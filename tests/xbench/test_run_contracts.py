@@ -32,6 +32,44 @@ def test_a_row_says_what_its_explainer_stood_for(tiny, tmp_path):
     assert max(row.rank_high for row in rows.values()) <= 3
 
 
+LEFT_BEHIND = """
+    import torch
+    from xbench import Explainer, ExplainerSpec, Metric, MetricSpec, hookimpl
+
+    @hookimpl
+    def xbench_explainers():
+        yield ExplainerSpec("hasty", "asks torch for TF32", factory="careless:Hasty")
+
+    @hookimpl
+    def xbench_metrics():
+        yield MetricSpec("unsummed", "raises at the end", factory="careless:Unsummed")
+
+    class Hasty(Explainer):
+        def attribute(self, model, images, targets):
+            torch.set_float32_matmul_precision("medium")
+            return images.sum(1)
+
+    class Unsummed(Metric):
+        def observe(self, case):
+            return {"one": case.logits[:, 0]}
+
+        def summarise(self, observations):
+            raise MemoryError("at the very end")
+"""
+
+
+@pytest.mark.slow
+def test_what_changes_torchs_settings_or_raises_at_the_end_fails_alone(tiny, shelf, tmp_path):
+    shelf.install("careless", LEFT_BEHIND)
+    words = ("--explainer", "hasty", "--explainer", "gradient", "--metric", "fidelity", "--metric", "unsummed")
+    done = tiny(*words, "--no-controls", "--out", "run")
+    assert done.returncode == 3, done.stderr
+    rows = {(row.explainer, row.metric): row for row in read_scores(tmp_path / "run" / "scores.csv")}
+    assert rows["gradient", "fidelity"].status == "ok"
+    assert "hasty (careless 1.0) changed the switches of float32 of torch" in rows["hasty", "fidelity"].reason
+    assert "unsummed (careless 1.0) raised in summarise: MemoryError" in rows["gradient", "unsummed"].reason
+
+
 @pytest.mark.slow
 def test_explainers_with_the_same_maps_share_one_rank(tiny, tmp_path):
     done = tiny("--explainer", "twofold", "--explainer", "input-x-gradient", "--sign", "both", "--out", "run")

@@ -32,7 +32,8 @@ _ALLOWED = {
 }
 _TARGET = re.compile(r"predicted|true|[0-9]{1,6}")
 _LABELS = ("dataset", "model", "explainer", "resolved", "metric")
-_STANDING = re.compile(rf" \([a-z]+, (?:{'|'.join(PRECISIONS)})\)$")  # how a table tells devices and precisions apart
+# How a table tells devices and precisions apart.
+_STANDING = re.compile(rf"\s*\(\s*[a-z]+\s*,\s*(?:{'|'.join(PRECISIONS)})\s*\)\s*$", re.IGNORECASE)
 _LONGEST_LABEL, _LONGEST_TEXT, _LONGEST_NOTE, _LONGEST_NAME = 300, 20_000, 500, 80
 _MOST_SAMPLES = 10**8
 _INSIDE = 0.85  # of 256 replicates 0.95 lie in a 95 % interval, give or take 0.014
