@@ -26,11 +26,7 @@ RULES = ("lrp-", "deep-taylor")
 
 @pytest.fixture(scope="module")
 def found(on_pretend):
-    return {name.partition(":")[0]: entry for name, entry in on_pretend("measure.py").items()}
-
-
-@pytest.fixture(scope="module")
-def without_float64(on_pretend):
+    # Without float64, as some GPUs: with it, an explainer does on the device what it does on the CPU.
     made = on_pretend("measure.py", PRETEND_FLOAT64="no")
     return {name.partition(":")[0]: entry for name, entry in made.items()}
 
@@ -45,7 +41,7 @@ def test_every_explainer_was_tried(found):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_maps_are_those_of_the_cpu(found, name):
+def test_maps_are_those_of_the_cpu_and_need_no_float64(found, name):
     assert found[name]["failure"] == ""
     assert found[name]["difference"] < 1e-4
 
@@ -56,12 +52,6 @@ def test_the_host_waits_for_nothing_inside_a_loop(found, name):
     assert entry["waits"] == entry["longer"], "twice the samples, more waits"
     if not name.startswith(RULES):
         assert count(entry["waits"]) <= LOOKS.get(name, FINITE), entry["waits"]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_no_explainer_needs_float64_on_the_device(without_float64, name):
-    assert without_float64[name]["failure"] == ""
-    assert without_float64[name]["difference"] < 1e-3
 
 
 def test_the_table_names_lines_of_xbench(found):

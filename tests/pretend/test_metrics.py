@@ -21,16 +21,12 @@ LIMITS = {
 
 @pytest.fixture(scope="module")
 def found(on_pretend):
-    return on_pretend("measure_metrics.py")
-
-
-@pytest.fixture(scope="module")
-def without_float64(on_pretend):
+    # Without float64, as some GPUs: with it, a metric does on the device what it does on the CPU.
     return on_pretend("measure_metrics.py", PRETEND_FLOAT64="no")
 
 
 @pytest.mark.parametrize("name", [*NAMES, *MORE])
-def test_observations_are_those_of_the_cpu(found, name):
+def test_observations_are_those_of_the_cpu_and_need_no_float64(found, name):
     assert found[name]["failure"] == ""
     assert found[name]["difference"] < 1e-3
 
@@ -54,9 +50,3 @@ def test_the_host_waits_no_more_often_than_it_must(found, name):
 @pytest.mark.parametrize("name", sorted(IN_ALL))
 def test_the_host_waits_no_more_often_for_more_work(found, name):
     assert 0 < count(found[name]["waits"]) <= IN_ALL[name], found[name]["waits"]
-
-
-@pytest.mark.parametrize("name", [*NAMES, *MORE])
-def test_no_metric_needs_float64_on_the_device(without_float64, name):
-    assert without_float64[name]["failure"] == ""
-    assert without_float64[name]["difference"] < 1e-3
