@@ -46,6 +46,7 @@ class Sizes(NamedTuple):
     main_job_explainer: str = "vinet:preset=tiny"
     protocol: str = "--images 10 --samples 100"
     training: str = "--steps 6 --repeats 3"
+    precisions: str = "32 bf16"
     learning: str = ""
     paper_explainer: str = "vinet:preset=paper,epochs=10"
     learning_seconds: float = 150
@@ -59,6 +60,7 @@ REHEARSAL = Sizes(
     main_job_explainer="vinet:preset=tiny,epochs=1",
     protocol="--size 32 --images 2 --samples 5",
     training="--steps 1 --repeats 1 --size 16 --batch 2 --no-host-memory",
+    precisions="32",  # autocast on a CPU takes twice as long
     learning=f"--dataset {SMALL_DATA} --limit 10 --seconds 5",
     paper_explainer="vinet:preset=paper,epochs=1,train_batch=32",
     learning_seconds=60,
@@ -163,7 +165,8 @@ def all_checks(sizes: Sizes, device: str) -> list[Check]:
     on = ("--device", device)
     keep = ("--keep", "{out}/main-job", "--seeds", *sizes.main_job.split(), *on)
     more = sizes.main_job_more.split()
-    train = ("training_cost.py", "--preset", "paper", *sizes.training.split(), *on, "--precision", "32", "bf16")
+    train = ("training_cost.py", "--preset", "paper", *sizes.training.split(), *on)
+    train += ("--precision", *sizes.precisions.split())
     learn = ("vinet_learning.py", "--seconds", "{seconds}", "--run", "{out}/main-job", *sizes.learning.split(), *on)
     paper = sizes.paper_explainer
     return [
