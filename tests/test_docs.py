@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from xbench import hookspecs
 from xbench.cli import _COMMANDS
-from xbench.config import read_config
-from xbench.suites import paper_rows, read_suite
+from xbench.contracts import hookspecs
+from xbench.request.config import read_config
+from xbench.request.suites import paper_rows, read_suite
 from xbench.testing import check
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +29,7 @@ def test_the_explainer_of_the_guide_is_installed_as_written_and_passes_every_che
     options = _block(PLUGINS, "my_package/options.py")
     (shelf.folder / "mine_options.py").write_text(options)
     package.write_text(package.read_text().replace('"my_package.options:', '"mine_options:'))
-    from xbench.discovery import discover
+    from xbench.registry.discovery import discover
 
     spec = discover().get("explainer", "mine").spec
     assert spec.load_options()(steps=3).steps == 3
@@ -79,7 +79,7 @@ def test_the_suite_of_the_guide_is_read_with_its_numbers(tmp_path):
 
 
 def test_every_shipped_suite_is_in_the_guide():
-    from xbench.discovery import discover
+    from xbench.registry.discovery import discover
 
     named = re.findall(r"^\| `(\w+)` \|", SUITES, re.M)
     assert sorted(named) == [entry.spec.name for entry in discover().of_kind("suite") if entry.distribution == "xbench"]
@@ -104,10 +104,10 @@ def test_the_rules_of_the_guide_are_refused_and_accepted_where_they_should_be():
     import torch
 
     from xbench import DatasetInfo
-    from xbench.options import Options
+    from xbench.contracts.options import Options
     from xbench.testing.networks import ConvNetwork, LinearNetwork
-    from xbench_baselines.backpropagation import Deconvolution
-    from xbench_baselines.options.gradients import BackpropagationOptions
+    from xbench_baselines.gradients.backpropagation import Deconvolution
+    from xbench_baselines.gradients.options import BackpropagationOptions
 
     made = {}
     exec(compile(_block(PLUGINS, "my_package/rules.py"), "rules.py", "exec"), made)

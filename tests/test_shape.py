@@ -36,8 +36,8 @@ def test_the_import_contracts_know_every_plugin():
 
 
 def test_plugins_name_their_papers():
-    from xbench.discovery import discover
-    from xbench.specs import ExplainerSpec
+    from xbench.contracts.specs import ExplainerSpec
+    from xbench.registry.discovery import discover
 
     for entry in discover().entries.values():
         spec = entry.spec

@@ -7,43 +7,11 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import os
-import platform
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# The parts of the core that compute; a change of the display or the statistics does not make another artifact.
-_COMPUTING = (
-    "contracts",
-    "jobs",
-    "batching.py",
-    "blame.py",
-    "checkpoint.py",
-    "devices.py",
-    "folding.py",
-    "gate.py",
-    "mapped.py",
-    "operations.py",
-    "passes.py",
-    "samples.py",
-    "scoring.py",
-    "seeding.py",
-    "session.py",
-    "training.py",
-    "views.py",
-)
-_LIBRARIES = (
-    "torch",
-    "numpy",
-    "scipy",
-    "timm",
-    "segmentation-models-pytorch",
-    "lightning-fabric",
-    "scikit-image",
-    "pylidc",
-)
+_COMPUTING = ("compute", "contracts", "jobs", "registry", "runtime", "statistics")
+"""The rooms of the core that decide what is in an artifact. All that a job may import lies in them."""
 
 
 def digest(value: Any) -> str:
@@ -86,52 +54,3 @@ def _tree_digest(roots: list[Path]) -> str:
         for path in files:
             total.update(f"{path.relative_to(root.parent).as_posix()}\x1f{file_digest(path)}\n".encode())
     return total.hexdigest()
-
-
-@functools.cache
-def library_versions() -> Mapping[str, str]:
-    """Versions of the libraries that compute."""
-    versions = {}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "missing"
-    return versions
-
-
-def environment(device: str) -> dict[str, Any]:
-    """Versions and machine, for the run's header."""
-    import torch
-
-    import xbench
-
-    found = {
-        "xbench": xbench.__version__,
-        "python": platform.python_version(),
-        "platform": _platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": device,
-        "libraries": dict(library_versions()),
-    }
-    if torch.device(device).type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(device)
-    return found
-
-
-def _platform() -> str:
-    """As `platform.platform()`, without what an institution adds to the name of its kernel: headers are published."""
-    release = platform.release()
-    numbers = re.match(r"[0-9.]*", release)
-    return platform.platform().replace(release, numbers[0].rstrip(".") if numbers else "")
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 
 from xbench import Case, DatasetInfo, Session, Split
-from xbench.devices import float32
-from xbench.discovery import discover
-from xbench.scoring import Recipe, Scorer, calibrate
-from xbench_metrics.fidelity import Fidelity
-from xbench_metrics.options import FidelityOptions
+from xbench.compute.scorer import Recipe, Scorer, calibrate
+from xbench.registry.discovery import discover
+from xbench.runtime.devices import float32
+from xbench_metrics.fidelity.fidelity import Fidelity
+from xbench_metrics.fidelity.options import FidelityOptions
 from xbench_models.convnet import ConvNet
 from xbench_models.options import ConvNetOptions, TimmOptions
 from xbench_models.timm_models import TimmClassifier

@@ -33,11 +33,11 @@ from blobs import nodules
 from torch import nn
 
 from xbench import Case, DatasetInfo, Metric, Session, Split
-from xbench.devices import float32
-from xbench.discovery import discover
-from xbench.passes import gradients, unchanging
-from xbench.references import choose
-from xbench.scoring import Scorer, calibrate
+from xbench.compute.passes import gradients, unchanging
+from xbench.compute.scorer import Scorer, calibrate
+from xbench.registry.discovery import discover
+from xbench.registry.references import choose
+from xbench.runtime.devices import float32
 
 ESTIMATORS = (
     *("gradient", "deconvolution", "integrated-gradients", "integrated-gradients-bw"),

@@ -21,13 +21,13 @@ SIDE, STEP = 64, 0.25
 
 def score(folder: Path, count: int, device: str) -> None:
     """Map-by-map scoring as the harness does it: images and maps memory-mapped."""
+    from xbench.compute.scorer import Recipe, Scorer
     from xbench.contracts.dataset import DatasetInfo, Split
     from xbench.contracts.metric import Case
-    from xbench.mapped import MappedArray, stacked
-    from xbench.scoring import Recipe, Scorer
-    from xbench.session import Session
-    from xbench_metrics.fidelity import Fidelity
-    from xbench_metrics.options import FidelityOptions
+    from xbench.contracts.session import Session
+    from xbench.runtime.mapped import MappedArray, stacked
+    from xbench_metrics.fidelity.fidelity import Fidelity
+    from xbench_metrics.fidelity.options import FidelityOptions
     from xbench_models.convnet import ConvNet
     from xbench_models.options import ConvNetOptions
 

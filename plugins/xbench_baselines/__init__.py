@@ -25,8 +25,8 @@ def _gradient() -> Iterable[ExplainerSpec]:
     yield ExplainerSpec(
         "gradient",
         "derivative of the class score by each pixel, with its sign, summed over channels",
-        factory="xbench_baselines.gradients:Gradient",
-        options="xbench_baselines.options.gradients:GradientOptions",
+        factory="xbench_baselines.gradients.gradient:Gradient",
+        options="xbench_baselines.gradients.options:GradientOptions",
         joins="run",
         reference="Simonyan et al. 2014; signed as in Brocki et al., section 2",
     )
@@ -238,7 +238,7 @@ def _controls() -> Iterable[ExplainerSpec]:
     yield ExplainerSpec(
         "inverted",
         "another explainer's map with the order reversed",
-        factory="xbench_baselines.controls:Inverted",
+        factory="xbench_baselines.controls.explainers:Inverted",
         argument="explainer",
         control=True,
         joins="explainer",
@@ -246,8 +246,8 @@ def _controls() -> Iterable[ExplainerSpec]:
     yield ExplainerSpec(
         "blurred",
         "another explainer's map after a Gaussian blur that knows nothing of image or model",
-        factory="xbench_baselines.controls:Blurred",
-        options="xbench_baselines.options.controls:BlurredOptions",
+        factory="xbench_baselines.controls.explainers:Blurred",
+        options="xbench_baselines.controls.options:BlurredOptions",
         argument="explainer",
         control=True,
         joins="explainer",
@@ -271,8 +271,8 @@ def _control(name: str, summary: str, factory: str, options: str = "") -> Explai
     return ExplainerSpec(
         name,
         summary,
-        factory=f"xbench_baselines.controls:{factory}",
-        options=f"xbench_baselines.options.controls:{options}" if options else "",
+        factory=f"xbench_baselines.controls.explainers:{factory}",
+        options=f"xbench_baselines.controls.options:{options}" if options else "",
         control=True,
         joins="run",
     )

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save
 
 from xbench import Session, Split
-from xbench.devices import upload
-from xbench.seeding import rng
+from xbench.runtime.devices import upload
+from xbench.runtime.seeding import rng
 
 FILE = "background.safetensors"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from xbench import Dataset, DatasetInfo, Session, Split, UserError
-from xbench.mapped import writing
-from xbench.seeding import rng
+from xbench.runtime.mapped import writing
+from xbench.runtime.seeding import rng
 from xbench_contrast.anatomy import LEVELS, Anatomy, draw_anatomy
 from xbench_contrast.marker import BRIGHT, marker_mask
 from xbench_contrast.options import ContrastPhantomOptions

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from xbench import DatasetInfo, Explainer, Session, Split, UserError, undisturbed
-from xbench.seeding import isolated
-from xbench.training import predict, train_network
+from xbench.compute.training import predict, train_network
+from xbench.runtime.randomness import isolated
 from xbench_cyclegan_am.losses import Dssim, log_probabilities
 from xbench_cyclegan_am.objective import CycleGAN, CycleGANObjective, Weights, build_generators
 from xbench_cyclegan_am.options import CycleGANOptions, resolve

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from xbench import class_scores
-from xbench.devices import no_autocast, upload
+from xbench.runtime.devices import no_autocast, upload
 
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003
 _PATCH = 3

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from xbench import Batch, Session, Split
-from xbench.training import Objective, Step
+from xbench.compute.training import Objective, Step
 from xbench_cyclegan_am.discriminator import PairDiscriminator
 from xbench_cyclegan_am.generator import WIDTHS, Generator
 from xbench_cyclegan_am.losses import Dssim, activation_loss, cycle_loss

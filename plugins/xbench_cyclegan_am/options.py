@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from xbench import Field, Options, Schedule
-from xbench.options import PresetOptions
+from xbench.contracts.options import PresetOptions
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Chosen on the validation split of lidc-phantom, 609 training images of 64 x 64. Widths of 8, 16, 32 and 64 take

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from xbench import Session, Split
-from xbench.devices import no_autocast, upload
-from xbench.seeding import normal_field
+from xbench.runtime.devices import no_autocast, upload
+from xbench.runtime.randomness import normal_field
 from xbench_cyclegan_am.losses import Dssim, cycle_loss, log_probabilities, windowed
 
 BLUR, NOISE = 1.0, 0.05  # pixels; intensity

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from xbench import Batch, DatasetInfo, Explainer, Session, Split, UserError
-from xbench.passes import chunks, forward
-from xbench.seeding import derive, isolated, normal_field
-from xbench.training import Objective, train_network
+from xbench.compute.passes import chunks, forward
+from xbench.compute.training import Objective, train_network
+from xbench.runtime.randomness import isolated, normal_field
+from xbench.runtime.seeding import derive
 from xbench_learned.options import AutoencoderOptions, PerturbationOptions, VariationalOptions
 
 WEIGHTS = "autoencoder.safetensors"

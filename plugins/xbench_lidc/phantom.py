@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from xbench import Dataset, DatasetInfo, Session, Split, UserError
-from xbench.mapped import writing
-from xbench.seeding import rng
+from xbench.runtime.mapped import writing
+from xbench.runtime.seeding import rng
 from xbench_lidc.index import read_index
 from xbench_lidc.lesion import Findings, add_nodule, depth_map
 from xbench_lidc.options import LidcPhantomOptions

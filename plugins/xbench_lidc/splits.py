@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from xbench.seeding import rng
+from xbench.runtime.seeding import rng
 
 FRACTIONS: Mapping[str, Mapping[str, float]] = {
     "ratio": {"train": 0.70, "validation": 0.15, "test": 0.15},

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 
 from xbench import Case, DatasetInfo, Metric, Observations, probabilities
-from xbench.classification import classification_figures
-from xbench_metrics.options_checks import ClassificationOptions
+from xbench.statistics.classification import classification_figures
+from xbench_metrics.options import ClassificationOptions
 
 
 class Classification(Metric):
     """A figure of the classifier itself (Katzmann et al., Table 1); it does not depend on the maps.
 
-    Its formulas are `xbench.classification.classification_figures`, which the header of every run shows with intervals:
-    for two classes, class 1 is the positive one; for more, macro averages of one class against the rest.
+    Its formulas are `xbench.statistics.classification.classification_figures`, which the header of every run shows with
+    intervals: for two classes, class 1 is the positive one; for more, macro averages of one class against the rest.
 
     Higher is better. 0/0 is NaN, not 0: a figure that needs both classes is undefined on samples of one, and a macro
     average with an undefined class is undefined.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from xbench import Case, DatasetInfo, Metric, Observations
-from xbench_metrics.options_checks import CostOptions
+from xbench_metrics.options import CostOptions
 from xbench_metrics.subsample import mean_of_defined
 
 _UNITS = {"seconds": "s", "fit_seconds": "s", "peak_bytes": "B", "fit_peak_bytes": "B"}

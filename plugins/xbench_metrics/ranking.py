@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from xbench.seeding import derive, uniform_field
+from xbench.runtime.randomness import uniform_field
+from xbench.runtime.seeding import derive
 
 _TIE_STREAM = derive(0, "ties of a ranking")
 _KEY_BITS = 24  # of uniform_field

@@ -11,13 +11,13 @@ import torch
 from scipy.stats import t as student
 
 from xbench import Batch, Case, DatasetInfo, Explanation, Metric, Observations, PluginError, probabilities
-from xbench.devices import widest
-from xbench.seeding import isolated, normal_field
-from xbench.statistics import interval, resamples
+from xbench.runtime.devices import widest
+from xbench.runtime.randomness import isolated, normal_field
+from xbench.statistics.resampling import interval, resamples
 from xbench_metrics.options import ShiftOptions
+from xbench_metrics.retraining.testers import build, trained, unfit
 from xbench_metrics.similarity import dssim, gaussian
 from xbench_metrics.subsample import at_work, mean_of_defined
-from xbench_metrics.testers import build, trained, unfit
 
 _JUDGE = "judge."
 Judge = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

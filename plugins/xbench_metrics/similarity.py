@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
 
-from xbench.devices import upload, widest
+from xbench.runtime.devices import upload, widest
 
 _SIGMA, _RADIUS = 1.5, 5  # the 11-pixel window of Wang et al. 2004
 _K1, _K2 = 0.01, 0.03

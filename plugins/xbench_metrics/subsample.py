@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from xbench import Batch, Case, Explanation, PluginError
-from xbench.devices import upload
-from xbench.seeding import derive, uniform_field
+from xbench.runtime.devices import upload
+from xbench.runtime.randomness import uniform_field
+from xbench.runtime.seeding import derive
 
 _STREAM = derive(0, "images chosen of a split")
 

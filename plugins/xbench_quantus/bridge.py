@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from xbench import Case, DatasetInfo, Metric, Observations, UserError, XbenchError, class_scores, probabilities
-from xbench.devices import is_out_of_memory
-from xbench.options import suggestion
-from xbench.seeding import uniform_field
+from xbench.contracts.options import suggestion
+from xbench.runtime.devices import is_out_of_memory
+from xbench.runtime.randomness import uniform_field
 from xbench_quantus.catalogue import Entry, find
 from xbench_quantus.networks import Networks
 from xbench_quantus.options import QuantusOptions

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from xbench import UserError
-from xbench.options import suggestion
+from xbench.contracts.options import suggestion
 
 EVERY = frozenset({"abs", "normalise", "normalise_func", "normalise_func_kwargs"})
 """What every constructor knows."""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from xbench import Batch, Case, Explanation, PluginError, class_scores
-from xbench.devices import upload
+from xbench.runtime.devices import upload
 
 
 class _Scores(nn.Module):

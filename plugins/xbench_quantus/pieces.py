@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from xbench import Batch, Case
-from xbench.devices import upload
+from xbench.runtime.devices import upload
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from xbench.seeding import derive, isolated
+from xbench.runtime.randomness import isolated
+from xbench.runtime.seeding import derive
 
 
 @contextlib.contextmanager

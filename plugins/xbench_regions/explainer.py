@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from xbench import Batch, DatasetInfo, MapTransform
-from xbench.devices import upload
+from xbench.runtime.devices import upload
 from xbench_regions.greedy import rank_regions
 from xbench_regions.membership import RegionSet
 from xbench_regions.options import XraiOptions

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from xbench.devices import upload
-from xbench.seeding import derive, uniform_field
+from xbench.runtime.devices import upload
+from xbench.runtime.randomness import uniform_field
+from xbench.runtime.seeding import derive
 from xbench_vinet.stages import Stage
 
 DELTA = 1e-8  # equation 3

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from xbench import DatasetInfo, Explainer, Session, Split, UserError
-from xbench.training import train_network
+from xbench.compute.training import train_network
 from xbench_vinet.importance import too_small
 from xbench_vinet.network import OwnClassifier, VINetNetwork, build_network, unknown_classifier
 from xbench_vinet.objective import VINetObjective

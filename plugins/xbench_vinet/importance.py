@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from xbench import UserError
-from xbench.options import suggestion
+from xbench.contracts.options import suggestion
 from xbench_vinet.gridnet import GridNet
 from xbench_vinet.options import OWN_NETWORKS
 from xbench_vinet.segnet import SegNet

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from xbench import DatasetInfo, UserError
-from xbench.options import suggestion
-from xbench.seeding import isolated
+from xbench.contracts.options import suggestion
+from xbench.runtime.randomness import isolated
 from xbench_vinet.destruction import INPUT, Destruction, FixedNoise, fresh_noise
 from xbench_vinet.importance import build_importance_network
 from xbench_vinet.options import VINetOptions

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from xbench import Batch, Session, Split, class_scores
-from xbench.devices import upload
-from xbench.training import Objective
+from xbench.compute.training import Objective
+from xbench.runtime.devices import upload
 from xbench_vinet.network import VINetNetwork
 
 THRESHOLD = 0.1  # floor(M + T) with T = 0.9 in equations 9 and 10 is 1 where M reaches 1 - T

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from xbench import Field, Schedule, UserError
-from xbench.options import PresetOptions
+from xbench.contracts.options import PresetOptions
 
 OWN_NETWORKS = ("segnet", "gridnet")  # without an encoder from segmentation-models-pytorch
 

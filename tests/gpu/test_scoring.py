@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from xbench import Session
-from xbench.devices import float32
-from xbench.discovery import discover
-from xbench.references import choose
-from xbench.scoring import Recipe, Scorer, calibrate
+from xbench.compute.scorer import Recipe, Scorer, calibrate
+from xbench.registry.discovery import discover
+from xbench.registry.references import choose
+from xbench.runtime.devices import float32
 from xbench.testing.fakes import FakeDataset, FakeOptions, TinyModel, TinyOptions, fake_case
 
 ROOM = 5

@@ -20,11 +20,12 @@ import pretend
 import torch
 
 from xbench import DatasetInfo, Session, Split
+from xbench.compute.passes import unchanging
 from xbench.contracts.explainer import MapTransform
-from xbench.discovery import discover
-from xbench.passes import unchanging
-from xbench.references import choose
-from xbench.seeding import normal_field, rng
+from xbench.registry.discovery import discover
+from xbench.registry.references import choose
+from xbench.runtime.randomness import normal_field
+from xbench.runtime.seeding import rng
 from xbench.testing.fakes import TinyModel, TinyOptions
 
 SIDE, IMAGES = 32, 3
@@ -156,7 +157,7 @@ def main(path):
 
 
 if __name__ == "__main__":
-    from xbench.devices import float32
+    from xbench.runtime.devices import float32
 
     with float32("32"):
         main(sys.argv[1])

@@ -13,10 +13,10 @@ import pretend
 import torch
 from measure import INFO, network, split
 
-from xbench.devices import float32, rounds_products
-from xbench.discovery import discover
-from xbench.references import choose
-from xbench.scoring import Recipe, Scorer
+from xbench.compute.scorer import Recipe, Scorer
+from xbench.registry.discovery import discover
+from xbench.registry.references import choose
+from xbench.runtime.devices import float32, rounds_products
 
 
 def found(model, images, registry):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from xbench.discovery import discover
+from xbench.registry.discovery import discover
 
 HERE = Path(__file__).parent
 NAMES = sorted(entry.spec.name for entry in discover().of_kind("explainer") if entry.distribution == "xbench")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from xbench.scoring import RELATIVE_TOLERANCE
+from xbench.compute.scorer import RELATIVE_TOLERANCE
 
 
 @pytest.fixture(scope="module")

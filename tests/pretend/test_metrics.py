@@ -2,7 +2,7 @@
 
 import pytest
 
-from xbench.discovery import discover
+from xbench.registry.discovery import discover
 
 NAMES = sorted(
     entry.spec.name

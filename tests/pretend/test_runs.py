@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from xbench.results import read_scores
+from xbench.results.rows import read_scores
 
 WORDS = ("--dataset", "fake", "--resamples", "100", "--limit", "8", "--no-model-view", "--batch-size", "4")
 FAMILIES = ("convnet:epochs=1", "tiny:epochs=1,one_logit=true", "timm:test_resnet:epochs=1", "timm:test_vit:epochs=1")

@@ -4,7 +4,7 @@ import platform
 
 import pytest
 
-from xbench.provenance import environment
+from xbench.runtime.environment import environment
 
 
 @pytest.mark.parametrize(

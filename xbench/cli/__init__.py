@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import click
 
-from xbench import __version__
 from xbench.errors import XbenchError
+from xbench.version import __version__
 
 # Name -> what the overview says; the command itself is xbench.cli.<name>_command, imported only when it is called.
 _COMMANDS = {
@@ -48,7 +48,7 @@ class _LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
-            from xbench.options import suggestion
+            from xbench.contracts.options import suggestion
 
             raise click.UsageError(f"no command {args[0]!r}: {suggestion(args[0], _COMMANDS)}") from None
 

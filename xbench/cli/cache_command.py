@@ -21,7 +21,7 @@ def command() -> None:
 @_cache
 def list_artifacts(cache: Path | None) -> None:
     """Every finished artifact: kind, size, what it is."""
-    from xbench.artifacts import Store, default_root
+    from xbench.jobs.store import Store, default_root
 
     store = Store(cache or default_root())
     for path, manifest in store.finished():
@@ -36,7 +36,7 @@ def list_artifacts(cache: Path | None) -> None:
 @_cache
 def size(cache: Path | None) -> None:
     """Megabytes by kind."""
-    from xbench.artifacts import Store, default_root
+    from xbench.jobs.store import Store, default_root
 
     store = Store(cache or default_root())
     totals: dict[str, int] = {}
@@ -53,7 +53,7 @@ def size(cache: Path | None) -> None:
 @_cache
 def verify(cache: Path | None) -> int:
     """Check every file against its checksum; damaged artifacts are rebuilt by the next run that needs them."""
-    from xbench.artifacts import Store, default_root, find_damage
+    from xbench.jobs.store import Store, default_root, find_damage
 
     damaged = total = 0
     for path, manifest in Store(cache or default_root()).finished():
@@ -76,7 +76,7 @@ def prune(
     cache: Path | None, unused_days: float | None, kind: tuple[str, ...], everything: bool, dry_run: bool
 ) -> None:
     """Delete cached work: unused, of a kind, or everything. Needs at least one of the options."""
-    from xbench.artifacts import Store, default_root
+    from xbench.jobs.store import Store, default_root
 
     if not (kind or everything or unused_days is not None):
         raise click.UsageError("say what to delete: --unused-days, --kind or --everything")

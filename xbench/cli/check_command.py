@@ -15,8 +15,8 @@ import click
 @click.option("--model", metavar="REF", help="Model to check an explainer with, if it needs one of its own kind.")
 def command(kind: str, reference: str, model: str | None) -> int:
     """Run the conformance checks on one item, yours or a built-in one; exit code 3 if one fails."""
-    from xbench.discovery import discover
-    from xbench.references import choose
+    from xbench.registry.discovery import discover
+    from xbench.registry.references import choose
     from xbench.testing import Scenario, check
     from xbench.testing.fakes import FakeDataset
 

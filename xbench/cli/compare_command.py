@@ -49,8 +49,8 @@ def command(
     """
     from xbench.comparison import compare, read_runs
     from xbench.comparison.tables import comparison_tables, write_comparison
-    from xbench.display import results_console
     from xbench.errors import UserError
+    from xbench.terminal import results_console
 
     found = compare(read_runs(runs), metric, explainer, against, controls)
     console = results_console()

@@ -101,9 +101,9 @@ def check(files: tuple[Path, ...], board: Path) -> int:
 @_board
 def show(suite: str, dataset: str, model: str, metric: str, sign: str | None, top: int | None, board: Path) -> None:
     """Print the rankings."""
-    from xbench.display import results_console
     from xbench.leaderboard import fields, read_board
     from xbench.leaderboard.display import board_tables, chosen
+    from xbench.terminal import results_console
 
     found = chosen(fields(read_board(board)), suite, dataset, model, metric, sign or "")
     console = results_console()
@@ -155,8 +155,8 @@ def verify(submission: Path, sample: int, seed: int | None, device: str | None, 
 
 def installed_suites() -> Mapping[tuple[str, str], str]:
     """Name and version of every installed suite -> fingerprint; one that can't be read counts as not installed."""
-    from xbench.discovery import discover
     from xbench.errors import XbenchError
+    from xbench.registry.discovery import discover
 
     found = {}
     for entry in discover().of_kind("suite"):

@@ -12,21 +12,21 @@ from typing import Any
 
 import click
 
-from xbench.artifacts import Store
-from xbench.config import RunConfig, resolve_device
-from xbench.devices import NO_TF32
-from xbench.discovery import discover
-from xbench.display import LiveProgress
+from xbench.contracts.options import parse_options
 from xbench.errors import UserError, XbenchError
+from xbench.jobs.store import Store
 from xbench.leaderboard import Submission, Verdict, check_files, comparable, refuse, sample, verdict
-from xbench.making import make_artifacts
-from xbench.options import parse_options
-from xbench.plan import make_plan
-from xbench.provenance import environment
-from xbench.references import choose
-from xbench.registry import Registry
-from xbench.results import ScoreRow
-from xbench.run import score_cells
+from xbench.registry.discovery import discover
+from xbench.registry.entries import Registry
+from xbench.registry.references import choose
+from xbench.request.config import RunConfig, resolve_device
+from xbench.results.rows import ScoreRow
+from xbench.run.build import make_artifacts
+from xbench.run.plan import make_plan
+from xbench.run.scoring import score_cells
+from xbench.runtime.environment import environment
+from xbench.runtime.precision import NO_TF32
+from xbench.terminal import LiveProgress
 
 _KEPT = ("limit", "resamples", "batch_size")
 _MOST_RESAMPLES = 100_000

@@ -13,10 +13,10 @@ def command(kind: str | None) -> None:
     """List datasets, models, explainers, metrics and suites, and plugins that could not be loaded."""
     from rich.table import Table
 
-    from xbench.discovery import discover
-    from xbench.display import results_console
-    from xbench.registry import KINDS
-    from xbench.specs import ExplainerSpec
+    from xbench.contracts.specs import ExplainerSpec
+    from xbench.registry.discovery import discover
+    from xbench.registry.entries import KINDS
+    from xbench.terminal import results_console
 
     registry = discover()
     console = results_console()

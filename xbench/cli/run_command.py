@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from xbench.devices import PRECISIONS
+from xbench.runtime.precision import PRECISIONS
 
 _EPILOG = """\b
 A reference is a name, with an argument or options behind colons:
@@ -69,7 +69,7 @@ def command(config: Path | None, suite: str | None, dry_run: bool, **options: An
     All combinations of the explainers, metrics, models and datasets are scored; the controls join by themselves. What
     is done once is cached, so a run that was interrupted continues, and the same line again only looks things up.
     """
-    from xbench.workflow import carry_out, request, show_plan
+    from xbench.run.workflow import carry_out, request, show_plan
 
     spoken = {key: value for key, value in options.items() if value not in (None, ())}
     wanted = request(suite, config, spoken)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xbench.specs import ExplainerSpec, Spec
+from xbench.contracts.specs import ExplainerSpec, Spec
 
 if TYPE_CHECKING:
-    from xbench.registry import Registry
+    from xbench.registry.entries import Registry
 
 _EPILOG = """\b
 Examples:
@@ -27,9 +27,9 @@ def command(kind: str, name: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from xbench.discovery import discover
-    from xbench.display import results_console
-    from xbench.options import describe_options
+    from xbench.contracts.options import describe_options
+    from xbench.registry.discovery import discover
+    from xbench.terminal import results_console
 
     registry = discover()
     if kind == "suite":
@@ -79,8 +79,8 @@ def _of_explainer(spec: Spec) -> list[tuple[str, str]]:
 
 
 def _show_suite(wanted: str, registry: Registry) -> None:
-    from xbench.display import results_console
-    from xbench.suites import find_suite
+    from xbench.request.suites import find_suite
+    from xbench.terminal import results_console
 
     suite = find_suite(wanted, registry)
     console = results_console()

@@ -39,14 +39,14 @@ def command(
     """
     from rich.markup import escape
 
-    from xbench.compatibility import markdown as as_markdown
-    from xbench.compatibility import verdicts
     from xbench.contracts.dataset import DatasetInfo
-    from xbench.discovery import discover
-    from xbench.display import results_console
     from xbench.errors import UserError
-    from xbench.references import choose
-    from xbench.selection import all_explainers
+    from xbench.registry.discovery import discover
+    from xbench.registry.references import choose
+    from xbench.request.selection import all_explainers
+    from xbench.run.compatibility import markdown as as_markdown
+    from xbench.run.compatibility import verdicts
+    from xbench.terminal import results_console
 
     if markdown is not None and not markdown.absolute().parent.is_dir():
         raise UserError(f"{markdown} can't be written: there is no folder {markdown.parent}", "make it first")

@@ -5,7 +5,7 @@ from xbench.comparison.cards import Apart, differing_conventions, kept_apart
 from xbench.comparison.fields import Entry, Field, Run, Setting, fields, read_runs
 from xbench.comparison.overview import Comparison, compare
 from xbench.comparison.ranking import Difference, Ranking, Standing, ranking
-from xbench.comparison.replicates import REPLICATES, Replicates, read_replicates, sampling, write_replicates
+from xbench.results.replicates import REPLICATES, Replicates, read_replicates, sampling, write_replicates
 
 __all__ = [
     "REPLICATES",

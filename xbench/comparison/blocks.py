@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
 from xbench.comparison.fields import Entry, Field, Setting
-from xbench.seeding import rng
+from xbench.runtime.seeding import rng
 
 PLACE = ("dataset", "dataset_fingerprint", "model", "model_fingerprint", "sampling")
 """What fields of one metric card may differ in and still be blocks of one test."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from xbench.comparison.replicates import REPLICATES, Replicates, read_replicates
 from xbench.errors import UserError
-from xbench.results import RunHeader, ScoreRow, read_header, read_scores
+from xbench.results.replicates import REPLICATES, Replicates, read_replicates
+from xbench.results.rows import RunHeader, ScoreRow, read_header, read_scores
 
 
 @dataclass(frozen=True)

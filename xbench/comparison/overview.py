@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xbench.agreement import Agreement, agreement
 from xbench.comparison.blocks import PLACE, AcrossBlocks, across_blocks
 from xbench.comparison.cards import Apart, kept_apart
 from xbench.comparison.fields import Entry, Field, Run, Setting, fields
 from xbench.comparison.ranking import Ranking, ranking
+from xbench.contracts.options import suggestion
 from xbench.errors import UserError
-from xbench.options import suggestion
+from xbench.statistics.agreement import Agreement, agreement
 
 _FEW = 30  # patients
 

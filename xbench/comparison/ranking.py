@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xbench.comparison.fields import Entry, Field
-from xbench.statistics import holm, interval, pair_p, rank_sets
+from xbench.statistics.resampling import holm, interval, pair_p, rank_sets
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ class Ranking:
 def ranking(field: Field, against: str = "") -> Ranking:
     """Rank a field anew, over all runs it comes from, and hold every entry against a reference.
 
-    Ranks and p-values are those of `xbench.statistics.rank_sets`: an entry is in the reference's rank set exactly if
-    its corrected p is 0.05 or more. Holm's family depends on who chose the reference. Named beforehand, it is compared
-    with each of the others: k - 1 tests. Found in the data as the best, it may be best by luck, and the tests of all
-    k (k - 1) / 2 pairs are the family; less would call luck a difference.
+    Ranks and p-values are those of `xbench.statistics.resampling.rank_sets`: an entry is in the reference's rank set
+    exactly if its corrected p is 0.05 or more. Holm's family depends on who chose the reference. Named beforehand, it
+    is compared with each of the others: k - 1 tests. Found in the data as the best, it may be best by luck, and the
+    tests of all k (k - 1) / 2 pairs are the family; less would call luck a difference.
 
     Explainers with the same maps are one method: they take one rank and one test.
 

@@ -12,12 +12,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from xbench.agreement import Agreement, Correlation
 from xbench.comparison.blocks import AcrossBlocks
 from xbench.comparison.overview import Comparison
 from xbench.comparison.ranking import Ranking, Standing
-from xbench.report.table import number
-from xbench.results import write_whole
+from xbench.results.numbers import number
+from xbench.results.rows import write_whole
+from xbench.statistics.agreement import Agreement, Correlation
 
 _NAMES = 4  # of a rank set, before the rest is counted
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")  # what a spreadsheet would execute, as in results.py

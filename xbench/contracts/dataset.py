@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from xbench.contracts.options import Options
+from xbench.contracts.samples import Batch, Sample
 from xbench.errors import PluginError, UserError
-from xbench.mapped import MappedArray
-from xbench.options import Options
-from xbench.samples import Batch, Sample
-from xbench.seeding import sample_seeds
+from xbench.runtime.mapped import MappedArray
+from xbench.runtime.seeding import sample_seeds
 
 if TYPE_CHECKING:
     import torch
 
-    from xbench.session import Session
+    from xbench.contracts.session import Session
 
 SPLITS = ("train", "validation", "test")
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from xbench.blame import blamed
+from xbench.contracts.options import Options
 from xbench.errors import PluginError, UserError
-from xbench.options import Options
-from xbench.seeding import derive, isolated
+from xbench.runtime.blame import blamed
+from xbench.runtime.randomness import isolated
+from xbench.runtime.seeding import derive
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
     from xbench.contracts.dataset import DatasetInfo, Split
     from xbench.contracts.feature import ImageFeature
-    from xbench.samples import Batch
-    from xbench.session import Session
+    from xbench.contracts.samples import Batch
+    from xbench.contracts.session import Session
 
 
 class Explainer(ABC):
@@ -81,7 +82,7 @@ class Explainer(ABC):
         """None, or the reason why this explainer can't explain `model`.
 
         Asked before anything runs, with the untrained model, and of the trained one before it is explained. Rule-based
-        explainers prove here that their rules take effect (`xbench.gate`).
+        explainers prove here that their rules take effect (`xbench.compute.gate`).
         """
         return None
 

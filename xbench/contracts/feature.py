@@ -13,7 +13,7 @@ import numpy as np
 from xbench.errors import PluginError
 
 if TYPE_CHECKING:
-    from xbench.samples import Batch
+    from xbench.contracts.samples import Batch
 
 
 class ImageFeature(ABC):

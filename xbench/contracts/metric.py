@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from xbench.blame import blamed
+from xbench.contracts.options import Options
 from xbench.errors import PluginError
-from xbench.mapped import MappedArray
-from xbench.options import Options
+from xbench.runtime.blame import blamed
+from xbench.runtime.mapped import MappedArray
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from xbench.contracts.dataset import DatasetInfo, Split
     from xbench.contracts.feature import ImageFeature
-    from xbench.samples import Batch
-    from xbench.session import Session
+    from xbench.contracts.samples import Batch
+    from xbench.contracts.session import Session
 
 Observations = Mapping[str, np.ndarray]
 

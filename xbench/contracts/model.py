@@ -6,14 +6,14 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from xbench.options import Field, Options
+from xbench.contracts.options import Field, Options
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from xbench.contracts.dataset import DatasetInfo, Split
-    from xbench.session import Session
+    from xbench.contracts.session import Session
 
 
 class Schedule(Options):
@@ -36,7 +36,9 @@ class ModelOptions(Schedule):
 
 
 class Model(ABC):
-    """A model plugin. Authors give `build`; without a `fit` of theirs the harness trains it (`xbench.training`).
+    """A model plugin.
+
+    Authors give `build`. The harness trains what it returns (`xbench.compute.training`), unless they give a `fit`.
 
     Args:
         options: Validated options.

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from xbench.artifacts import Manifest, Store
-from xbench.provenance import core_digest, digest, library_versions
-from xbench.references import Choice
-from xbench.seeding import derive
-from xbench.session import Progress, Session
+from xbench.contracts.session import Progress, Session
+from xbench.jobs.store import Manifest, Store
+from xbench.provenance import core_digest, digest
+from xbench.registry.references import Choice
+from xbench.runtime.environment import library_versions
+from xbench.runtime.seeding import derive
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xbench.artifacts import Store
-from xbench.batching import Batches
 from xbench.contracts.model import probabilities
-from xbench.devices import upload
+from xbench.contracts.session import Session
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.gallery import gallery_samples
 from xbench.jobs.maps import MapsJob
-from xbench.session import Session
+from xbench.jobs.store import Store
+from xbench.runtime.batching import Batches
+from xbench.runtime.devices import upload
 
 if TYPE_CHECKING:
     import torch

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from xbench.artifacts import Store
 from xbench.contracts.dataset import Dataset, DatasetInfo, Split
+from xbench.contracts.session import Session
 from xbench.errors import UserError, XbenchError
 from xbench.jobs.base import Job, Settings
+from xbench.jobs.store import Store
 from xbench.provenance import digest
-from xbench.references import Choice
-from xbench.seeding import derive
-from xbench.session import Session
+from xbench.registry.references import Choice
+from xbench.runtime.seeding import derive
 
 _MEAN_SAMPLES = 2048
 

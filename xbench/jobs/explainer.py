@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from xbench.artifacts import Store
-from xbench.blame import blamed
 from xbench.contracts.explainer import Explainer
+from xbench.contracts.session import Session
 from xbench.jobs.base import Instance, Job, Settings
 from xbench.jobs.cost import PeakMemory, allocated, network_bytes
 from xbench.jobs.model import ModelJob
-from xbench.references import Choice
-from xbench.session import Session
+from xbench.jobs.store import Store
+from xbench.registry.references import Choice
+from xbench.runtime.blame import blamed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,7 +56,7 @@ class ExplainerJob(Job):
 
     def build(self, session: Session) -> None:
         from xbench.contracts.explainer import undisturbed
-        from xbench.seeding import isolated
+        from xbench.runtime.randomness import isolated
 
         train, validation = self.data.split("train"), self.data.split("validation")
         memory = PeakMemory(self.settings.device, own=network_bytes(self.model.module))

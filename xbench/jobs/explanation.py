@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from xbench.samples import Batch
+    from xbench.contracts.samples import Batch
 
 
 class AtWork:

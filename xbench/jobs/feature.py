@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from xbench.artifacts import Store
 from xbench.contracts.feature import ImageFeature
+from xbench.contracts.session import Session
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.data import DataJob
-from xbench.mapped import MappedArray, writing
+from xbench.jobs.store import Store
 from xbench.provenance import source_digest
-from xbench.session import Session
+from xbench.runtime.mapped import MappedArray, writing
 
 FEATURES = "features.npy"
 

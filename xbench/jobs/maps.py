@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xbench.artifacts import Store
 from xbench.contracts.explainer import Explainer, MapTransform
-from xbench.devices import float32, upload
+from xbench.contracts.session import Session
 from xbench.errors import UserError
 from xbench.jobs.base import Instance, Job, Settings
 from xbench.jobs.cost import PeakMemory, counted_passes, largest, network_bytes
@@ -19,14 +18,15 @@ from xbench.jobs.data import DataJob
 from xbench.jobs.explainer import PEAK, ExplainerJob
 from xbench.jobs.feature import FeatureJob
 from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob
-from xbench.mapped import MappedArray, writing
-from xbench.references import Choice
-from xbench.session import Session
+from xbench.jobs.store import Store
+from xbench.registry.references import Choice
+from xbench.runtime.devices import float32, upload
+from xbench.runtime.mapped import MappedArray, writing
 
 if TYPE_CHECKING:
     import torch
 
-    from xbench.samples import Batch
+    from xbench.contracts.samples import Batch
 
 MAPS = "maps.npy"
 
@@ -122,7 +122,7 @@ class MapsJob(Job):
         return self.resolved.identity() | self.machine() | chosen
 
     def build(self, session: Session) -> None:
-        from xbench.passes import unchanging
+        from xbench.compute.passes import unchanging
 
         self._check_support()
         scored, targets = self.data.scored, self.predictions.targets

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from xbench.artifacts import Store
 from xbench.contracts.explainer import check_target
 from xbench.contracts.model import Model, class_scores
-from xbench.devices import upload
+from xbench.contracts.session import Session
 from xbench.errors import PluginError, UserError, XbenchError
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.data import DataJob
-from xbench.mapped import stacked
+from xbench.jobs.store import Store
 from xbench.provenance import file_digest
-from xbench.references import Choice
-from xbench.seeding import isolated
-from xbench.session import Session
+from xbench.registry.references import Choice
+from xbench.runtime.devices import upload
+from xbench.runtime.mapped import stacked
+from xbench.runtime.randomness import isolated
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from xbench.scoring import Scorer
+    from xbench.compute.scorer import Scorer
 
 WEIGHTS = "weights.safetensors"
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
@@ -110,7 +110,7 @@ class ModelJob(Job):
     def build(self, session: Session) -> None:
         from safetensors.torch import save
 
-        from xbench.training import train_classifier
+        from xbench.compute.training import train_classifier
 
         module = self.fresh()
         if self.own_weights is not None:
@@ -209,7 +209,7 @@ class CalibrationJob(Job):
         return self.machine() | {"batch_size": self.settings.batch_size}
 
     def build(self, session: Session) -> None:
-        from xbench.scoring import calibrate
+        from xbench.compute.scorer import calibrate
 
         validation = self.data.split("validation")
         probe = validation.batch(np.arange(min(len(validation), 64))).images
@@ -223,7 +223,7 @@ class CalibrationJob(Job):
     @functools.cached_property
     def scorer(self) -> Scorer:
         """The scoring copy, on the device."""
-        from xbench.scoring import Recipe, Scorer
+        from xbench.compute.scorer import Recipe, Scorer
 
         recipe = Recipe(**json.loads((self.folder / "recipe.json").read_text()))
         return Scorer(self.subject.module, recipe, self.settings.device)

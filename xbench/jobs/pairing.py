@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xbench.artifacts import Store
-from xbench.batching import give_back, out_of_memory
 from xbench.contracts.explainer import Explainer, undisturbed
-from xbench.devices import float32, is_out_of_memory
 from xbench.errors import XbenchError
 from xbench.jobs.base import Instance, Settings
 from xbench.jobs.explainer import ExplainerJob, OwnClassifier
 from xbench.jobs.maps import MadeOf, MapsJob
 from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob, Subject
-from xbench.references import Choice
+from xbench.jobs.store import Store
+from xbench.registry.references import Choice
+from xbench.runtime.batching import give_back, out_of_memory
+from xbench.runtime.devices import float32, is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import nn

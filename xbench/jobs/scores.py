@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from xbench.artifacts import Store
-from xbench.blame import blamed
 from xbench.contracts.metric import Case, Metric, TrainMaps
+from xbench.contracts.session import Session
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.explanation import AtWork
 from xbench.jobs.feature import FeatureJob
 from xbench.jobs.maps import MapsJob
 from xbench.jobs.model import PredictionsJob
-from xbench.references import Choice
-from xbench.session import Session
+from xbench.jobs.store import Store
+from xbench.registry.references import Choice
+from xbench.runtime.blame import blamed
 
 OBSERVATIONS = "observations.npz"
 _AT_WORK = frozenset({"explain", "transfer", "masked"})
@@ -139,7 +139,7 @@ class ObservationsJob(Job):
         return self.choice.identity() | {"absolute": self.absolute, "seed": self.settings.seed}
 
     def build(self, session: Session) -> None:
-        from xbench.passes import unchanging
+        from xbench.compute.passes import unchanging
 
         case = _case(
             self.maps.predictions,

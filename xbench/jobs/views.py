@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xbench.artifacts import Store
+from xbench.contracts.session import Session
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.model import ModelJob
-from xbench.session import Session
+from xbench.jobs.store import Store
 
 if TYPE_CHECKING:
-    from xbench.views import ClassImages
+    from xbench.compute.class_maximization import ClassImages
 
 VIEW = "class_images.npz"
 
@@ -40,7 +40,7 @@ class ViewJob(Job):
         return self.machine()
 
     def build(self, session: Session) -> None:
-        from xbench.views import class_maximization
+        from xbench.compute.class_maximization import class_maximization
 
         with session.progress.task("class maximisation"):
             found = class_maximization(self.model.module, self.model.data.info)
@@ -50,7 +50,7 @@ class ViewJob(Job):
     @functools.cached_property
     def found(self) -> ClassImages:
         """The images, their scores and probabilities."""
-        from xbench.views import ClassImages
+        from xbench.compute.class_maximization import ClassImages
 
         with np.load(self.folder / VIEW, allow_pickle=False) as arrays:
             return ClassImages(**{key: arrays[key] for key in arrays.files})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from xbench.comparison import REPLICATES, Run, read_runs
+from xbench.comparison import Run, read_runs
 from xbench.errors import UserError
 from xbench.leaderboard.checks import Known, check_files
 from xbench.leaderboard.findings import refuse
@@ -27,7 +27,8 @@ from xbench.leaderboard.records import (
     run_record,
 )
 from xbench.leaderboard.thinning import thinned
-from xbench.results import ScoreRow
+from xbench.results.replicates import REPLICATES
+from xbench.results.rows import ScoreRow
 
 LOCK = ".lock"
 

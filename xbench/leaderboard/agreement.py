@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from xbench.results import ScoreRow
+from xbench.results.rows import ScoreRow
 
 EXACT = 1e-6
 """Relative: what the same machine and libraries may differ by."""

@@ -12,7 +12,7 @@ from xbench.leaderboard.findings import Finding, quoted
 from xbench.leaderboard.reading import inspect
 from xbench.leaderboard.records import CUSTOM, Submission
 from xbench.leaderboard.rules import header_faults, row_faults
-from xbench.results import ScoreRow
+from xbench.results.rows import ScoreRow
 
 Known = Mapping[tuple[str, str], str]
 """Name and version of the suites installed here -> fingerprint."""

@@ -11,7 +11,7 @@ from xbench.leaderboard.findings import quoted
 from xbench.leaderboard.records import Entry, Submission
 from xbench.leaderboard.rules import Fault
 from xbench.provenance import digest
-from xbench.results import RunHeader, ScoreRow
+from xbench.results.rows import RunHeader, ScoreRow
 
 Numbered = tuple[int, Fault]
 """Index of the row (-1: the header), and what is wrong."""

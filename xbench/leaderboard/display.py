@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from xbench.contracts.options import suggestion
 from xbench.errors import UserError
 from xbench.leaderboard.standings import Field, Standing
-from xbench.options import suggestion
-from xbench.report.table import number
+from xbench.results.numbers import number
 
 
 def chosen(

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from xbench.leaderboard.thinning import Thinned
-from xbench.results import ScoreRow
+from xbench.results.rows import ScoreRow
 
 _Z = 1.959963984540054
 _DIGITS = 10

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from xbench.csv_cells import cell_value
 from xbench.errors import UserError
 from xbench.leaderboard.findings import Finding, quoted, refuse
 from xbench.leaderboard.records import RUNS, Entry, Submission, content_digest
 from xbench.leaderboard.thinning import from_record
-from xbench.results import HEADER_UPGRADES, ROW_UPGRADES, Record, RunHeader, ScoreRow, upgraded
+from xbench.results.cells import cell_value
+from xbench.results.rows import HEADER_UPGRADES, ROW_UPGRADES, Record, RunHeader, ScoreRow, upgraded
 
 MOST_BYTES = 32 << 20
 MOST_ROWS = 20_000

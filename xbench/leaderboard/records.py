@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from xbench.leaderboard.thinning import Thinned, as_record
 from xbench.provenance import digest
-from xbench.results import SCHEMA, Record, RunHeader, ScoreRow
+from xbench.results.rows import SCHEMA, Record, RunHeader, ScoreRow
 
 RUNS = "runs"
 """Folder of a leaderboard that holds the submissions."""

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from xbench.devices import PRECISIONS
 from xbench.leaderboard.findings import quoted
 from xbench.leaderboard.records import CUSTOM, SUITE_NAME, SUITE_VERSION, Entry, Submission, suite_of
-from xbench.results import RunHeader, ScoreRow
+from xbench.results.rows import RunHeader, ScoreRow
+from xbench.runtime.precision import PRECISIONS
 
 Fault = tuple[str, str]
 """Field, message."""

@@ -13,8 +13,8 @@ import numpy as np
 
 from xbench.leaderboard.pooling import Differences, Pooled, Result, differences, pooled
 from xbench.leaderboard.records import Entry, Submission, SuiteKey
-from xbench.results import ScoreRow
-from xbench.statistics import holm
+from xbench.results.rows import ScoreRow
+from xbench.statistics.resampling import holm
 
 LEVEL = 0.05
 """Family-wise error of the ranks of a field."""

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from xbench.csv_cells import cell_text
 from xbench.leaderboard.adding import locked
 from xbench.leaderboard.checks import check_files
 from xbench.leaderboard.findings import refuse
 from xbench.leaderboard.reading import submission_files
 from xbench.leaderboard.records import Submission, SuiteKey
 from xbench.leaderboard.standings import Field, Standing, fields
-from xbench.results import ScoreRow, write_whole
+from xbench.results.cells import cell_text
+from xbench.results.rows import ScoreRow, write_whole
 
 INDEX = "index.csv"
 _DIGITS = 16  # of a fingerprint in a table

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from xbench.leaderboard.agreement import EXACT, EXACT_SHARE, SHARE, disagreement, is_measured, same_machine
 from xbench.leaderboard.records import Submission
 from xbench.provenance import digest
-from xbench.results import RunHeader, ScoreRow
+from xbench.results.rows import RunHeader, ScoreRow
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from xbench.agreement import Agreement
 from xbench.report.canvas import BLUE, FAINT, INK, KINDS, MUTED, PALETTE, VERMILLION, drawing, save, wrapped
+from xbench.statistics.agreement import Agreement
 
 _COLOURS = LinearSegmentedColormap.from_list("agreement", [VERMILLION, "#FFFFFF", BLUE])
 _CELL = 0.62  # inches, of the heat map

@@ -9,9 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from xbench.paper import PAPER_FILE, BesidePaper, Pairing, PaperRow, beside_paper
-from xbench.report.table import number
-from xbench.results import ScoreRow
+from xbench.results.numbers import number
+from xbench.results.paper import PAPER_FILE, BesidePaper, Pairing, PaperRow, beside_paper
+from xbench.results.rows import ScoreRow
 
 
 def beside_tables(papers: Sequence[PaperRow], rows: Sequence[ScoreRow]) -> RenderableType:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from xbench.report.canvas import BLUE, FAINT, INK, MUTED, VERMILLION, drawing, save
-from xbench.report.table import number
+from xbench.results.numbers import number
 
 _WIDTH, _HEIGHT = 3.9, 4.6  # inches
 
@@ -22,7 +22,7 @@ def calibration_chart(stem: Path, title: str, calibration: Mapping[str, Any]) ->
         stem: Path without suffix.
         title: Of the figure.
         calibration: "calibration" of one of the models in a run's header: the fields of
-            `xbench.calibration.Calibration`, figures as [value, low, high].
+            `xbench.statistics.reliability.Calibration`, figures as [value, low, high].
 
     Returns:
         The SVG and the PNG file.

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from xbench.report.canvas import BLUE, DPI, FAINT, GREEN, MUTED, VERMILLION, drawing, save, wrapped
-from xbench.report.counterfactual_arrays import CounterfactualArrays
-from xbench.report.overlays import robust_scale
+from xbench.results.counterfactuals import CounterfactualArrays
+from xbench.results.gallery import robust_scale
 
 _CELL, _GAP, _MARGIN = 1.18, 0.06, 0.12  # inches
 _NAMES, _BAR, _CAPTION, _BETWEEN, _TITLES, _FOOT = 0.2, 0.05, 0.17, 0.18, 0.34, 0.56

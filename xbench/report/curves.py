@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +14,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from xbench.report.canvas import BLUE, INK, KINDS, MUTED, PALETTE, VERMILLION, drawing, save, wrapped
+from xbench.results.curves import CurveSeries
 
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 _LEGEND = {"MiF": "MiF: most important pixels first", "LiF": "LiF: least important pixels first"}
 _PAIR_COLOURS = {"MiF": VERMILLION, "LiF": BLUE}
 _PARTS = {"training": True, "validation": False}
 _PANEL = (1.75, 1.5)  # inches
-
-
-@dataclass(frozen=True)
-class CurveSeries:
-    """The curves of one explainer.
-
-    Attributes:
-        label: The explainer.
-        control: It must lose: drawn in grey.
-        x: (P,) positions.
-        curves: Name -> (P,) heights. "MiF" and "LiF" are known by name; the area between two curves is shaded.
-    """
-
-    label: str
-    control: bool
-    x: np.ndarray
-    curves: Mapping[str, np.ndarray]
 
 
 def perturbation_curves(

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from xbench.report.canvas import DPI, GREEN, INK, MUTED, VERMILLION, drawing, save, wrapped
+from xbench.results.gallery import robust_scale
 
 COLUMNS = 8
 """Columns of a page: image, outline, and at most six maps."""
@@ -158,12 +159,6 @@ def blended(grey: np.ndarray, values: np.ndarray, signed: bool) -> np.ndarray:
     opacity = OPACITY * amount**0.75
     mixed: np.ndarray = (1 - opacity) * grey + opacity * ramp
     return mixed
-
-
-def robust_scale(values: np.ndarray) -> float:
-    """The 99th percentile of the absolute values; the maximum where that is 0, and 1 for a map of zeros."""
-    size = np.abs(values)
-    return float(np.percentile(size, 99)) or float(size.max()) or 1.0
 
 
 def colours(strength: np.ndarray, signed: bool) -> np.ndarray:

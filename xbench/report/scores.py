@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from xbench.report.canvas import BLUE, FAINT, INK, KINDS, MUTED, VERMILLION, drawing, save
-from xbench.results import ScoreRow
+from xbench.results.rows import ScoreRow
 
 _SIGNS = {"original": ("o", BLUE), "absolute": ("D", VERMILLION)}
 

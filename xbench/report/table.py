@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from xbench.results import RunHeader, ScoreRow
+from xbench.results.numbers import number
+from xbench.results.rows import RunHeader, ScoreRow
 
 _CHANCE = 0.5  # AUC of a classifier that learned nothing, whatever the prevalence and the number of classes
 _MODEL_FIGURES = (  # Katzmann et al., Table 1; short names beside long ones, to fit 100 columns
@@ -83,7 +84,7 @@ def _model_figures(figures: Mapping[str, Any]) -> Table:
 def has_learned(figures: Mapping[str, Any]) -> bool | None:
     """Whether the AUC's 95 % interval lies above chance; None where there is no AUC with an interval."""
     auc = figures.get("auc")
-    if not auc or any(_undefined(number) for number in auc):
+    if not auc or any(_undefined(figure) for figure in auc):
         return None
     return bool(auc[1] > _CHANCE)
 
@@ -171,15 +172,6 @@ def _unbeaten(rows: Sequence[ScoreRow]) -> Iterator[Text]:
 
 def _beats(one: ScoreRow, other: ScoreRow) -> bool:
     return one.value > other.value if one.higher_is_better else one.value < other.value
-
-
-def number(value: float | None) -> str:
-    """Three decimals; an exponent where they would hide the number; a dash where it is undefined."""
-    if value is None or _undefined(value):
-        return "–"
-    if value and not 0.0005 <= abs(value) < 10000:
-        return f"{value:.2e}"
-    return f"{value:.3f}"
 
 
 def _undefined(value: float | None) -> bool:

@@ -34,7 +34,7 @@ def class_views(
         stem: Path without suffix.
         title: Of the figure.
         classes: K names.
-        images: float (K, C, *spatial), as `xbench.views.class_maximization` gives them.
+        images: float (K, C, *spatial), as `xbench.compute.class_maximization.class_maximization` gives them.
         scores: (K,), S_c reached.
         probabilities: (K,), p_c reached.
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xbench.contracts.options import parse_options
+from xbench.contracts.specs import DatasetSpec, ExplainerSpec, MetricSpec, ModelSpec, Spec
 from xbench.errors import XbenchError
-from xbench.options import parse_options
-from xbench.specs import DatasetSpec, ExplainerSpec, MetricSpec, ModelSpec, Spec
 from xbench.testing.dataset_checks import dataset_checks
 from xbench.testing.explainer_checks import explainer_checks
 from xbench.testing.metric_checks import metric_checks

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from xbench.contracts.dataset import SPLITS, Dataset, DatasetInfo, Split
+from xbench.contracts.samples import Batch
+from xbench.contracts.session import Session
 from xbench.errors import XbenchError
-from xbench.samples import Batch
-from xbench.session import Session
 from xbench.testing.scenarios import folder_of, fresh
 
 _BATCH = 64

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xbench.contracts.explainer import Explainer, MapTransform
+from xbench.contracts.samples import Batch
+from xbench.contracts.session import Session
 from xbench.errors import PluginError
-from xbench.samples import Batch
-from xbench.session import Session
 from xbench.testing.scenarios import Scenario, default_scenarios, folder_of, fresh
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class _Trial:
 
 
 def _inner_maps(batch: Batch) -> torch.Tensor:
-    from xbench.seeding import uniform_field
+    from xbench.runtime.randomness import uniform_field
 
     return uniform_field(batch.seeds, batch.images.shape[2:]) - 0.5
 
@@ -152,7 +152,9 @@ def _deterministic(trial: _Trial, subject: Any) -> None:
     del subject
     first = trial.explain(trial.batch, trial.targets)
     again = trial.explain(trial.batch, trial.targets)
-    _assert_same(first, again, "two calls give different maps: draw from batch.seeds (xbench.seeding), keep no state")
+    _assert_same(
+        first, again, "two calls give different maps: draw from batch.seeds (xbench.runtime.seeding), keep no state"
+    )
 
 
 def _independent_of_batch(trial: _Trial, subject: Any) -> None:
@@ -213,7 +215,7 @@ def _leaves_generators(trial: _Trial, subject: Any) -> None:
     before = torch.get_rng_state(), pickle.dumps(np.random.get_state()), pickle.dumps(random.getstate())
     trial.attribute(_private(trial.batch), trial.targets)
     after = torch.get_rng_state(), pickle.dumps(np.random.get_state()), pickle.dumps(random.getstate())
-    advice = "draw from batch.seeds, or from a generator of your own (xbench.seeding)"
+    advice = "draw from batch.seeds, or from a generator of your own (xbench.runtime.seeding)"
     assert torch.equal(before[0], after[0]), f"torch's global generator was drawn from: {advice}"
     assert before[1] == after[1], f"numpy's global generator was drawn from: {advice}"
     assert before[2] == after[2], f"Python's global generator was drawn from: {advice}"

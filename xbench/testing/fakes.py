@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from xbench.contracts.dataset import Dataset, DatasetInfo, Split
+from xbench.contracts.hookspecs import hookimpl
 from xbench.contracts.metric import Case
 from xbench.contracts.model import Model, ModelOptions, class_scores
-from xbench.hookspecs import hookimpl
-from xbench.options import Field, Options
-from xbench.seeding import rng
-from xbench.session import Session
-from xbench.specs import DatasetSpec, ModelSpec
+from xbench.contracts.options import Field, Options
+from xbench.contracts.session import Session
+from xbench.contracts.specs import DatasetSpec, ModelSpec
+from xbench.runtime.seeding import rng
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from xbench.samples import Batch
+    from xbench.contracts.samples import Batch
 
 _PER_PATIENT = 2
 _COSTS = ("seconds_maps", "seconds_fit", "forward_passes", "backward_passes", "peak_bytes", "fit_peak_bytes")
@@ -161,8 +161,8 @@ class FakeExplanation:
 
     def maps(self, batch: Batch, targets: torch.Tensor, model: nn.Module | None = None) -> torch.Tensor:
         """The gradient, summed over channels."""
+        from xbench.compute.passes import gradients
         from xbench.contracts.explainer import undisturbed
-        from xbench.passes import gradients
 
         explained = self.model if model is None else model
         with undisturbed(explained):

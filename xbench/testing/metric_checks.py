@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from xbench.contracts.metric import Case, Metric, TrainMaps
+from xbench.contracts.session import Session
 from xbench.errors import PluginError
-from xbench.seeding import rng
-from xbench.session import Session
+from xbench.runtime.seeding import rng
 from xbench.testing.fakes import fake_case
 from xbench.testing.scenarios import Scenario, default_scenarios, fresh
 

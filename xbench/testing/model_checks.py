@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xbench.contracts.model import Model, class_scores
 from xbench.errors import UserError
-from xbench.seeding import isolated
+from xbench.runtime.randomness import isolated
 from xbench.testing.scenarios import Scenario, default_scenarios, fresh
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from xbench.contracts.dataset import Dataset, DatasetInfo, Split
 from xbench.contracts.model import Model
-from xbench.seeding import isolated
-from xbench.session import Session
+from xbench.contracts.session import Session
+from xbench.runtime.randomness import isolated
 from xbench.testing.fakes import FakeDataset, FakeOptions, TinyModel, TinyOptions
 
 if TYPE_CHECKING:

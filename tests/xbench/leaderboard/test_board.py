@@ -17,7 +17,7 @@ from xbench.leaderboard import add_run, build, check_files, fields, read_board, 
 from xbench.leaderboard.checks import is_measured
 from xbench.leaderboard.pooling import pooled
 from xbench.provenance import digest
-from xbench.results import read_header, read_scores, write_header, write_scores
+from xbench.results.rows import read_header, read_scores, write_header, write_scores
 
 
 def table(board, name="quick-v1.csv"):

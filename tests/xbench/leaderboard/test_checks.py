@@ -12,7 +12,7 @@ from xbench.leaderboard import add_run, build, check_files, read_submission
 from xbench.leaderboard.records import content_digest
 from xbench.leaderboard.thinning import as_record, thinned
 from xbench.provenance import digest
-from xbench.results import SCHEMA
+from xbench.results.rows import SCHEMA
 
 
 def test_an_honest_submission_is_in_order(handed_in, findings):

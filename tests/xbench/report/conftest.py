@@ -5,7 +5,7 @@ import typing
 
 import pytest
 
-from xbench.results import RunHeader, ScoreRow
+from xbench.results.rows import RunHeader, ScoreRow
 
 _EMPTY = {str: "", int: 0, float: 0.0, bool: False}
 

@@ -5,7 +5,8 @@ import pytest
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 
-from xbench.report import CurveSeries, perturbation_curves, training_curves
+from xbench.report import perturbation_curves, training_curves
+from xbench.results.curves import CurveSeries
 
 X = np.linspace(0, 100, 41)
 

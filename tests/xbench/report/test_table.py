@@ -6,8 +6,8 @@ import math
 import pytest
 from rich.console import Console
 
-from xbench.classification import CLASSIFICATION
 from xbench.report import score_tables
+from xbench.statistics.classification import CLASSIFICATION
 
 
 def render(rows, header, width=120, terminal=False):

@@ -15,9 +15,9 @@ from xbench.leaderboard.site.editions import Edition, editions
 from xbench.leaderboard.site.pages import Links, render_edition, render_index
 from xbench.leaderboard.site.place_data import Origins, differences_data, rankings_data
 from xbench.leaderboard.tables import derived
-from xbench.report.naming import file_name
 from xbench.report.page.scripts import data_script
-from xbench.results import write_whole
+from xbench.results.naming import file_name
+from xbench.results.rows import write_whole
 
 REPORTS = "reports"
 """Folder of a leaderboard that may hold reports: `reports/<name of a submission's file, without .jsonl>/`."""

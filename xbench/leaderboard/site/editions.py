@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from xbench.leaderboard.records import CUSTOM, Submission, SuiteKey
 from xbench.leaderboard.standings import Field, fields
-from xbench.report.naming import file_name
+from xbench.results.naming import file_name
 
 
 @dataclass(frozen=True)

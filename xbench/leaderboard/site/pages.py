@@ -9,9 +9,9 @@ from typing import Any
 
 import jinja2
 
-import xbench
 from xbench.leaderboard.records import Submission
 from xbench.leaderboard.site.editions import Edition
+from xbench.version import __version__
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def render_index(editions: Sequence[Edition]) -> str:
     """The page that lists the suites."""
     facts = [(edition, _facts(edition)) for edition in editions]
     return _template("index.html.j2").render(
-        version=xbench.__version__,
+        version=__version__,
         suites=[each for each in facts if not each[0].is_custom and not each[0].is_old],
         custom=[each for each in facts if each[0].is_custom],
         older=_older(editions),
@@ -46,7 +46,7 @@ def render_edition(edition: Edition, links: Mapping[str, Links]) -> str:
         links: To the reports, by the digest of the submission.
     """
     return _template("edition.html.j2").render(
-        version=xbench.__version__,
+        version=__version__,
         edition=edition,
         facts=_facts(edition),
         submissions=[_submission(each, links[each.digest]) for each in edition.submissions],

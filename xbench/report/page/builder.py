@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xbench.errors import UserError
-from xbench.report.counterfactual_arrays import read_counterfactuals
-from xbench.report.curve_file import read_curves
-from xbench.report.gallery_arrays import read_galleries
-from xbench.report.naming import file_name
 from xbench.report.page.html import render
 from xbench.report.page.rankings import Place, place_data, places
 from xbench.report.page.scripts import data_script
 from xbench.report.page.sprites import gallery_data, ramps, strip_data
 from xbench.report.page.tables import csv_table, latex_overview, latex_ranking
-from xbench.results import write_whole
+from xbench.results.counterfactuals import read_counterfactuals
+from xbench.results.curves import read_curves
+from xbench.results.gallery import read_galleries
+from xbench.results.naming import file_name
+from xbench.results.rows import write_whole
 
 if TYPE_CHECKING:
     from xbench.comparison import Comparison

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from xbench.report.agreement import agreement_chart
 from xbench.report.curves import perturbation_curves
-from xbench.report.naming import file_name
 from xbench.report.page.rankings import Place
 from xbench.report.scores import score_chart
+from xbench.results.naming import file_name
 
 KINDS = ("svg", "pdf")
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from xbench.paper import PAPER_FILE, beside_paper, read_paper_rows
 from xbench.report.page.rankings import Place
-from xbench.report.table import has_learned, number
+from xbench.report.table import has_learned
+from xbench.results.numbers import number
+from xbench.results.paper import PAPER_FILE, beside_paper, read_paper_rows
 
 if TYPE_CHECKING:
     from xbench.comparison import Comparison, Run

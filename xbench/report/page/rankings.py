@@ -8,13 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from xbench.report.curve_file import CurveTable
-from xbench.report.curves import CurveSeries
+from xbench.results.curves import CurveSeries, CurveTable
 
 if TYPE_CHECKING:
     # Reports lie below comparisons: the command line hands a comparison over.
-    from xbench.agreement import Agreement, Correlation
     from xbench.comparison import Comparison, Ranking, Run, Standing
+    from xbench.statistics.agreement import Agreement, Correlation
 
 _SIGNS = ("original", "absolute")
 

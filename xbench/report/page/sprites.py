@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from xbench.report.counterfactual_arrays import CounterfactualArrays
-from xbench.report.gallery_arrays import GalleryArrays
-from xbench.report.overlays import OPACITY, colours, robust_scale
+from xbench.report.overlays import OPACITY, colours
+from xbench.results.counterfactuals import CounterfactualArrays
+from xbench.results.gallery import GalleryArrays, robust_scale
 
 _MOST_BYTES = 7_000_000  # of a gallery's maps, as they are in memory; a page's file holds about 4/3 of it
 _ZERO = 128  # grey level of a map's zero

@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from xbench.csv_cells import cell_text
 from xbench.report.page.rankings import Place, best
-from xbench.report.table import number
+from xbench.results.cells import cell_text
+from xbench.results.numbers import number
 
 if TYPE_CHECKING:
     from xbench.comparison import Ranking, Standing

@@ -8,13 +8,12 @@ import pytest
 from click.testing import CliRunner
 
 from xbench.cli import xbench
-from xbench.comparison import REPLICATES, Replicates, sampling, write_replicates
-from xbench.report.counterfactual_arrays import CounterfactualArrays, write_counterfactuals
-from xbench.report.curve_file import CurveTable, write_curves
-from xbench.report.curves import CurveSeries
-from xbench.report.gallery_arrays import GalleryArrays, eight_bits, write_gallery
-from xbench.results import RunHeader, ScoreRow, write_header, write_scores
-from xbench.statistics import interval, resamples
+from xbench.results.counterfactuals import CounterfactualArrays, write_counterfactuals
+from xbench.results.curves import CurveSeries, CurveTable, write_curves
+from xbench.results.gallery import GalleryArrays, eight_bits, write_gallery
+from xbench.results.replicates import REPLICATES, Replicates, sampling, write_replicates
+from xbench.results.rows import RunHeader, ScoreRow, write_header, write_scores
+from xbench.statistics.resampling import interval, resamples
 
 _HINTS = typing.get_type_hints(ScoreRow)
 _BLANK = {

@@ -270,7 +270,9 @@ def test_a_link_to_a_section_keeps_what_was_chosen(page):
 
 @pytest.mark.slow
 def test_fifty_explainers_by_twenty_metrics_by_three_models(browser, run_folder, report, tmp_path, monkeypatch):
-    monkeypatch.setattr("xbench.agreement._PERMUTATIONS", 99)  # the numbers are not at stake, their amount is
+    monkeypatch.setattr(
+        "xbench.statistics.agreement._PERMUTATIONS", 99
+    )  # the numbers are not at stake, their amount is
     explainers = {f"integrated-gradients:steps={index}": index / 50 for index in range(49)} | {"random": 0.0}
     metrics = tuple(f"metric-{index}" for index in range(20))
     run = run_folder(tmp_path / "run", explainers, ("net", "resnet", "densenet"), metrics, ("original", "absolute"))

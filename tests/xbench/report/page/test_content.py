@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from xbench.errors import UserError
-from xbench.report.curve_file import read_curves
-from xbench.report.gallery_arrays import read_galleries
-from xbench.results import read_scores
+from xbench.results.curves import read_curves
+from xbench.results.gallery import read_galleries
+from xbench.results.rows import read_scores
 
 EXPLAINERS = {"vinet": 0.6, "smoothgrad": 0.6, "gradient": 0.3, "random": 0.0}
 
@@ -59,7 +59,7 @@ def test_a_real_run_becomes_a_whole_page(tiny, command, tmp_path):
 def test_reports_need_neither_torch_nor_plugins():
     code = "import sys, xbench.cli.report_command, xbench.report.page, xbench.comparison; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torch", "xbench_metrics", "xbench_baselines", "xbench.plan"} & set(done.stdout.split())
+    assert not {"torch", "xbench_metrics", "xbench_baselines", "xbench.run.plan"} & set(done.stdout.split())
 
 
 def test_names_are_text_whatever_they_hold(run_folder, report, tmp_path):

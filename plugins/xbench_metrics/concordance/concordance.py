@@ -1,0 +1,339 @@
+"""Concordance: does the map point to where the expert says that the evidence is?"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+from xbench import Case, Curves, DatasetInfo, Metric, Observations
+from xbench_metrics.concordance.options import PointingGameOptions, RocAucOptions
+
+_THRESHOLDS = 200  # of the averaged curves that a value is made of
+_DRAWN = 50  # of a curve that is only a picture: its rows are copied for every resample
+
+
+class MaskMetric(Metric):
+    """Mean over images of one figure that compares a map with the expert's mask.
+
+    The images used are the same for every metric and explainer: those that an expert outlined (0 < |m| < n pixels).
+    Where the mask is missing, empty or full, nothing can be told apart: the observations are NaN, `used` is false, and
+    the image does not count. Maps are taken as they are: of a signed one, a pixel against the target ranks last.
+
+    Attributes:
+        figure: The observation that is averaged.
+    """
+
+    needs = frozenset({"masks"})
+    figure: str
+
+    @abstractmethod
+    def compare(self, maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+        """Observations of each image: float32 (n, *spatial), bool (n, *spatial) -> name to floats (n, ...).
+
+        Of a mask that is empty or full, whatever comes out.
+        """
+
+    def observe(self, case: Case) -> dict[str, np.ndarray]:
+        """What `compare` gives, NaN where there is nothing to compare, and `used`, bool (N,).
+
+        On the CPU, whatever the device: maps and masks come from there, and numpy sorts many times as fast as torch.
+        """
+        size = case.session.batch_size
+        starts = range(0, len(case.split), size)
+        parts: dict[str, list[np.ndarray]] = {}
+        for start in case.session.track(starts, self.figure, len(starts)):
+            rows = slice(start, min(start + size, len(case.split)))
+            masks = case.split.batch(np.arange(rows.start, rows.stop)).masks.numpy()
+            used = np.any(masks.reshape(len(masks), -1), 1) & ~np.all(masks.reshape(len(masks), -1), 1)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                seen = self.compare(np.asarray(case.maps[rows], dtype=np.float32), masks)
+            for values in seen.values():
+                values[~used] = np.nan
+            for name, values in (seen | {"used": used}).items():
+                parts.setdefault(name, []).append(values)
+        return {name: np.concatenate(values) for name, values in parts.items()}
+
+    def summarise(self, observations: Observations) -> float:
+        """The mean over the images used; NaN without any."""
+        values = observations[self.figure]
+        values = values[~np.isnan(values)]
+        return float(values.mean()) if len(values) else float("nan")
+
+    def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
+        """What all of them share, and what `meaning` adds."""
+        shared = {
+            "score": self.figure,
+            "mask": "the expert's; images without one, or with an empty or full one, do not count",
+            "map": "as it is",
+            "aggregation": "mean over images",
+        }
+        return shared | dict(self.meaning)
+
+    @property
+    @abstractmethod
+    def meaning(self) -> Mapping[str, str]:
+        """What else the figure means: entries of the card."""
+
+
+class _Order(NamedTuple):
+    """The pixels of maps from the lowest value up.
+
+    Attributes:
+        inside: bool (n, P), whether each lies in the mask.
+        below: int64 (n, P), how many pixels of the mask come before each.
+        first: int64 (n, P), where the pixels of the same value begin.
+        last: int64 (n, P), where they end.
+        size: int64 (n,), pixels of the mask.
+    """
+
+    inside: np.ndarray
+    below: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    size: np.ndarray
+
+    @classmethod
+    def of(cls, maps: np.ndarray, masks: np.ndarray) -> _Order:
+        """One sort a map, (n, *spatial) each."""
+        bits = (maps.reshape(len(maps), -1) + np.float32(0)).view(np.int32).astype(np.int64)  # + 0 makes -0.0 equal 0.0
+        # IEEE 754: bits of positive floats are ordered, of negative ones reversed. The mask rides along as lowest bit.
+        bits ^= np.where(bits < 0, 0x7FFFFFFF, 0)
+        keys = np.sort(bits << 1 | masks.reshape(bits.shape), axis=1)
+        inside, places = (keys & 1).astype(bool), np.arange(keys.shape[1])
+        changes = (keys[:, 1:] >> 1) != (keys[:, :-1] >> 1)
+        edge = np.ones((len(keys), 1), dtype=bool)
+        first = np.maximum.accumulate(np.where(np.hstack([edge, changes]), places, 0), axis=1)
+        last = np.where(np.hstack([changes, edge]), places, places[-1])
+        last = np.minimum.accumulate(last[:, ::-1], axis=1)[:, ::-1]
+        upto = inside.cumsum(1)
+        return cls(inside, upto - inside, first, last, upto[:, -1])
+
+    @property
+    def twice_rank(self) -> np.ndarray:
+        """Twice the average rank of each pixel, from 1: int64 (n, P)."""
+        twice: np.ndarray = self.first + self.last + 2
+        return twice
+
+    @property
+    def tie_fraction(self) -> np.ndarray:
+        """Share of pixels whose value another pixel has: float64 (n,)."""
+        fraction: np.ndarray = (self.last > self.first).mean(1)
+        return fraction
+
+
+class RocAuc(MaskMetric):
+    """Area under the ROC curve of telling the mask's pixels by the map (Brocki et al., section 3.2).
+
+    `exact`: per image, AUC = P(A_in > A_out) + P(A_in = A_out) / 2, over all pairs of a pixel inside and one outside
+    (Mann-Whitney U of the average ranks); then the mean over images. 1 for the mask itself, 0 for its inverse; ties
+    count one half, so a constant map has 0.5, and a random one 0.5 +- 1 / sqrt(12 |m|).
+
+    `trapezoid` and `heights` follow the paper: TPR and FPR of each image at the same thresholds, averaged over images
+    at each threshold, then one area, by the trapezoid rule, or as "the mean of the heights of available points", the
+    mean TPR. The paper does not say how scores are normalised. Here by rank, r = (average rank) / n, and t = k / 200, k
+    from 0 to 200: a pixel is called relevant if r > t, so the curve leads from (1, 1) to (0, 0). (With scores between
+    their minimum and maximum, the mean height would be the mean score inside the mask, far from what the paper prints.)
+    The mean height of an image is |m| / 2n + (1 - |m| / n) AUC, not AUC.
+
+    Higher is better. A missing, empty or full mask: NaN.
+    """
+
+    options: RocAucOptions
+    figure = "roc_auc"
+
+    def compare(self, maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+        """Exact AUC and tie fraction, float64 (n,); TPR and FPR at K + 1 thresholds, float32 (n, K + 1)."""
+        order, pixels = _Order.of(maps, masks), masks[0].size
+        size, ranks = order.size, order.twice_rank
+        above = (ranks * order.inside).sum(1) - size * (size + 1)  # twice U
+        tpr, fpr = _rates(order, _DRAWN if self.options.protocol == "exact" else _THRESHOLDS)
+        return {
+            "roc_auc": above / (2 * size * (pixels - size)),
+            "tpr": tpr,
+            "fpr": fpr,
+            "tie_fraction": order.tie_fraction,
+        }
+
+    def summarise(self, observations: Observations) -> float:
+        """The mean of the areas, or the area of the mean curve; NaN without an image used."""
+        if self.options.protocol == "exact":
+            return super().summarise(observations)
+        fpr, tpr = _averaged(observations)
+        if self.options.protocol == "heights":
+            return float(tpr.mean())
+        return float(((tpr[1:] + tpr[:-1]) / 2 * np.diff(fpr)).sum())
+
+    def curves(self, observations: Observations) -> Curves | None:
+        """TPR against FPR, both averaged over images at each threshold, over the diagonal."""
+        if not observations["used"].any():
+            return None
+        fpr, tpr = _averaged(observations)
+        return Curves(
+            x=100 * fpr,
+            y={"map": 100 * tpr, "chance": 100 * fpr},
+            x_label="pixels outside the mask called relevant (%)",
+            y_label="pixels inside (%)",
+        )
+
+    @property
+    def meaning(self) -> Mapping[str, str]:
+        """Ties, and for the paper's protocols the thresholds."""
+        if self.options.protocol == "exact":
+            return {"ties": "count one half"}
+        return {
+            "ties": "average ranks",
+            "normalisation": "average rank / pixels",
+            "thresholds": f"k/{_THRESHOLDS} for k = 0 to {_THRESHOLDS}; relevant is what lies above",
+            "aggregation": "TPR and FPR are averaged over images at each threshold, then "
+            + ("integrated" if self.options.protocol == "trapezoid" else "TPR is averaged over thresholds"),
+        }
+
+
+def _rates(order: _Order, thresholds: int) -> tuple[np.ndarray, np.ndarray]:
+    """TPR and FPR where r > k / K, for k from K down to 0: float32 (n, K + 1) each, rising from 0 to 1."""
+    images, pixels = order.inside.shape
+    # r > k / K exactly where ceil(K r) > k; in integers.
+    steps = (thresholds * order.twice_rank + 2 * pixels - 1) // (2 * pixels)
+    bins = (thresholds - steps + np.arange(images)[:, None] * thresholds).ravel()  # from the highest step, K, down to 1
+    total, within = (
+        np.bincount(counted, minlength=images * thresholds).reshape(images, thresholds)
+        for counted in (bins, bins[order.inside.ravel()])
+    )
+    rates = np.zeros((2, images, thresholds + 1), dtype=np.float32)
+    for rate, counts in zip(rates, (within, total - within), strict=True):
+        reached = counts.cumsum(1)
+        rate[:, 1:] = reached / reached[:, -1:]
+    return rates[0], rates[1]
+
+
+def _averaged(observations: Observations) -> tuple[np.ndarray, np.ndarray]:
+    """FPR and TPR averaged over the images used: float64 (K + 1,) each; NaN without any."""
+    used, fpr, tpr = observations["used"], observations["fpr"], observations["tpr"]
+    if not used.any():
+        return np.full(fpr.shape[1], np.nan), np.full(fpr.shape[1], np.nan)
+    return fpr[used].mean(0, dtype=np.float64), tpr[used].mean(0, dtype=np.float64)
+
+
+class AveragePrecision(MaskMetric):
+    """Average precision of telling the mask's pixels by the map: sum_k (R_k - R_{k-1}) P_k over the distinct values.
+
+    P_k and R_k are precision and recall of the pixels of at least the k-th highest value; nothing is interpolated, so
+    that it is the mean, over the mask's pixels, of the precision at their value. Unlike the AUC it hangs on how small
+    the mask is: a constant map has |m| / n, a random one about that. Tied pixels are called relevant together.
+
+    Higher is better. A missing, empty or full mask: NaN.
+    """
+
+    figure = "average_precision"
+
+    def compare(self, maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+        """AP, the mask's share of the pixels, tie fraction: float64 (n,)."""
+        order, pixels = _Order.of(maps, masks), masks[0].size
+        found = order.size[:, None] - np.take_along_axis(order.below, order.first, axis=1)
+        precision = found / (pixels - order.first)
+        value = (precision * order.inside).sum(1) / order.size
+        return {
+            "average_precision": value,
+            "mask_fraction": order.size / pixels,
+            "tie_fraction": order.tie_fraction,
+        }
+
+    @property
+    def meaning(self) -> Mapping[str, str]:
+        """Ties and interpolation."""
+        return {"ties": "called relevant together", "interpolation": "none"}
+
+
+class RelevanceRank(MaskMetric):
+    """Share of the |m| highest pixels of the map that lie in the mask (Arras et al. 2022, relevance rank accuracy).
+
+    Where the |m|-th highest value is tied, the value is the mean over all orders of the tied pixels: a constant map has
+    |m| / n, like a random one on average.
+
+    Higher is better. A missing, empty or full mask: NaN.
+    """
+
+    figure = "relevance_rank"
+
+    def compare(self, maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+        """Share and tie fraction: float64 (n,)."""
+        order, pixels = _Order.of(maps, masks), masks[0].size
+        images, place = np.arange(len(maps)), np.minimum(pixels - order.size, pixels - 1)  # of the |m|-th highest value
+        first, last = order.first[images, place], order.last[images, place]
+        before, upto = order.below[images, first], order.below[images, last] + order.inside[images, last]
+        above, wanted = order.size - upto, order.size - (pixels - 1 - last)
+        found = above + wanted * (upto - before) / (last - first + 1)
+        return {"relevance_rank": found / order.size, "tie_fraction": order.tie_fraction}
+
+    @property
+    def meaning(self) -> Mapping[str, str]:
+        """Ties."""
+        return {"ties": "mean over all orders of the tied pixels"}
+
+
+class RelevanceMass(MaskMetric):
+    """Share of the map's positive relevance that lies in the mask: sum_m A+ / sum A+, A+ = max(A, 0).
+
+    Arras et al. 2022 (relevance mass accuracy). Of a signed map only the evidence for the target counts: with both
+    signs the quotient is unbounded. It is the one figure here that changes under a monotone transform of the map.
+
+    A map without positive relevance points nowhere, like a constant one, and has what that has, |m| / n; NaN would let
+    an explainer choose the images it is judged by.
+
+    Higher is better. A missing, empty or full mask: NaN.
+    """
+
+    figure = "relevance_mass"
+
+    def compare(self, maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+        """Share, float64 (n,), and `blank`, whether there is no positive relevance: float64 (n,), 0 or 1."""
+        positive, inside = np.maximum(maps.reshape(len(maps), -1), 0), masks.reshape(len(masks), -1)
+        blank = ~positive.any(1)
+        positive[blank] = 1
+        mass = positive.sum(1, where=inside, dtype=np.float64)
+        return {"relevance_mass": mass / positive.sum(1, dtype=np.float64), "blank": blank.astype(np.float64)}
+
+    @property
+    def meaning(self) -> Mapping[str, str]:
+        """Sign, and maps without any positive pixel."""
+        return {"map": "its positive part", "blank": "a map without positive relevance counts as a constant one"}
+
+
+class PointingGame(MaskMetric):
+    """Share of maps whose highest pixel lies in the mask, or within `tolerance` pixels of it (Zhang et al. 2018).
+
+    Of several pixels with the highest value, each counts in equal parts: a constant map
+    has |m| / n, like a random one.
+
+    Higher is better. A missing, empty or full mask: NaN.
+    """
+
+    options: PointingGameOptions
+    figure = "pointing_game"
+
+    def compare(self, maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+        """Share of the maxima inside, and how many maxima there are: float64 (n,)."""
+        near = _within(masks, self.options.tolerance).reshape(len(masks), -1)
+        values = maps.reshape(near.shape)
+        highest = values == values.max(1, keepdims=True)
+        maxima = highest.sum(1).astype(np.float64)
+        return {"pointing_game": (highest & near).sum(1) / maxima, "maxima": maxima}
+
+    @property
+    def meaning(self) -> Mapping[str, str]:
+        """Ties."""
+        return {"ties": "share of the tied maxima that hit"}
+
+
+def _within(masks: np.ndarray, radius: int) -> np.ndarray:
+    """Which pixels are at most `radius` from the mask: bool (n, *spatial)."""
+    if radius == 0:
+        return masks
+    # All images at once, one so far from the next that no mask reaches into another image.
+    apart = (radius + 1, *[1] * (masks.ndim - 1))
+    near: np.ndarray = distance_transform_edt(~masks, sampling=apart) <= radius
+    return near

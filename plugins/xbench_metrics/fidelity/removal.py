@@ -1,0 +1,73 @@
+"""What replaces a removed pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d
+
+from xbench import Batch, Case, DatasetInfo, UserError
+from xbench.runtime.devices import upload
+from xbench.runtime.randomness import uniform_field
+from xbench.runtime.seeding import derive
+
+_NOISE_STREAM = derive(0, "noise that replaces pixels")
+
+
+class Removal:
+    """The fill of a case's images.
+
+    Args:
+        kind: "opposite", "zero", "mean", "blur", "noise", or "auto": opposite where the dataset declares it, else mean.
+        case: Gives the dataset and the mean of its training split.
+        sigma: Of "blur", in pixels.
+
+    Raises:
+        UserError: "opposite" for a dataset that declares no removal values.
+    """
+
+    def __init__(self, kind: str, case: Case, sigma: float) -> None:
+        self.kind = resolve(kind, case.info)
+        self._device = case.session.device
+        self._per_class = upload(torch.tensor(case.info.removal or (0.0,), dtype=torch.float32), self._device)
+        self._mean = upload(torch.as_tensor(np.array(case.train_mean), dtype=torch.float32), self._device)
+        self._sigma = sigma
+
+    def fill(self, batch: Batch) -> torch.Tensor:
+        """What replaces the pixels of a batch on the device: float32, broadcastable to (N, C, P), P = all pixels."""
+        if self.kind == "opposite":
+            return self._per_class[batch.labels].view(-1, 1, 1)
+        if self.kind == "zero":
+            return batch.images.new_zeros((1, 1, 1))
+        if self.kind == "mean":
+            return self._mean.view(1, -1, 1)
+        if self.kind == "blur":
+            return blur(batch.images, self._sigma).flatten(2)
+        return uniform_field(batch.seeds ^ _NOISE_STREAM, batch.images.flatten(2).shape[1:])
+
+
+def resolve(kind: str, info: DatasetInfo) -> str:
+    """The removal that `kind` stands for on this dataset.
+
+    Raises:
+        UserError: "opposite" for a dataset that declares no removal values.
+    """
+    if kind == "auto":
+        return "mean" if info.removal is None else "opposite"
+    if kind == "opposite" and info.removal is None:
+        raise UserError(
+            f"metric fidelity: removal=opposite, but dataset {info.name} declares no removal value for its classes",
+            "use removal=mean, zero, blur or noise",
+        )
+    return kind
+
+
+def blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Gaussian blur of (N, C, *spatial) along the spatial axes, mirrored at the borders (scipy's `reflect`)."""
+    for axis in range(2, images.ndim):
+        size = images.shape[axis]
+        # The filter as a matrix: any sigma for any size, and one product for the whole batch.
+        matrix = torch.from_numpy(gaussian_filter1d(np.eye(size), sigma, axis=0)).to(images.dtype)
+        matrix = upload(matrix, images.device)
+        images = torch.tensordot(images, matrix, dims=([axis], [1])).movedim(-1, axis)
+    return images

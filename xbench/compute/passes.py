@@ -1,0 +1,224 @@
+"""Many passes through a model in batches that fit the memory: what path, noise and perturbation explainers share."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import weakref
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from xbench.compute.scorer import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, Recipe, Scorer
+from xbench.contracts.model import class_scores
+from xbench.runtime.batching import Batches
+from xbench.runtime.devices import float32
+
+# Rows of one pass. On a CPU a batch beyond its caches is slower an image; a GPU wants to be filled.
+_PIXELS_CPU, _ROWS_CPU = 2**19, 64
+_PIXELS_GPU, _ROWS_GPU = 2**24, 1024
+# What one operation of a pass with gradients may leave behind on a CPU: beyond that, memory is claimed from the system
+# and given back in every pass, which made those of a small convolutional network take 2.3 times as long.
+_KEPT_CPU = 2**23
+_LIGHTER = 2  # so many times more rows fit a pass that keeps nothing
+_PROBE = 4
+_PAYS = 64  # passes of an image, from which on a copy made for them alone is worth its making
+
+T = TypeVar("T")
+# How many rows fit the memory, of what size and on which device, for each block of `unchanging` that is open.
+_fitting: list[dict[Hashable, Batches]] = []
+_kept: weakref.WeakKeyDictionary[nn.Module, dict[Hashable, Any]] = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def unchanging(model: nn.Module) -> Iterator[None]:
+    """Promise that nothing of the model changes inside: what `forward` and `differentiable` make of it is made once.
+
+    Weights, hooks and settings can be changed in ways that nobody notices, so that only who owns the model can know.
+    Rows that did not fit the memory once are not tried again inside, either.
+    """
+    before = _kept.get(model)
+    _kept[model] = {}
+    _fitting.append({})
+    try:
+        yield
+    finally:
+        _fitting.pop()
+        del _kept[model]
+        if before is not None:
+            _kept[model] = before
+
+
+def _once(model: nn.Module, key: Hashable, make: Callable[[], T]) -> T:
+    made: dict[Hashable, T] = _kept.get(model, {})
+    if key not in made:
+        made[key] = make()
+    return made[key]
+
+
+def rows_of(images: torch.Tensor) -> int:
+    """How many images like `images` (N, C, *spatial) one pass should hold."""
+    pixels = math.prod(images.shape[1:])
+    budget, most = (_PIXELS_CPU, _ROWS_CPU) if images.device.type == "cpu" else (_PIXELS_GPU, _ROWS_GPU)
+    return max(1, min(most, budget // pixels))
+
+
+def gradient_rows(model: nn.Module, images: torch.Tensor) -> int:
+    """How many images like `images` (N, C, *spatial) one pass with gradients should hold; the same for every N.
+
+    On a CPU by what the largest operation keeps of an image for the way back.
+    """
+    if images.device.type != "cpu" or rows_of(images) == 1 or not len(images):
+        return rows_of(images)
+    key = ("rows", tuple(images.shape[1:]))
+    return _once(model, key, lambda: _rows_keeping(_watched(model, images[:1])[1], images))
+
+
+def _rows_keeping(kept: int, images: torch.Tensor) -> int:
+    """Rows of a pass with gradients whose largest operation keeps so many bytes of an image."""
+    return max(1, min(rows_of(images), _KEPT_CPU // kept))
+
+
+def _watched(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Logits, and the most bytes of an image that an operation keeps for the way back."""
+    weights = {tensor.untyped_storage().data_ptr() for tensor in itertools.chain(model.parameters(), model.buffers())}
+    largest = 1
+
+    def pack(kept: torch.Tensor) -> torch.Tensor:
+        nonlocal largest
+        if kept.untyped_storage().data_ptr() not in weights:
+            largest = max(largest, kept.nbytes // len(images))
+        return kept.detach()  # an operation given its very result to keep would keep itself alive for ever
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept):
+        logits = model(images.detach().requires_grad_())
+    return logits.detach(), largest
+
+
+def chunks(count: int, images: torch.Tensor, work: Callable[[int, int], None], rows: int | None = None) -> None:
+    """Call `work(start, stop)` for 0 to `count` in chunks of `rows`, halved when the memory runs out.
+
+    Inside `unchanging`, chunks stay halved for later calls with images of this size.
+
+    Args:
+        count: Rows in all.
+        images: Like which the rows are.
+        work: Must change nothing before the last thing that can run out of memory.
+        rows: `rows_of(images)` if not given.
+    """
+    size = rows or rows_of(images)
+    batches = Batches(size)
+    if _fitting:
+        batches = _fitting[-1].setdefault((size, tuple(images.shape[1:]), images.device), batches)
+    for _ in batches.results(count, work):
+        pass
+
+
+def target_scores(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The class score S_c of each image's target: (N, C, *spatial), int64 (N,) -> (N,)."""
+    return class_scores(model(images)).gather(1, targets[:, None]).squeeze(1)
+
+
+def gradients(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """dS_c/dx of each image: (N, C, *spatial), zero for a model that does not look at its input."""
+    with torch.enable_grad():
+        images = images.detach().requires_grad_()
+        score = target_scores(model, images, targets).sum()
+        if not score.requires_grad:
+            return torch.zeros_like(images)
+        return torch.autograd.grad(score, images, allow_unused=True, materialize_grads=True)[0]
+
+
+def mean_over_samples(
+    images: torch.Tensor,
+    count: int,
+    sample: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    rows: int | None = None,
+) -> torch.Tensor:
+    """Mean over `count` samples of each image, however many rows a pass holds.
+
+    Args:
+        images: (N, C, *spatial).
+        count: Samples of each image.
+        sample: (int64 (R,) indices of images, int64 (R,) numbers of samples) -> (R, ...), the samples of these rows.
+            Called with sample 0 of an image before its others.
+        rows: R, at most; `gradient_rows` for passes with gradients, `rows_of(images)` if not given.
+
+    Returns:
+        (N, ...).
+    """
+    total: list[torch.Tensor] = []
+
+    def work(start: int, stop: int) -> None:
+        numbers = torch.arange(start, stop, device=images.device)
+        which = numbers // count
+        values = sample(which, numbers % count)
+        if not total:
+            total.append(values.new_zeros((len(images), *values.shape[1:])))
+        total[0].index_add_(0, which, values)
+
+    chunks(len(images) * count, images, work, rows)
+    return total[0] / count
+
+
+def forward(model: nn.Module, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Class scores without gradients, of a copy of the model that is faster and gives the same logits, if there is one.
+
+    Batch norms are folded and the layout is channels-last where a try on a few images gives the model's own logits
+    (`xbench.compute.scorer` says how closely).
+
+    Args:
+        model: (N, C, *spatial) -> (N, K), in eval mode. Left as it is.
+        images: (N, C, *spatial), on the model's device; the first few are tried.
+
+    Returns:
+        Images (R, C, *spatial) -> class scores (R, K); any R.
+    """
+    scorer = _equivalent(model, images)
+    return lambda rows: class_scores(scorer(rows))
+
+
+def differentiable(model: nn.Module, images: torch.Tensor, passes: int) -> nn.Module:
+    """The model for passes with gradients to the image: the copy that `forward` takes, or itself.
+
+    A copy gives the model's gradients but for rounding (at a kink of the network, a ReLU's zero, rounding decides on
+    which side an image is). It is made where it pays: once for all inside `unchanging`, else for many passes.
+
+    Args:
+        model: (N, C, *spatial) -> (N, K), in eval mode, frozen. Left as it is.
+        images: (N, C, *spatial), on the model's device; the first few are tried.
+        passes: How many images will go through it.
+
+    Returns:
+        Images (R, C, *spatial) -> logits (R, K). Leave it as it is.
+    """
+    if model not in _kept and passes < _PAYS:
+        return model
+    return _equivalent(model, images).network
+
+
+def _equivalent(model: nn.Module, images: torch.Tensor) -> Scorer:
+    key = ("scorer", tuple(images.shape[1:]), images.device)
+    return _once(model, key, lambda: _make_equivalent(model, images))
+
+
+@float32("32")  # whether two copies are the same is seen in true float32, whatever the precision of the passes
+def _make_equivalent(model: nn.Module, images: torch.Tensor) -> Scorer:
+    probe, rows = images[:_PROBE], rows_of(images)
+    if images.device.type == "cpu":
+        logits, kept = _watched(model, probe)
+        rows = min(rows, _LIGHTER * _rows_keeping(kept, images))
+    else:
+        with torch.no_grad():
+            logits = model(probe)
+    layouts = (True, False) if images.ndim == 4 else (False,)
+    tolerance = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * float(logits.abs().max())
+    for folded, channels_last in [*itertools.product((True,), layouts), (False, False)]:
+        recipe = Recipe(rows, folded, channels_last, "32", 0.0, 0.0)
+        scorer = Scorer(model, recipe, str(images.device))
+        if float((scorer(probe) - logits).abs().max()) <= tolerance:
+            break
+    return scorer

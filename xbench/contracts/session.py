@@ -1,0 +1,144 @@
+"""What a plugin is handed when it has work to do: where to write, on what device, with which seed, how to report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from xbench.runtime.batching import Batches
+from xbench.runtime.devices import autocast
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import torch
+
+T = TypeVar("T")
+
+
+class Bar(Protocol):
+    """One running piece of work on the display."""
+
+    def advance(self, amount: float = 1) -> None:
+        """So much more is done."""
+        ...
+
+    def note(self, text: str) -> None:
+        """A few words beside the bar: the current loss, say."""
+        ...
+
+
+class Progress(Protocol):
+    """Where progress is shown; the command line gives a live display, tests a silent one."""
+
+    def task(self, label: str, total: float | None = None) -> AbstractContextManager[Bar]:
+        """A piece of work of `total` steps, shown while the context is open."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Something the user must see, kept above the bars."""
+        ...
+
+    def say(self, text: str) -> None:
+        """A line worth keeping above the bars: a stage that is done."""
+        ...
+
+
+class SilentProgress:
+    """Progress that nobody watches; warnings are kept in `warnings`."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    @contextmanager
+    def task(self, label: str, total: float | None = None) -> Iterator[Bar]:  # noqa: ARG002
+        """A bar that goes nowhere."""
+        yield _NoBar()
+
+    def warn(self, text: str) -> None:
+        """Keep the warning."""
+        self.warnings.append(text)
+
+    def say(self, text: str) -> None:
+        """Nobody listens."""
+
+
+class _NoBar:
+    def advance(self, amount: float = 1) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
+@dataclass
+class Session:
+    """The surroundings of one piece of work.
+
+    Attributes:
+        folder: Where results and checkpoints go. It survives a kill: whoever resumes finds what was written.
+        device: "cpu", "cuda", "cuda:1", "mps".
+        precision: "32": true float32; "tf32": shorter mantissas in products on NVIDIA GPUs; "bf16" or "16": autocast of
+            forward passes. The harness has torch's switches of float32 set while the work is done.
+        seed: Of this piece of work; derive everything random from it (`xbench.runtime.seeding`).
+        batch_size: For passes without gradients, calibrated or as the user said; halved where that did not fit.
+        progress: Where to report.
+        facts: What the work wants remembered beside its files (JSON values): losses, accuracies, counts. A trained
+            explainer's text under "warning" says why its maps deserve no trust (a training that collapsed, say); it
+            stands in the run's warnings and in each of its score rows.
+        reference: The item that is at work, as on the command line: "convnet", "timm:resnet18"; empty if none is.
+    """
+
+    folder: Path
+    device: str = "cpu"
+    precision: str = "32"
+    seed: int = 0
+    batch_size: int = 32
+    progress: Progress = field(default_factory=SilentProgress)
+    facts: dict[str, Any] = field(default_factory=dict)
+    reference: str = ""
+
+    def track(self, items: Iterable[T], label: str, total: float | None = None) -> Iterator[T]:
+        """Iterate with a progress bar."""
+        with self.progress.task(label, total) as bar:
+            for item in items:
+                yield item
+                bar.advance()
+
+    def batched(self, count: int, work: Callable[[int, int], T], label: str = "") -> Iterator[tuple[slice, T]]:
+        """Call `work(start, stop)` for the rows 0 to `count`, `batch_size` at a time.
+
+        Batches are halved for good, `batch_size` with them, when the memory runs out; see
+        `xbench.runtime.batching.Batches`.
+
+        Args:
+            count: Rows in all.
+            work: Asked again for fewer rows where they did not fit.
+            label: Beside the progress bar; none without one.
+
+        Yields:
+            Which rows, and the result.
+        """
+        batches = Batches(self.batch_size)
+
+        def sized(start: int, stop: int) -> T:
+            self.batch_size = batches.size  # before the rows that did not fit are tried again
+            return work(start, stop)
+
+        with self.progress.task(label, count) if label else SilentProgress().task(label) as bar:
+            for rows, result in batches.results(count, sized):
+                yield rows, result
+                bar.advance(rows.stop - rows.start)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The autocast context of `precision`; a null context at 32 and tf32."""
+        return autocast(self.precision, self.device)
+
+    def generator(self, *parts: object) -> torch.Generator:
+        """A CPU generator for `parts` of this work."""
+        from xbench.runtime.randomness import generator
+
+        return generator(self.seed, *parts)

@@ -1,0 +1,165 @@
+"""The records a plugin hands over: a name, what it is, and where its factory is; nothing heavy is imported for them."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from xbench.errors import PluginError
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One plugin item.
+
+    Attributes:
+        name: What the user types: lower case, digits, "-" or "_".
+        summary: One line.
+        factory: "package.module:Class", imported on first use.
+        options: "package.module:Options" of the declared options, importable without torch; empty for none.
+        argument: What may follow the name ("a timm classifier" in `timm:resnet18`); empty for nothing. Exactly
+            "explainer" makes it a reference to another explainer (`blurred:vinet`).
+        requires: Import names that must be installed.
+        reference: The paper, with equation or section.
+    """
+
+    kind: ClassVar[str] = "item"
+
+    name: str
+    summary: str
+    factory: str
+    options: str = ""
+    argument: str = ""
+    requires: tuple[str, ...] = ()
+    reference: str = ""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise PluginError(f"{self.kind} name {self.name!r} is not allowed", "use lower-case words joined by - or _")
+        for path in filter(None, (self.factory, self.options)):
+            if path.count(":") != 1:
+                raise PluginError(f"{self.kind} {self.name}: {path!r} is not of the form 'package.module:Name'")
+
+    @property
+    def usage(self) -> str:
+        """How it is written: `timm:<a timm classifier>`; in brackets what may be left out."""
+        return f"{self.name}:<{self.argument}>" if self.argument else self.name
+
+    def load(self) -> Any:
+        """The factory: called with (options, argument).
+
+        Raises:
+            PluginError: It can't be imported; a missing requirement is named with its installation.
+        """
+        for name in self.requires:
+            if importlib.util.find_spec(name) is None:
+                raise PluginError(f"{self.kind} {self.name} needs {name}", f"pip install {name}")
+        return self._import(self.factory)
+
+    def load_options(self) -> Any:
+        """The class of its options; `Options` itself where it declares none."""
+        from xbench.contracts.options import Options
+
+        return self._import(self.options) if self.options else Options
+
+    def _import(self, path: str) -> Any:
+        module, _, attribute = path.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except Exception as error:
+            raise PluginError(
+                f"{self.kind} {self.name}: can't import {path}: {type(error).__name__}: {error}"
+            ) from error
+
+
+@dataclass(frozen=True)
+class DatasetSpec(Spec):
+    """A dataset."""
+
+    kind: ClassVar[str] = "dataset"
+
+
+@dataclass(frozen=True)
+class ModelSpec(Spec):
+    """A classifier."""
+
+    kind: ClassVar[str] = "model"
+
+
+@dataclass(frozen=True)
+class MetricSpec(Spec):
+    """A metric."""
+
+    kind: ClassVar[str] = "metric"
+
+
+@dataclass(frozen=True)
+class ExplainerSpec(Spec):
+    """An explainer.
+
+    Attributes:
+        control: It must lose (or, for the expert's mask, shows what the mask is worth); marked so in every table.
+        joins: "run": it joins every run by itself; "explainer": it joins every explainer of the user's (as
+            `inverted:<explainer>`); "no": only when asked for.
+        default: The argument taken where none is given (`xrai` is `xrai:integrated-gradients-bw`).
+        model: What it needs of a model, in words ("ReLU activations"); empty for nothing.
+    """
+
+    kind: ClassVar[str] = "explainer"
+
+    control: bool = False
+    joins: Literal["no", "run", "explainer"] = "no"
+    default: str = ""
+    model: str = ""
+
+    @property
+    def usage(self) -> str:
+        """How it is written; in brackets what may be left out."""
+        return f"{self.name}[:<{self.argument}>]" if self.default else super().usage
+
+
+@dataclass(frozen=True)
+class SuiteSpec(Spec):
+    """A suite: the file that runs a whole table of a paper.
+
+    Attributes:
+        path: Of the TOML file; absolute, beside the plugin's sources (`Path(__file__).parent / "mine.toml"`).
+    """
+
+    kind: ClassVar[str] = "suite"
+
+    factory: str = "xbench.request.suites:read_suite"
+    path: Path = Path()
+
+    @classmethod
+    def of(cls, path: Path) -> SuiteSpec:
+        """The record of a file, with the name, the summary and the reference that the file gives itself.
+
+        Raises:
+            PluginError: It can't be read, or has no name or no summary.
+        """
+        try:
+            words = tomllib.loads(path.read_text(encoding="utf-8"))
+            return cls(str(words["name"]), str(words["summary"]), path=path, reference=str(words.get("reference", "")))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise PluginError(f"suite {path} can't be read: {error}") from error
+        except KeyError as error:
+            raise PluginError(f"suite {path} has no {error.args[0]}") from None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.path.is_absolute():
+            hint = 'path=Path(__file__).parent / "mine.toml"'
+            raise PluginError(f"suite {self.name}: path {str(self.path)!r} is not absolute", hint)
+
+    def load(self) -> Any:
+        """Reads the suite, when it is called without arguments."""
+        return functools.partial(super().load(), self.path)

@@ -1,0 +1,1 @@
+"""What the user asks for: configuration, selection of items, suites, grids of conventions."""

@@ -1,0 +1,186 @@
+"""A printed table: a CSV file of a paper's numbers, and which of our labels each of them belongs to."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import field_validator
+
+from xbench.contracts.options import Field, Options, OptionsType, parse_options, suggestion
+from xbench.errors import UserError
+from xbench.request.config import TableConfig
+
+if TYPE_CHECKING:
+    from xbench.results.paper import PaperRow
+
+
+class Target(Options):
+    """What of ours a number of the paper stands beside; an empty word is left to what surrounds it."""
+
+    explainer: str = Field("", description="reference; none: nothing here answers to the paper's method")
+    metric: str = Field("", description="reference; default: the table's only one")
+    quantity: str = Field("", description="instead of a metric: in words, what the paper measured and we do not")
+    sign: Literal["", "original", "absolute"] = Field("", description="of our maps; default: original")
+    model: str = Field("", description="reference; default: the table's only one")
+
+
+class PaperColumn(Target):
+    """A column of the paper's table that holds numbers."""
+
+    value: str = Field(description="header of the numbers")
+    low: str = Field("", description="header of the lower ends of their 95 % intervals")
+    high: str = Field("", description="header of the upper ends")
+    scale: float = Field(1.0, description="what the numbers are multiplied by, to be in our unit")
+
+
+class Paper(Target):
+    """One printed table: a CSV file of its numbers, and which of our labels each belongs to."""
+
+    table: str = Field(description="name of the table of ours")
+    citation: str = Field(description="which table of which paper")
+    file: str = Field(description="CSV file, from the folder of the suite")
+    name: str = Field(description="header of the names of the paper's rows")
+    rows: dict[str, Target] = Field(description="each name -> what it is here; a text is an explainer")
+    column: tuple[PaperColumn, ...] = Field(min_length=1, description="the columns that hold numbers")
+
+    @field_validator("rows", mode="before")
+    @classmethod
+    def _explainers(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {name: {"explainer": row} if isinstance(row, str) else row for name, row in value.items()}
+
+
+def read_paper(words: dict[str, Any], where: str) -> Paper:
+    """A `[[paper]]` of a suite.
+
+    Raises:
+        UserError: A key is unknown, missing or wrong.
+    """
+    columns, rows = words.get("column"), words.get("rows")
+    for column in columns if isinstance(columns, list) else []:
+        check_keys(column, PaperColumn, f"{where}, column")
+    for name, row in rows.items() if isinstance(rows, dict) else []:
+        check_keys(row, Target, f"{where}, row {name!r}")
+    return read_words(Paper, words, where)
+
+
+def read_words(options: type[OptionsType], words: Mapping[str, Any], where: str) -> OptionsType:
+    """What a table of a TOML file says.
+
+    Raises:
+        UserError: A key is unknown, missing or wrong.
+    """
+    check_keys(words, options, where)
+    for name, field in options.model_fields.items():
+        if field.is_required() and name not in words:
+            raise UserError(f"{where} lacks {name!r}", field.description or "")
+    return parse_options(options, words, where)
+
+
+def check_keys(words: Any, options: type[Options], where: str) -> None:
+    """Refuse what `options` does not know; what is no table at all is left to them.
+
+    Raises:
+        UserError: Naming the key, with near ones.
+    """
+    for key in words if isinstance(words, Mapping) else ():
+        if key not in options.model_fields:
+            raise UserError(f"{where} has no key {key!r}", suggestion(key, options.model_fields))
+
+
+def printed_rows(paper: Paper, table: TableConfig, folder: Path) -> Iterator[PaperRow]:
+    """The numbers of one printed table, in our unit.
+
+    Args:
+        paper: What the suite says of it.
+        table: The suite's table that it belongs to.
+        folder: Of the suite.
+
+    Raises:
+        UserError: The file can't be read or lacks a column, a row is not said to be anything (or the other way round),
+            a cell is no number, or a number belongs to no metric or model of the table.
+    """
+    from xbench.results.paper import PaperRow
+
+    path = folder / paper.file
+    records = _records(path, {paper.name, *_headers(paper)})
+    _check_rows(paper, [record[paper.name] for record in records], path)
+    for record in records:
+        name = record[paper.name]
+        for column in paper.column:
+            if record[column.value].strip():
+                target = _target(table, (paper, column, paper.rows[name]), f"{path}, row {name!r}")
+                value, low, high = (
+                    _number(record, header, column.scale, path) for header in (column.value, column.low, column.high)
+                )
+                yield PaperRow(paper.table, paper.citation, name, *target, value, low, high)
+
+
+def _check_rows(paper: Paper, names: list[str], path: Path) -> None:
+    for name in names:
+        if name not in paper.rows:
+            hint = f'{json.dumps(name)} = "an explainer", or "" for nothing of ours'
+            raise UserError(f"{path}: the suite does not say what row {name!r} is", hint)
+    for name in paper.rows:
+        if name not in names:
+            raise UserError(f"{path} has no row {name!r}", suggestion(name, names))
+
+
+def _headers(paper: Paper) -> Iterator[str]:
+    for column in paper.column:
+        yield from filter(None, (column.value, column.low, column.high))
+
+
+def _records(path: Path, headers: Iterable[str]) -> list[dict[str, str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the paper's numbers {path} can't be read: {error}") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    known = reader.fieldnames or []
+    for header in headers:
+        if header not in known:
+            raise UserError(f"{path} has no column {header!r}", suggestion(header, known))
+    return [{key: value or "" for key, value in record.items() if key} for record in reader]
+
+
+def _number(record: Mapping[str, str], header: str, scale: float, path: Path) -> float:
+    text = record[header].strip() if header else ""
+    try:
+        return float(text) * scale if text else math.nan
+    except ValueError:
+        raise UserError(f"{path}, column {header!r}: {text!r} is not a number") from None
+
+
+def _target(table: TableConfig, said: Sequence[Target], where: str) -> tuple[str, str, str, str]:
+    """Metric (or quantity), explainer, sign and model: the innermost word holds, then the table's only one."""
+
+    def word(name: str) -> str:
+        return next((getattr(level, name) for level in reversed(said) if getattr(level, name)), "")
+
+    measured = next((level for level in reversed(said) if level.metric or level.quantity), Target())
+    if measured.metric and measured.quantity:
+        raise UserError(f"{where}: both metric and quantity {measured.quantity!r}", "a metric, if there is one")
+    if measured.quantity:
+        return measured.quantity, word("explainer"), word("sign"), word("model")
+    found = {"metric": measured.metric or _only(table.metric), "model": word("model") or _only(table.model)}
+    for kind, reference in found.items():
+        offered = getattr(table, kind)
+        if not reference:
+            raise UserError(f"{where}: the suite's table has several {kind}s", f"say which: {kind} = ...")
+        if reference not in offered and "all" not in offered:
+            hint = suggestion(reference, map(str, offered))
+            raise UserError(f"{where}: {kind} {reference!r} is not in the suite's table", hint)
+    sign = word("sign") or ("original" if table.sign == "both" else table.sign)
+    return found["metric"], word("explainer"), sign, found["model"]
+
+
+def _only(references: tuple[Any, ...]) -> str:
+    return references[0] if len(references) == 1 and isinstance(references[0], str) else ""

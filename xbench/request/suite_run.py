@@ -1,0 +1,130 @@
+"""A suite on the command line: which words may stand beside it, what they change, what the run folder keeps of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xbench.contracts.options import parse_options
+from xbench.errors import UserError
+from xbench.registry.entries import Registry
+from xbench.registry.references import choose
+from xbench.request.config import Reference, RunConfig, ScoringConfig, TableConfig
+from xbench.request.suites import Suite, SuiteTable, find_suite, paper_rows
+from xbench.results.rows import write_whole
+
+if TYPE_CHECKING:
+    from xbench.results.paper import PaperRow
+
+_USERS = (
+    *("seed", "device", "precision", "batch_size", "workers", "out", "cache", "limit", "model_view", "allow_pickle"),
+)
+_CHANGES = ("dataset", "explainer")
+_LISTS = ("explainer", "metric", "model", "dataset")
+
+
+@dataclass(frozen=True)
+class SuiteRun:
+    """A suite as it is going to be run.
+
+    Attributes:
+        suite: As written.
+        tables: Name of each table -> what it asks for, the user's words included.
+        config: The run as a whole: what the tables ask for together.
+        changed: What the user changed of the cells: "limit", "dataset" (the datasets taken instead) and "explainer"
+            (those added); empty if the suite was run as written.
+        papers: The paper's numbers, in the labels of this run.
+    """
+
+    suite: Suite
+    tables: Mapping[str, RunConfig]
+    config: RunConfig
+    changed: Mapping[str, Any]
+    papers: tuple[PaperRow, ...]
+
+    @property
+    def added(self) -> tuple[Reference, ...]:
+        """The explainers that the user adds."""
+        return tuple(self.changed.get("explainer", ()))
+
+    def record(self, tables: Mapping[str, Mapping[str, list[str]]]) -> dict[str, Any]:
+        """What the run's header says of the suite.
+
+        Args:
+            tables: Name -> kind ("explainer", "metric", ...) -> the labels that were planned.
+        """
+        suite = self.suite
+        said = {"name": suite.name, "version": suite.version, "fingerprint": suite.fingerprint}
+        said |= {"summary": suite.summary, "reference": suite.reference, "differs": list(suite.differs)}
+        return said | {"tables": tables, "changed": dict(self.changed)}
+
+    def write(self, folder: Path) -> None:
+        """Leave a copy of the suite and, if there are any, the paper's numbers in a run folder."""
+        from xbench.results.paper import PAPER_FILE, SUITE_FILE, write_paper_rows
+
+        write_whole(folder / SUITE_FILE, self.suite.path.read_text(encoding="utf-8"))
+        if self.papers:
+            write_paper_rows(self.papers, folder / PAPER_FILE)
+
+
+def suite_run(wanted: str, spoken: Mapping[str, Any], registry: Registry) -> SuiteRun:
+    """A suite with the words of the command line.
+
+    Args:
+        wanted: Name or path.
+        spoken: What the user said beside it, and nothing else.
+        registry: What is installed.
+
+    Raises:
+        UserError: There is no such suite; its file or the paper's numbers are wrong; a word can't stand beside it.
+    """
+    for word in spoken:
+        if word not in (*_USERS, *_CHANGES):
+            hint = "run without --suite, or copy the suite's file, change it, and name its path"
+            raise UserError(f"--{word.replace('_', '-')} can't be said with --suite: the suite says it", hint)
+    suite = find_suite(wanted, registry)
+    users = {word: value for word, value in spoken.items() if word in _USERS}
+    shared = {word: getattr(suite, word) for word in ScoringConfig.model_fields} | users
+    tables = {table.name: _config(_cells(table, spoken) | shared) for table in suite.tables}
+    together: dict[str, Any] = {word: _union(getattr(table, word) for table in tables.values()) for word in _LISTS}
+    signs = {table.sign for table in tables.values()}
+    together["sign"] = signs.pop() if len(signs) == 1 else "both"
+    together["controls"] = any(table.controls for table in tables.values())
+    changed = {word: _plain(spoken[word]) for word in ("limit", *_CHANGES) if word in spoken}
+    papers = tuple(_labelled(row, suite, registry) for row in paper_rows(suite))
+    return SuiteRun(suite, tables, _config(together | shared), changed, papers)
+
+
+def _config(words: Mapping[str, Any]) -> RunConfig:
+    return parse_options(RunConfig, words, "xbench run")
+
+
+def _cells(table: SuiteTable, spoken: Mapping[str, Any]) -> dict[str, Any]:
+    """What a table asks for: the user's datasets take the place of its own, the user's explainers join."""
+    words = {word: getattr(table, word) for word in TableConfig.model_fields}
+    words["dataset"] = spoken.get("dataset", table.dataset)
+    words["explainer"] = _union((table.explainer, spoken.get("explainer", ())))
+    return words
+
+
+def _union(lists: Iterable[Iterable[Reference]]) -> tuple[Reference, ...]:
+    found: list[Reference] = []
+    for references in lists:
+        found += [reference for reference in references if reference not in found]
+    return tuple(found)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _labelled(row: PaperRow, suite: Suite, registry: Registry) -> PaperRow:
+    """In the labels that score rows bear."""
+    kinds = ["explainer", "model"] if row.metric in suite.quantities else ["explainer", "model", "metric"]
+    labels: dict[str, Any] = {
+        kind: choose(kind, getattr(row, kind), registry).label for kind in kinds if getattr(row, kind)
+    }
+    return dataclasses.replace(row, **labels)

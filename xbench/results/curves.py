@@ -1,0 +1,109 @@
+"""The curves of a run as numbers: `curves/<dataset>--<model>--<metric>--<sign>.json`, beside their figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xbench.errors import UserError
+from xbench.results.rows import SCHEMA, Record, read_text, upgraded, write_whole
+from xbench.version import __version__
+
+CURVES = "curves"
+"""The folder of a run in which they lie."""
+
+CURVE_UPGRADES: dict[int, Callable[[Record], Record]] = {3: lambda record: record}
+"""From schema n to n + 1; the files are there since schema 3."""
+
+
+@dataclass(frozen=True)
+class CurveTable:
+    """The curves of one metric, dataset, model and sign.
+
+    Attributes:
+        dataset: Name.
+        model: The classifier.
+        metric: Name with options.
+        sign: "original" or "absolute".
+        x_label: With the unit.
+        y_label: With the unit.
+        series: One per explainer.
+    """
+
+    dataset: str
+    model: str
+    metric: str
+    sign: str
+    x_label: str
+    y_label: str
+    series: Sequence[CurveSeries]
+
+
+def write_curves(table: CurveTable, path: Path) -> None:
+    """Write one table as JSON, whole or not at all; NaN becomes null."""
+    record = {name: getattr(table, name) for name in ("dataset", "model", "metric", "sign", "x_label", "y_label")}
+    record["series"] = [
+        {
+            "explainer": one.label,
+            "control": one.control,
+            "x": _numbers(one.x),
+            "curves": {name: _numbers(values) for name, values in one.curves.items()},
+        }
+        for one in table.series
+    ]
+    stamp = {"schema": SCHEMA, "xbench_version": __version__}
+    write_whole(path, json.dumps(stamp | record, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _numbers(values: Any) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in np.asarray(values, dtype=np.float64)]
+
+
+def read_curves(run: Path) -> list[CurveTable]:
+    """The curves of a run folder, in the order of their files' names; none where it has only pictures of them.
+
+    Raises:
+        UserError: A file can't be read, or is of a newer schema.
+    """
+    return [_read(path) for path in sorted((run / CURVES).glob("*.json"))]
+
+
+def _read(path: Path) -> CurveTable:
+    try:
+        record = json.loads(read_text(path))
+        record = upgraded(record | {"schema": int(record["schema"])}, CURVE_UPGRADES, str(path))
+        words = {name: str(record[name]) for name in ("dataset", "model", "metric", "sign", "x_label", "y_label")}
+        return CurveTable(**words, series=[_series(one) for one in record["series"]])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"can't read {path} as curves: {type(error).__name__}: {error}", "run again") from error
+
+
+def _series(record: Mapping[str, Any]) -> CurveSeries:
+    curves = {str(name): _array(values) for name, values in record["curves"].items()}
+    return CurveSeries(str(record["explainer"]), bool(record["control"]), _array(record["x"]), curves)
+
+
+def _array(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class CurveSeries:
+    """The curves of one explainer.
+
+    Attributes:
+        label: The explainer.
+        control: It must lose: drawn in grey.
+        x: (P,) positions.
+        curves: Name -> (P,) heights. "MiF" and "LiF" are known by name; the area between two curves is shaded.
+    """
+
+    label: str
+    control: bool
+    x: np.ndarray
+    curves: Mapping[str, np.ndarray]

@@ -1,0 +1,72 @@
+"""The versions of the libraries that compute, and the machine, for the header of a run."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import platform
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_LIBRARIES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "timm",
+    "segmentation-models-pytorch",
+    "lightning-fabric",
+    "scikit-image",
+    "pylidc",
+)
+
+
+@functools.cache
+def library_versions() -> Mapping[str, str]:
+    """Versions of the libraries that compute."""
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "missing"
+    return versions
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions and machine, for the run's header."""
+    import torch
+
+    from xbench.version import __version__
+
+    found = {
+        "xbench": __version__,
+        "python": platform.python_version(),
+        "platform": _platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "libraries": dict(library_versions()),
+    }
+    if torch.device(device).type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def _platform() -> str:
+    """As `platform.platform()`, without what an institution adds to the name of its kernel: headers are published."""
+    release = platform.release()
+    numbers = re.match(r"[0-9.]*", release)
+    return platform.platform().replace(release, numbers[0].rstrip(".") if numbers else "")
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
