@@ -17,7 +17,7 @@ from xbench.statistics.resampling import interval, resamples
 from xbench_metrics.options import ShiftOptions
 from xbench_metrics.retraining.testers import build, trained, unfit
 from xbench_metrics.similarity import dssim, gaussian
-from xbench_metrics.subsample import at_work, mean_of_defined
+from xbench_metrics.subsample import live_explainer, mean_of_defined
 
 _JUDGE = "judge."
 Judge = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -85,7 +85,7 @@ class ClassifierShift(Metric):
 
         def moved(start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
             batch = case.split.batch(np.arange(start, stop)).to(case.session.device)
-            each = [_moved(at_work(case), judged, batch, index) for index in range(classes)]
+            each = [_moved(live_explainer(case), judged, batch, index) for index in range(classes)]
             logits, sizes = (torch.stack(parts).cpu().double() for parts in zip(*each, strict=True))
             return logits, sizes
 
@@ -111,7 +111,7 @@ class ClassifierShift(Metric):
         return self.options.judge == "explained"
 
     def _judge(self, case: Case) -> Judge:
-        score = case.score if self._explained_judges else _restored(self.options.judge, case)
+        score = case.logits_of if self._explained_judges else _restored(self.options.judge, case)
 
         def judged(images: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
             if self.options.blur:

@@ -73,7 +73,7 @@ def parts(case: Case, rows: np.ndarray, work: Callable[[Part], T], label: str = 
         yield rows[done], found
 
 
-def at_work(case: Case) -> Explanation:
+def live_explainer(case: Case) -> Explanation:
     """The explainer at work.
 
     Raises:

@@ -16,12 +16,12 @@ from xbench import Case, DatasetInfo, Metric, Observations, UserError, XbenchErr
 from xbench.contracts.options import suggestion
 from xbench.runtime.devices import is_out_of_memory
 from xbench.runtime.randomness import uniform_field
+from xbench_quantus.batches import Piece, piece_of
 from xbench_quantus.catalogue import Entry, find
 from xbench_quantus.networks import Networks
 from xbench_quantus.options import QuantusOptions
-from xbench_quantus.pieces import Piece, piece_of
+from xbench_quantus.quantus_patches import contained, every_channel, row_by_row, seeded_rows, small, smoothed
 from xbench_quantus.scoring import correlation, per_image
-from xbench_quantus.surroundings import contained, every_channel, row_by_row, seeded_rows, small, smoothed
 
 _TIE = 1e-12  # of a map's largest value: far below the spacing of float32 values
 

@@ -58,7 +58,7 @@ class Networks:
         self.classes = len(case.info.classes)
         self._case = case
         if not of_module:
-            self._network: nn.Module = _Scores(case.score, softmax).eval()
+            self._network: nn.Module = _Scores(case.logits_of, softmax).eval()
         elif case.logits.shape[1] == 1:
             self._network = _TwoScores(self._explanation.model, softmax).eval()
         else:

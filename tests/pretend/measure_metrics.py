@@ -95,7 +95,7 @@ def measured(name, registry, model):
     expected, value, _ = observed(made, model, "cpu", 2 * BATCH)
     try:
         found, other, entry["waits"] = observed(metric_of(name, registry), model, pretend.NAME, 2 * BATCH)
-        if not (made.needs & WORK or made.dear):
+        if not (made.needs & WORK or made.expensive):
             _, _, entry["longer"] = observed(metric_of(name, registry), model, pretend.NAME, 4 * BATCH)
     except Exception as error:
         entry["failure"] = f"{type(error).__name__}: {error}"

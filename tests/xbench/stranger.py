@@ -151,7 +151,7 @@ class AboveMedian(Explainer):
 class Curious(Metric):
     needs = frozenset({"train", "explain"})
     feature = Median()
-    dear = True
+    expensive = True
 
     def observe(self, case):
         import copy

@@ -15,7 +15,7 @@ import click
 from xbench.contracts.options import parse_options
 from xbench.errors import UserError, XbenchError
 from xbench.jobs.store import Store
-from xbench.leaderboard import Submission, Verdict, check_files, comparable, refuse, sample, verdict
+from xbench.leaderboard import Submission, Verdict, check_files, comparability, refuse, sample, verdict
 from xbench.registry.discovery import discover
 from xbench.registry.entries import Registry
 from xbench.registry.references import choose
@@ -54,7 +54,7 @@ def verify_submission(path: Path, count: int, seed: int | None, device: str | No
     chosen = secrets.randbits(32) if seed is None else seed
     where = resolve_device(device or str(submission.run.environment.get("device", "auto")))
     rows = sample(submission, count, chosen)
-    exact, words = comparable(submission.run, environment(where))
+    exact, words = comparability(submission.run, environment(where))
     click.echo(f"{len(rows)} of {len(submission.entries)} rows, chosen by --seed {chosen}; {words}")
     with ExitStack() as stack:
         root = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xbench-verify-")))

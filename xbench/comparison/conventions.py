@@ -62,17 +62,17 @@ class Flip:
     conventions: tuple[str, ...]
 
 
-def standings(rows: Sequence[ScoreRow], tried: Conventions) -> tuple[list[Standing], list[Flip]]:
+def standings(rows: Sequence[ScoreRow], conventions: Conventions) -> tuple[list[Standing], list[Flip]]:
     """What becomes of the ranking under the grid.
 
     Args:
         rows: Of one run of the grid, on one dataset and model.
-        tried: The conventions.
+        conventions: The conventions.
 
     Returns:
         The explainers by their rank under the first convention, and the pairs that flip.
     """
-    tables = _by_convention(rows, tried)
+    tables = _by_convention(rows, conventions)
     if not tables:
         return [], []
     common = set.intersection(*(set(table) for table in tables.values()))
@@ -88,7 +88,7 @@ def standings(rows: Sequence[ScoreRow], tried: Conventions) -> tuple[list[Standi
         if _apart(tables[first], better, worse)
         and (
             turned := tuple(
-                _changed(key, first, tried)
+                _changed(key, first, conventions)
                 for key, table in tables.items()
                 if ranks[key][worse] < ranks[key][better] and _apart(table, worse, better)
             )
@@ -100,15 +100,15 @@ def standings(rows: Sequence[ScoreRow], tried: Conventions) -> tuple[list[Standi
 Convention = tuple[str, str, float]  # label of the metric, sign, blur
 
 
-def _by_convention(rows: Sequence[ScoreRow], tried: Conventions) -> dict[Convention, dict[str, ScoreRow]]:
+def _by_convention(rows: Sequence[ScoreRow], conventions: Conventions) -> dict[Convention, dict[str, ScoreRow]]:
     """Convention -> explainer without its blur -> row; the first convention first."""
-    blurs = dict.fromkeys(blur for _, blur in tried.explainers.values())
-    keys = itertools.product(tried.metrics, tried.signs, blurs)
+    blurs = dict.fromkeys(blur for _, blur in conventions.explainers.values())
+    keys = itertools.product(conventions.metrics, conventions.signs, blurs)
     tables: dict[Convention, dict[str, ScoreRow]] = {key: {} for key in keys}
     for row in rows:
-        if row.explainer not in tried.explainers or row.status != "ok":
+        if row.explainer not in conventions.explainers or row.status != "ok":
             continue
-        name, blur = tried.explainers[row.explainer]
+        name, blur = conventions.explainers[row.explainer]
         if (row.metric, row.sign, blur) in tables:
             tables[row.metric, row.sign, blur][name] = row
     return {key: table for key, table in tables.items() if table}
@@ -127,9 +127,9 @@ def _apart(table: Mapping[str, ScoreRow], one: str, other: str) -> bool:
     return table[other].explainer not in table[one].rank_set
 
 
-def _changed(key: Convention, first: Convention, tried: Conventions) -> str:
+def _changed(key: Convention, first: Convention, conventions: Conventions) -> str:
     """What a convention changes of the first, in words."""
-    own, base = tried.metrics[key[0]], tried.metrics[first[0]]
+    own, base = conventions.metrics[key[0]], conventions.metrics[first[0]]
     words = [f"{name}={value}" for name, value in own.items() if base.get(name) != value]
     words += [f"sign={key[1]}"] if key[1] != first[1] else []
     words += [f"blur={key[2]:g}"] if key[2] != first[2] else []

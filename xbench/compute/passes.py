@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from xbench.compute.scorer import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, Recipe, Scorer
+from xbench.compute.scorer import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, Scorer, ScoringRecipe
 from xbench.contracts.model import class_scores
 from xbench.runtime.batching import Batches
 from xbench.runtime.devices import float32
@@ -217,7 +217,7 @@ def _make_equivalent(model: nn.Module, images: torch.Tensor) -> Scorer:
     layouts = (True, False) if images.ndim == 4 else (False,)
     tolerance = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * float(logits.abs().max())
     for folded, channels_last in [*itertools.product((True,), layouts), (False, False)]:
-        recipe = Recipe(rows, folded, channels_last, "32", 0.0, 0.0)
+        recipe = ScoringRecipe(rows, folded, channels_last, "32", 0.0, 0.0)
         scorer = Scorer(model, recipe, str(images.device))
         if float((scorer(probe) - logits).abs().max()) <= tolerance:
             break

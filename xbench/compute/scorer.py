@@ -36,8 +36,8 @@ ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE = 1e-6, 1e-5
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a module is scored; what `calibrate` decided. `Recipe(**dataclasses.asdict(recipe))` gives it back.
+class ScoringRecipe:
+    """How a module is scored; what `calibrate` decided. `ScoringRecipe(**dataclasses.asdict(recipe))` gives it back.
 
     Attributes:
         batch_size: Images in one forward pass.
@@ -68,7 +68,7 @@ class Scorer:
         device: Where the copy runs: "cpu", "cuda", "cuda:1".
     """
 
-    def __init__(self, module: nn.Module, recipe: Recipe, device: str) -> None:
+    def __init__(self, module: nn.Module, recipe: ScoringRecipe, device: str) -> None:
         self._batches = Batches(recipe.batch_size)
         self._copy = _Copy(module, recipe.folded, device)
         self._copy.lay_out(recipe.channels_last)
@@ -100,7 +100,7 @@ class Scorer:
 
 def calibrate(
     module: nn.Module, images: torch.Tensor, device: str, precision: str, batch_size: int | None = None
-) -> Recipe:
+) -> ScoringRecipe:
     """Find the fastest copy of a module that gives the same logits, and the batch size it is fastest with.
 
     Folded copies come first, then the module as it is; each with its weights channels-last where images are 2-D, and
@@ -144,7 +144,7 @@ def calibrate(
             batch_size, seconds = _fitting_batch(chosen, images, precision, batch_size)
         with isolated(0, "calibration"):
             difference = _largest_difference(chosen.logits(probe, precision), reference)
-    return Recipe(batch_size, chosen.folded, channels_last, precision, difference, 1000 * seconds / batch_size)
+    return ScoringRecipe(batch_size, chosen.folded, channels_last, precision, difference, 1000 * seconds / batch_size)
 
 
 def _check_float32(device: str, precision: str) -> None:

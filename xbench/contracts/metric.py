@@ -79,7 +79,8 @@ class Case:
         info: The dataset.
         split: The N samples scored.
         train_mean: float32 (C,), mean intensity of the training split.
-        score: images (n, C, *spatial) on the session's device -> logits (n, K), without gradients, on the fastest copy
+        logits_of: images (n, C, *spatial) on the session's device -> logits (n, K), without gradients, on the fastest
+        copy
             of the model that gives the same logits. Any n; the session's `batch_size` is the fast one, and its
             `batched` goes through the samples in batches that fit the memory.
         logits: float32 (N, K), of the untouched images.
@@ -99,7 +100,7 @@ class Case:
     info: DatasetInfo
     split: Split
     train_mean: np.ndarray
-    score: Callable[[torch.Tensor], torch.Tensor]
+    logits_of: Callable[[torch.Tensor], torch.Tensor]
     logits: np.ndarray
     targets: np.ndarray
     session: Session
@@ -140,14 +141,14 @@ class Metric(ABC):
             "train", the maps of the training split; "explain", the explainer at work; "targets", the classes that the
             maps explain in `prepare`, too.
         unit: Shown beside the value, or empty.
-        dear: Whether a cell costs a training.
+        expensive: Whether a cell costs a training.
         feature: What it wants of each image in `case.feature`, or None.
     """
 
     higher_is_better: bool = True
     needs: frozenset[str] = frozenset()
     unit: str = ""
-    dear: bool = False
+    expensive: bool = False
     feature: ImageFeature | None = None
 
     def __init__(self, options: Options, argument: str = "") -> None:
@@ -161,7 +162,7 @@ class Metric(ABC):
         The inverted and blurred copies of each explainer do not join such a metric by themselves: each would cost as
         much as the explainer.
         """
-        return self.dear or "explain" in self.needs
+        return self.expensive or "explain" in self.needs
 
     def supports(self, info: DatasetInfo) -> str | None:  # noqa: ARG002
         """None, or the reason why this metric can't score on a dataset. Asked before anything runs."""

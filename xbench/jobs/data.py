@@ -44,7 +44,7 @@ class DataJob(Job):
         self.dataset.prepare(session.folder, session)
 
     @functools.cached_property
-    def comparable(self) -> str:
+    def dataset_identity(self) -> str:
         """What the scores of two runs must share to be ranked together: 64 hexadecimal digits.
 
         A hash of the dataset's source and options and of who is scored (id, label, patient), in this order. Unlike

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from xbench.contracts.samples import Batch
 
 
-class AtWork:
+class LiveExplainer:
     """The explainer of some maps, with its trained state; an `xbench.Explanation`.
 
     Args:

@@ -32,7 +32,7 @@ MAPS = "maps.npy"
 
 
 @dataclass(frozen=True)
-class MadeOf:
+class InnerMaps:
     """What the maps of an explainer of another explainer are made from.
 
     Attributes:
@@ -70,7 +70,7 @@ class MapsJob(Job):
         state: ExplainerJob | None,
         predictions: PredictionsJob,
         model: ModelJob,
-        made_of: MadeOf | None = None,
+        made_of: InnerMaps | None = None,
     ) -> None:
         super().__init__(store, settings)
         self.choice, self.resolved = choice, choice.on(settings.device)
@@ -214,7 +214,7 @@ class MapsJob(Job):
     def of_training(self) -> MapsJob:
         """The same maps of the whole training split; the networks are those of this job, not copies."""
         predictions = self.predictions.of_training
-        made_of = None if self.inner is None else MadeOf(self.inner.of_training, self.absolute)
+        made_of = None if self.inner is None else InnerMaps(self.inner.of_training, self.absolute)
         settings = predictions.settings
         return MapsJob(self.store, settings, self.choice, self._instance, self.state, predictions, self.model, made_of)
 

@@ -223,9 +223,9 @@ class CalibrationJob(Job):
     @functools.cached_property
     def scorer(self) -> Scorer:
         """The scoring copy, on the device."""
-        from xbench.compute.scorer import Recipe, Scorer
+        from xbench.compute.scorer import Scorer, ScoringRecipe
 
-        recipe = Recipe(**json.loads((self.folder / "recipe.json").read_text()))
+        recipe = ScoringRecipe(**json.loads((self.folder / "recipe.json").read_text()))
         return Scorer(self.subject.module, recipe, self.settings.device)
 
     def forget(self) -> None:

@@ -8,7 +8,7 @@ from xbench.contracts.explainer import Explainer, undisturbed
 from xbench.errors import XbenchError
 from xbench.jobs.base import Instance, Settings
 from xbench.jobs.explainer import ExplainerJob, OwnClassifier
-from xbench.jobs.maps import MadeOf, MapsJob
+from xbench.jobs.maps import InnerMaps, MapsJob
 from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob, Subject
 from xbench.jobs.store import Store
 from xbench.registry.references import Choice
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class MapsOf:
+class MapsFactory:
     """The maps jobs of one model, each explainer once, so that `inverted:vinet` shares the maps of `vinet`."""
 
     def __init__(self, store: Store, settings: Settings, model: ModelJob, shared: PredictionsJob) -> None:
@@ -38,7 +38,7 @@ class MapsOf:
     def _make(self, choice: Choice, absolute: bool) -> MapsJob:
         instance = Instance(choice.on(self._settings.device))
         explainer: Explainer = instance.get()
-        made_of = MadeOf(self.of(choice.inner, absolute), absolute) if choice.inner is not None else None
+        made_of = InnerMaps(self.of(choice.inner, absolute), absolute) if choice.inner is not None else None
         state = ExplainerJob(self._store, self._settings, choice, self._model, instance) if explainer.trained else None
         predictions = made_of.maps.predictions if made_of else self._shared
         if state is not None and scores_itself(choice):
@@ -55,7 +55,7 @@ def scores_itself(choice: Choice) -> bool:
     return getattr(choice.options, "subject", "shared") == "self"
 
 
-class Fits:
+class SupportCheck:
     """Which explainers can explain a model: each is asked once, of one untrained copy."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from xbench.contracts.metric import Case, Metric, TrainMaps
 from xbench.contracts.session import Session
 from xbench.jobs.base import Job, Settings
-from xbench.jobs.explanation import AtWork
+from xbench.jobs.explanation import LiveExplainer
 from xbench.jobs.feature import FeatureJob
 from xbench.jobs.maps import MapsJob
 from xbench.jobs.model import PredictionsJob
@@ -30,7 +30,7 @@ def _case(predictions: PredictionsJob, session: Session, **more: Any) -> Case:
         info=data.info,
         split=data.scored,
         train_mean=data.train_mean,
-        score=calibration.scorer,
+        logits_of=calibration.scorer,
         logits=predictions.logits,
         session=session,
         model=calibration.subject.module,
@@ -149,7 +149,7 @@ class ObservationsJob(Job):
             prepared=self.preparation.prepared,
             feature=None if self.feature is None else self.feature.features,
             train=self._train_maps(),
-            explanation=AtWork(self.maps, self.absolute) if self.metric.needs & _AT_WORK else None,
+            explanation=LiveExplainer(self.maps, self.absolute) if self.metric.needs & _AT_WORK else None,
             cost=self.maps.cost(),
         )
         with unchanging(self.maps.model.module):

@@ -226,7 +226,7 @@ class Store:
         return sorted((self.root / "work").glob("*"))
 
     def prunable(self, unused_days: float | None, kinds: Collection[str] = ()) -> list[Path]:
-        """Finished artifacts and abandoned work, filtered by kind and by the days since a run last used them."""
+        """RunRecord artifacts and abandoned work, filtered by kind and by the days since a run last used them."""
         found = [path for path, _ in self.finished() if not kinds or path.parent.name in kinds]
         found += [] if kinds else self.unfinished()
         before = time.time() - (unused_days or 0) * 86400

@@ -8,7 +8,7 @@ from xbench.leaderboard.records import RUNS, Entry, Submission, SuiteKey
 from xbench.leaderboard.standings import Difference, Field, Setting, Standing, Variant, fields
 from xbench.leaderboard.tables import COLUMNS, INDEX, build, derived, reproduce, stale
 from xbench.leaderboard.thinning import KEPT, Thinned
-from xbench.leaderboard.verification import Verdict, comparable, sample, verdict
+from xbench.leaderboard.verification import Verdict, comparability, sample, verdict
 
 __all__ = [
     "COLUMNS",
@@ -31,7 +31,7 @@ __all__ = [
     "add_run",
     "build",
     "check_files",
-    "comparable",
+    "comparability",
     "derived",
     "fields",
     "read_board",

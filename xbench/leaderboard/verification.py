@@ -66,7 +66,7 @@ def verdict(row: ScoreRow, again: ScoreRow, exact: bool) -> Verdict:
     return Verdict(row, again, disagreement(row, again, exact))
 
 
-def comparable(run: RunHeader, here: dict[str, object]) -> tuple[bool, str]:
+def comparability(run: RunHeader, here: dict[str, object]) -> tuple[bool, str]:
     """Whether the environments promise the same bits, and the tolerance that follows, in words."""
     exact = same_machine(run.environment, here)
     if exact:

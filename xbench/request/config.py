@@ -76,12 +76,12 @@ class RunConfig(TableConfig, ScoringConfig):
         return str(value)
 
 
-def read_config(path: Path | None, spoken: Mapping[str, Any]) -> RunConfig:
+def read_config(path: Path | None, cli_values: Mapping[str, Any]) -> RunConfig:
     """Merge a TOML file and the command line.
 
     Args:
         path: The file, or None.
-        spoken: What the user said on the command line, and nothing else.
+        cli_values: What the user said on the command line, and nothing else.
 
     Raises:
         UserError: The file can't be read; a key is unknown or wrong; no explainer was named.
@@ -89,7 +89,7 @@ def read_config(path: Path | None, spoken: Mapping[str, Any]) -> RunConfig:
     values = read_toml(path, "configuration") if path is not None else {}
     owner = f"configuration {path}" if path is not None else "xbench run"
     config = parse_options(
-        RunConfig, {key.replace("-", "_"): value for key, value in values.items()} | dict(spoken), owner
+        RunConfig, {key.replace("-", "_"): value for key, value in values.items()} | dict(cli_values), owner
     )
     if not config.explainer:
         raise UserError("no explainer was named", "xbench run --explainer vinet; xbench list shows them all")

@@ -127,7 +127,7 @@ def under_conventions(config: RunConfig, registry: Registry) -> tuple[RunConfig,
         raise UserError(f"grid {config.conventions}: other blurs than {_COMPANY:g} with --explainer all", hint)
     chosen = all_explainers(registry) if everyone else []
     chosen += [choose("explainer", reference, registry) for reference in config.explainer if reference != ALL]
-    tried = resolve(grid, chosen, registry)
-    explainers = config.explainer if everyone else tuple(tried.explainers)
-    changed = {"metric": tuple(tried.metrics), "sign": grid.sign, "explainer": explainers}
-    return config.model_copy(update=changed), tried
+    conventions = resolve(grid, chosen, registry)
+    explainers = config.explainer if everyone else tuple(conventions.explainers)
+    changed = {"metric": tuple(conventions.metrics), "sign": grid.sign, "explainer": explainers}
+    return config.model_copy(update=changed), conventions

@@ -35,7 +35,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Scorer:
+class WantedMetric:
     """A metric of a run.
 
     Attributes:
@@ -47,12 +47,12 @@ class Scorer:
     must_fit: bool
 
 
-def wanted_metrics(config: TableConfig, registry: Registry, strict: bool) -> list[Scorer]:
+def wanted_metrics(config: TableConfig, registry: Registry, strict: bool) -> list[WantedMetric]:
     """The metrics that `config` asks for, each once; `strict`: those that are named must fit."""
-    found = [Scorer(choice, must_fit=strict) for choice in named("metric", config.metric, registry)]
+    found = [WantedMetric(choice, must_fit=strict) for choice in named("metric", config.metric, registry)]
     if ALL in config.metric:
         taken = {scorer.choice.label for scorer in found}
-        found += [Scorer(choice, must_fit=False) for choice in all_metrics(registry) if choice.label not in taken]
+        found += [WantedMetric(choice, must_fit=False) for choice in all_metrics(registry) if choice.label not in taken]
     return found
 
 

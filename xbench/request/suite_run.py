@@ -70,30 +70,30 @@ class SuiteRun:
             write_paper_rows(self.papers, folder / PAPER_FILE)
 
 
-def suite_run(wanted: str, spoken: Mapping[str, Any], registry: Registry) -> SuiteRun:
+def suite_run(wanted: str, cli_values: Mapping[str, Any], registry: Registry) -> SuiteRun:
     """A suite with the words of the command line.
 
     Args:
         wanted: Name or path.
-        spoken: What the user said beside it, and nothing else.
+        cli_values: What the user said beside it, and nothing else.
         registry: What is installed.
 
     Raises:
         UserError: There is no such suite; its file or the paper's numbers are wrong; a word can't stand beside it.
     """
-    for word in spoken:
+    for word in cli_values:
         if word not in (*_USERS, *_CHANGES):
             hint = "run without --suite, or copy the suite's file, change it, and name its path"
             raise UserError(f"--{word.replace('_', '-')} can't be said with --suite: the suite says it", hint)
     suite = find_suite(wanted, registry)
-    users = {word: value for word, value in spoken.items() if word in _USERS}
+    users = {word: value for word, value in cli_values.items() if word in _USERS}
     shared = {word: getattr(suite, word) for word in ScoringConfig.model_fields} | users
-    tables = {table.name: _config(_cells(table, spoken) | shared) for table in suite.tables}
+    tables = {table.name: _config(_cells(table, cli_values) | shared) for table in suite.tables}
     together: dict[str, Any] = {word: _union(getattr(table, word) for table in tables.values()) for word in _LISTS}
     signs = {table.sign for table in tables.values()}
     together["sign"] = signs.pop() if len(signs) == 1 else "both"
     together["controls"] = any(table.controls for table in tables.values())
-    changed = {word: _plain(spoken[word]) for word in ("limit", *_CHANGES) if word in spoken}
+    changed = {word: _plain(cli_values[word]) for word in ("limit", *_CHANGES) if word in cli_values}
     papers = tuple(_labelled(row, suite, registry) for row in paper_rows(suite))
     return SuiteRun(suite, tables, _config(together | shared), changed, papers)
 
@@ -102,11 +102,11 @@ def _config(words: Mapping[str, Any]) -> RunConfig:
     return parse_options(RunConfig, words, "xbench run")
 
 
-def _cells(table: SuiteTable, spoken: Mapping[str, Any]) -> dict[str, Any]:
+def _cells(table: SuiteTable, cli_values: Mapping[str, Any]) -> dict[str, Any]:
     """What a table asks for: the user's datasets take the place of its own, the user's explainers join."""
     words = {word: getattr(table, word) for word in TableConfig.model_fields}
-    words["dataset"] = spoken.get("dataset", table.dataset)
-    words["explainer"] = _union((table.explainer, spoken.get("explainer", ())))
+    words["dataset"] = cli_values.get("dataset", table.dataset)
+    words["explainer"] = _union((table.explainer, cli_values.get("explainer", ())))
     return words
 
 

@@ -73,15 +73,11 @@ class ScoreRow:
         fingerprint: Of the observations.
         maps_fingerprint: Of the maps.
         model_fingerprint: Of the model's weights.
-        dataset_fingerprint: Of the dataset and the samples scored, the same on every machine (`DataJob.comparable`).
-        device: "cpu", "cuda", ...
-        precision: One of `xbench.runtime.precision.PRECISIONS`.
-        batch_size: Of passes without gradients.
-        status: "ok", "failed" or "skipped".
-        reason: Why not "ok".
-        warning: What must be known before believing the value, such as an explainer that says its training failed.
-        xbench_version: That wrote the row.
-        schema: Of the row.
+        dataset_fingerprint: Of the dataset and the samples scored, the same on every machine
+        (`DataJob.dataset_identity`). device: "cpu", "cuda", ... precision: One of
+        `xbench.runtime.precision.PRECISIONS`. batch_size: Of passes without gradients. status: "ok", "failed" or
+        "skipped". reason: Why not "ok". warning: What must be known before believing the value, such as an explainer
+        that says its training failed. xbench_version: That wrote the row. schema: Of the row.
     """
 
     dataset: str

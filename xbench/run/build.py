@@ -36,7 +36,7 @@ def make_artifacts(plan: Plan, store: Store, progress: Progress) -> Failures:
     Raises:
         XbenchError: No cell at all can be scored; the first error, as it is.
     """
-    making = _Making(plan, store, progress)
+    making = _Builder(plan, store, progress)
     with progress.task("artifacts", len(making.pending)) as bar:
         while making.pending:
             if not making.sweep(bar):
@@ -48,7 +48,7 @@ def make_artifacts(plan: Plan, store: Store, progress: Progress) -> Failures:
     return making.failures
 
 
-class _Making:
+class _Builder:
     """What is still to be had, and what went wrong."""
 
     def __init__(self, plan: Plan, store: Store, progress: Progress) -> None:

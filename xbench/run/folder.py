@@ -32,12 +32,12 @@ from xbench.results.rows import RunHeader, ScoreRow, write_header, write_scores
 from xbench.run.counterfactuals import draw_counterfactuals
 from xbench.run.gallery import draw_gallery
 from xbench.run.scoring import ScoredCell, broken_rows, card_digest, card_of
-from xbench.run.summary import Finished, planned_labels
+from xbench.run.summary import RunRecord, planned_labels
 from xbench.runtime.environment import environment
 
 
 def write_run(
-    out: Path, config: RunConfig, run: Finished, progress: Progress
+    out: Path, config: RunConfig, run: RunRecord, progress: Progress
 ) -> tuple[Path, RunHeader, list[ScoreRow]]:
     """Write everything a run leaves into `out`, which appears whole or not at all.
 
@@ -85,7 +85,7 @@ def _put_in_place(partial: Path, out: Path) -> Path:
     raise AssertionError("unreachable")
 
 
-def _header(config: RunConfig, run: Finished) -> RunHeader:
+def _header(config: RunConfig, run: RunRecord) -> RunHeader:
     datasets = {item.cell.maps.data.label: item.cell.maps.data for item in run.scored}
     explainers = {item.cell.explainer.label: item.cell for item in run.scored if item.error is None}
     return RunHeader(
@@ -107,7 +107,7 @@ def _header(config: RunConfig, run: Finished) -> RunHeader:
         ],
         cards={card_digest(item.cell): card_of(item.cell) for item in run.scored},
         datasets=[
-            {**asdict(data.info), **_known_facts(data), "name": label, "fingerprint": data.comparable}
+            {**asdict(data.info), **_known_facts(data), "name": label, "fingerprint": data.dataset_identity}
             for label, data in datasets.items()
         ],
         warnings=list(run.warnings),

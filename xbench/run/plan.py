@@ -13,14 +13,14 @@ from xbench.jobs.counterfactuals import CounterfactualsJob
 from xbench.jobs.data import DataJob
 from xbench.jobs.maps import MapsJob
 from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob
-from xbench.jobs.pairing import Fits, MapsOf, scores_itself
+from xbench.jobs.pairing import MapsFactory, SupportCheck, scores_itself
 from xbench.jobs.scores import ObservationsJob, PreparationJob
 from xbench.jobs.store import Store
 from xbench.jobs.views import ViewJob
 from xbench.registry.entries import Registry
 from xbench.registry.references import Choice, choose
 from xbench.request.config import Reference, RunConfig, resolve_device
-from xbench.request.selection import Scorer, Wanted, distinct, named, spec_of, wanted_explainers, wanted_metrics
+from xbench.request.selection import Wanted, WantedMetric, distinct, named, spec_of, wanted_explainers, wanted_metrics
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ class _Place:
         self.data = data
         self.job = ModelJob(store, settings, model, data)
         shared = PredictionsJob(store, settings, CalibrationJob(store, settings, self.job, data))
-        self.maps = MapsOf(store, settings, self.job, shared)
-        self.fits = Fits()
+        self.maps = MapsFactory(store, settings, self.job, shared)
+        self.fits = SupportCheck()
         self.prepared: dict[tuple[str, int], PreparationJob] = {}
 
 
@@ -202,10 +202,10 @@ class _Planner:
         return tuple(found)
 
     def _add_place(
-        self, place: _Place, explainers: list[Wanted], metrics: list[Scorer], signs: Sequence[str]
+        self, place: _Place, explainers: list[Wanted], metrics: list[WantedMetric], signs: Sequence[str]
     ) -> Iterator[Cell]:
         """All cells of one model on one dataset."""
-        made_metrics: list[tuple[Scorer, Metric]] = [(scorer, scorer.choice.create()) for scorer in metrics]
+        made_metrics: list[tuple[WantedMetric, Metric]] = [(scorer, scorer.choice.create()) for scorer in metrics]
         for wanted in explainers:
             try:
                 made = self._maps(wanted, place)
@@ -239,7 +239,7 @@ class _Planner:
         self._refuse(wanted, f"{wanted.choice.label} on {model.label} on {model.data.label}: {reason}", wanted.must_fit)
         return None
 
-    def _break(self, wanted: Wanted, model: ModelJob, metrics: list[tuple[Scorer, Metric]], reason: str) -> None:
+    def _break(self, wanted: Wanted, model: ModelJob, metrics: list[tuple[WantedMetric, Metric]], reason: str) -> None:
         where = (model.data.label, model.label, wanted.choice.label, spec_of(wanted.choice).control)
         for scorer, metric in metrics:
             self.broken.append(BrokenCell(*where, scorer.choice.label, metric.higher_is_better, reason))

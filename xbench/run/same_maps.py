@@ -25,7 +25,7 @@ def same_maps(jobs: Sequence[MapsJob]) -> Mapping[str, str]:
     """The maps that are another's, up to a positive factor per image (which changes no order of pixels).
 
     Args:
-        jobs: Finished maps of the same samples, in order of precedence.
+        jobs: RunRecord maps of the same samples, in order of precedence.
 
     Returns:
         Fingerprint of the maps -> fingerprint of the first maps that are the same; only for those that are not first.

@@ -120,7 +120,7 @@ def _bare_row(cell: Cell, plan: Plan, reason: str) -> ScoreRow:
         fingerprint=cell.observations.fingerprint,
         maps_fingerprint=maps.fingerprint,
         model_fingerprint=predictions.calibration.subject.job.fingerprint,
-        dataset_fingerprint=maps.data.comparable,
+        dataset_fingerprint=maps.data.dataset_identity,
         device=settings.device,
         precision=settings.precision,
         status="failed" if reason else "ok",

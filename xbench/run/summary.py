@@ -20,7 +20,7 @@ _INCOMPLETE = 0.01
 
 
 @dataclass(frozen=True)
-class Finished:
+class RunRecord:
     """A run that is over, to be written down.
 
     Attributes:

@@ -21,7 +21,7 @@ Planner = Callable[[Store], Plan]
 
 
 @contextlib.contextmanager
-def company(workers: int, planner: Planner, store: Store) -> Iterator[None]:
+def helper_processes(workers: int, planner: Planner, store: Store) -> Iterator[None]:
     """Let `workers - 1` other processes work on a run while the block does; this one counts as the first.
 
     They share the processors: each takes its part of the threads that torch would use alone. They end with the block,

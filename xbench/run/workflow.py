@@ -145,8 +145,8 @@ def carry_out(wanted: Request) -> int:
     from xbench.run.build import make_artifacts
     from xbench.run.folder import write_run
     from xbench.run.scoring import score_cells
-    from xbench.run.summary import Finished, describe_models, warnings_of, worst_exit_code
-    from xbench.run.workers import company
+    from xbench.run.summary import RunRecord, describe_models, warnings_of, worst_exit_code
+    from xbench.run.workers import helper_processes
 
     start = time.perf_counter()
     config, suite = wanted.config, wanted.suite
@@ -159,14 +159,14 @@ def carry_out(wanted: Request) -> int:
             progress.say(_of_suite(suite))
         plan = wanted.plan(store)
         _say_plan(plan, progress)
-        with company(config.workers, wanted.planner, store):
+        with helper_processes(config.workers, wanted.planner, store):
             failures = make_artifacts(plan, store, progress)
         scored = score_cells(plan, failures, config.resamples, progress)
         models = describe_models(plan, failures, config.resamples)
         for text in warnings_of(plan, models):
             progress.warn(text)
         command = ["xbench", *sys.argv[1:]]
-        finished = Finished(plan, scored, models, progress.warnings, command, start, suite)
+        finished = RunRecord(plan, scored, models, progress.warnings, command, start, suite)
         out, header, rows = write_run(out, config, finished, progress)
     console = results_console()
     console.print(score_tables(rows, header))

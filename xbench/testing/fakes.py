@@ -201,17 +201,17 @@ def fake_case(
 
     module = module.to(session.device).eval()
 
-    def score(images: torch.Tensor) -> torch.Tensor:
+    def logits_of(images: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
             logits: torch.Tensor = module(images)
         return logits
 
     batches = list(split.batches(session.batch_size))
-    logits = torch.cat([score(batch.images.to(session.device)) for batch in batches]).float().cpu()
+    logits = torch.cat([logits_of(batch.images.to(session.device)) for batch in batches]).float().cpu()
     means = torch.stack([batch.images.flatten(2).mean(2).sum(0) for batch in batches]).sum(0) / len(split)
     fields: dict[str, Any] = {
         "train_mean": means.numpy(),
-        "score": score,
+        "logits_of": logits_of,
         "logits": logits.numpy(),
         "targets": class_scores(logits).argmax(1).numpy(),
         "maps": maps,

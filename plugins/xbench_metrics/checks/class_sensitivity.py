@@ -11,7 +11,7 @@ from xbench import Case, DatasetInfo, Metric, Observations, class_scores
 from xbench.runtime.devices import upload
 from xbench_metrics.checks.options import ClassSensitivityOptions
 from xbench_metrics.similarity import spearman
-from xbench_metrics.subsample import Part, at_work, mean_of_defined, parts, subsample
+from xbench_metrics.subsample import Part, live_explainer, mean_of_defined, parts, subsample
 
 
 class ClassSensitivity(Metric):
@@ -43,7 +43,7 @@ class ClassSensitivity(Metric):
             scores = class_scores(torch.from_numpy(np.array(case.logits[part.rows])))
             targets = torch.from_numpy(np.array(case.targets[part.rows], dtype=np.int64))
             other = scores.scatter(1, targets[:, None], -torch.inf).argmax(1)
-            maps = at_work(case).maps(part.batch, upload(other, part.maps.device))
+            maps = live_explainer(case).maps(part.batch, upload(other, part.maps.device))
             return spearman(part.maps, maps).cpu().numpy(), other.numpy()
 
         for rows, found in parts(case, subsample(case, self.options.limit), compared, "class sensitivity"):

@@ -18,7 +18,7 @@ from xbench.runtime.seeding import derive, rng
 from xbench_metrics.checks.options import LabelRandomisationOptions, ParameterRandomisationOptions
 from xbench_metrics.checks.reinitialisation import layers, reinitialised, stages
 from xbench_metrics.similarity import map_ssim, spearman
-from xbench_metrics.subsample import Part, at_work, mean_of_defined, parts, subsample
+from xbench_metrics.subsample import Part, live_explainer, mean_of_defined, parts, subsample
 
 SIMILARITIES = {"spearman": spearman, "ssim": map_ssim}
 _STATE = "state."
@@ -42,7 +42,7 @@ def _card(similarity: str) -> dict[str, Any]:
 def _similarities(case: Case, rows: np.ndarray, model: nn.Module) -> dict[str, np.ndarray]:
     """Of the case's maps to those of another model, at `rows`: float64 (N,) each, NaN elsewhere."""
     result = {name: np.full(len(case.split), np.nan) for name in SIMILARITIES}
-    explanation = at_work(case)
+    explanation = live_explainer(case)
 
     def compared(part: Part) -> np.ndarray:
         maps = explanation.maps(part.batch, part.targets, model)
@@ -81,7 +81,7 @@ class ParameterRandomisation(Metric):
         Returns:
             spearman, ssim: float64 (N, S), from the output to the input; NaN for images beyond `limit`.
         """
-        options, explanation = self.options, at_work(case)
+        options, explanation = self.options, live_explainer(case)
         rows = subsample(case, options.limit)
         first = case.split.batch(rows[:1]).to(case.session.device)
         groups = stages(layers(explanation.model, first.images), options.stages)
@@ -157,7 +157,7 @@ class LabelRandomisation(Metric):
             spearman, ssim: float64 (N,), NaN for images beyond `limit`.
             fitted: float64 (N,), share of the permuted labels that it learned; the same for all.
         """
-        network = copy.deepcopy(at_work(case).model)
+        network = copy.deepcopy(live_explainer(case).model)
         given = {name: value for name, value in case.prepared.items() if name.startswith(_STATE)}
         network.load_state_dict({name.removeprefix(_STATE): torch.tensor(value) for name, value in given.items()})
         seen = _similarities(case, subsample(case, self.options.limit), network)

@@ -16,7 +16,7 @@ from xbench.runtime.seeding import derive
 from xbench_metrics.checks.manipulation import Attack, top_pixels
 from xbench_metrics.checks.options import AdversarialStabilityOptions, StabilityOptions
 from xbench_metrics.similarity import spearman
-from xbench_metrics.subsample import Part, at_work, mean_of_defined, parts, subsample
+from xbench_metrics.subsample import Part, live_explainer, mean_of_defined, parts, subsample
 
 
 class InputStability(Metric):
@@ -74,8 +74,8 @@ class InputStability(Metric):
         found = []
         for index in range(self.options.samples):
             noisy = self._noisy(part.batch, index)
-            moved = at_work(case).maps(dataclasses.replace(part.batch, images=noisy), part.targets)
-            kept = _predicted(case.score(noisy)) == predicted
+            moved = live_explainer(case).maps(dataclasses.replace(part.batch, images=noisy), part.targets)
+            kept = _predicted(case.logits_of(noisy)) == predicted
             change = torch.where(kept, _norm(moved - part.maps), torch.nan)
             found.append(torch.stack([_ratio(change, size), _ratio(change, _norm(noisy - part.batch.images))]))
         relative, lipschitz = torch.stack(found, 1).cpu().double()
@@ -163,7 +163,7 @@ class AdversarialStability(Metric):
 
     def _displaced(self, case: Case, part: Part, images: torch.Tensor) -> torch.Tensor:
         """Of some images: pixels of the top-k that stay, k, rank correlation, largest change: float64 (4, n)."""
-        maps = at_work(case).maps(dataclasses.replace(part.batch, images=images), part.targets)
+        maps = live_explainer(case).maps(dataclasses.replace(part.batch, images=images), part.targets)
         before, after = (top_pixels(one, part.batch.seeds, self.options.top) for one in (part.maps, maps))
         change = (images - part.batch.images).abs().flatten(1).amax(1)
         figures = ((before & after).sum(1), before.sum(1), spearman(part.maps, maps), change)

@@ -47,7 +47,7 @@ class Fidelity(Metric):
 
         def last_point(start: int, stop: int) -> torch.Tensor:
             batch = case.split.batch(np.arange(start, stop)).to(case.session.device)
-            return case.score(_wholly_removed(batch, removal))
+            return case.logits_of(_wholly_removed(batch, removal))
 
         count = len(case.split)
         parts = (logits for _, logits in case.session.batched(count, last_point, "fidelity: last point"))
@@ -155,10 +155,10 @@ class Fidelity(Metric):
         fill = removal.fill(batch)
         classes = upload(torch.from_numpy(self._classes(case, rows)), device)
         given = (batch.images, fill, classes)
-        follow = functools.partial(self._followed, case.score, *given, ranks, case.session.batch_size)
+        follow = functools.partial(self._followed, case.logits_of, *given, ranks, case.session.batch_size)
         # The host waits for the device twice a chunk: here, and for the heights.
         order, ties = read_order(ranks, given, tied)
-        return self._seen.curves(case.score, order, follow), ties / ranks.shape[1]
+        return self._seen.curves(case.logits_of, order, follow), ties / ranks.shape[1]
 
     def _followed(
         self,

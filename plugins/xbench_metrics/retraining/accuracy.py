@@ -78,7 +78,7 @@ class Retrained(MaskedAccuracy):
     """The classifier is a tester, trained from scratch on the training images seen through their maps."""
 
     needs = frozenset({"train"})
-    dear = True
+    expensive = True
     options: KeepAccuracyOptions | MaskOnlyAccuracyOptions
     area = "pixels kept"
 
@@ -206,7 +206,7 @@ class OccludeAccuracy(MaskedAccuracy):
         """
         fill = fill_of(case, self.options.fill)
         blank = fill.expand(1, case.info.channels, *case.info.spatial).contiguous()
-        return {"blank_logits": case.score(blank).float().cpu().numpy()}
+        return {"blank_logits": case.logits_of(blank).float().cpu().numpy()}
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
         """The answers of the classifier.
@@ -225,7 +225,7 @@ class OccludeAccuracy(MaskedAccuracy):
         fill = fill_of(case, self.options.fill)
 
         def answered(batch: Batch, masks: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-            logits = [case.score(torch.where(mask[:, None], fill, batch.images)) for mask in masks]
+            logits = [case.logits_of(torch.where(mask[:, None], fill, batch.images)) for mask in masks]
             answers = torch.stack([class_scores(one).argmax(1) for one in logits], 1)
             return answers.cpu().numpy(), _share(masks, 2).T
 

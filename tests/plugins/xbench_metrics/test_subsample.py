@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from xbench import Session
-from xbench.compute.scorer import Recipe, Scorer
+from xbench.compute.scorer import Scorer, ScoringRecipe
 from xbench.contracts.options import parse_options
 from xbench.runtime.seeding import rng
 from xbench.testing import default_scenarios
@@ -65,8 +65,10 @@ def test_the_numbers_are_the_same_where_only_a_few_images_fit(case, plugin, refe
     refuse.asked, session = 0, dataclasses.replace(case.session)
     handle = case.model.register_forward_pre_hook(refuse)
     try:
-        recipe = Recipe(8, folded=False, channels_last=False, precision="32", max_difference=0.0, milliseconds=1.0)
-        crowded = dataclasses.replace(case, session=session, score=Scorer(case.model, recipe, "cpu"))
+        recipe = ScoringRecipe(
+            8, folded=False, channels_last=False, precision="32", max_difference=0.0, milliseconds=1.0
+        )
+        crowded = dataclasses.replace(case, session=session, logits_of=Scorer(case.model, recipe, "cpu"))
         metric = made(plugin, reference)
         if reference != "label_randomisation":  # which trains
             prepared = metric.prepare(crowded)

@@ -17,7 +17,7 @@ from xbench.testing.fakes import fake_case
 from xbench_quantus.bridge import QuantusMetric
 from xbench_quantus.catalogue import CATALOGUE
 from xbench_quantus.options import QuantusOptions
-from xbench_quantus.surroundings import contained
+from xbench_quantus.quantus_patches import contained
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from xbench import PluginError, UserError
 from xbench.compute import scorer as scoring
-from xbench.compute.scorer import Recipe, Scorer, calibrate
+from xbench.compute.scorer import Scorer, ScoringRecipe, calibrate
 
 
 def convnet(channels=1, classes=2):
@@ -244,14 +244,14 @@ class Crowded(nn.Module):
 
 
 def test_batches_are_halved_when_memory_runs_out(images):
-    recipe = Recipe(32, folded=False, channels_last=False, precision="32", max_difference=0.0, milliseconds=1.0)
+    recipe = ScoringRecipe(32, folded=False, channels_last=False, precision="32", max_difference=0.0, milliseconds=1.0)
     scorer = Scorer(Crowded(room=5), recipe, "cpu")
     assert torch.equal(scorer(images), images.flatten(1)[:, :2])
     assert scorer.batch_size == 4
 
 
 def test_memory_too_small_for_one_image_is_an_error(images):
-    recipe = Recipe(4, folded=False, channels_last=False, precision="32", max_difference=0.0, milliseconds=1.0)
+    recipe = ScoringRecipe(4, folded=False, channels_last=False, precision="32", max_difference=0.0, milliseconds=1.0)
     with pytest.raises(torch.OutOfMemoryError):
         Scorer(Crowded(room=0), recipe, "cpu")(images)
 
@@ -279,8 +279,10 @@ def test_a_batch_size_that_was_asked_for_is_halved_until_it_fits(images):
 
 
 def test_a_recipe_survives_json():
-    recipe = Recipe(32, folded=True, channels_last=False, precision="bf16", max_difference=1e-7, milliseconds=0.3)
-    assert Recipe(**json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
+    recipe = ScoringRecipe(
+        32, folded=True, channels_last=False, precision="bf16", max_difference=1e-7, milliseconds=0.3
+    )
+    assert ScoringRecipe(**json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
 
 
 def test_an_unknown_precision_is_the_users_error(images):

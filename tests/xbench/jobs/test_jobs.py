@@ -9,7 +9,7 @@ from xbench.jobs.base import Settings
 from xbench.jobs.data import DataJob
 from xbench.jobs.feature import FeatureJob
 from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob
-from xbench.jobs.pairing import MapsOf
+from xbench.jobs.pairing import MapsFactory
 from xbench.jobs.scores import PreparationJob
 from xbench.jobs.store import Store
 from xbench.registry.discovery import discover
@@ -88,7 +88,7 @@ def test_maps_of_the_training_split_use_the_networks_of_those_that_are_scored(da
     job = data("fake:train=20,test=12", limit=6, split="test")
     model = ModelJob(job.store, job.settings, choose("model", "tiny:epochs=1", registry), job)
     shared = PredictionsJob(job.store, job.settings, CalibrationJob(job.store, job.settings, model, job))
-    maps_of = MapsOf(job.store, job.settings, model, shared)
+    maps_of = MapsFactory(job.store, job.settings, model, shared)
     plain, inverted = (maps_of.of(choose("explainer", name, registry)) for name in ("gradient", "inverted:gradient"))
     trained = inverted.of_training
     assert trained is inverted.of_training  # every metric gets the same
@@ -187,7 +187,7 @@ def maps_and_logits(folder, registry, explainer="gradient"):
     job = DataJob(Store(folder), Settings(batch_size=8), choose("dataset", "fake:test=20", registry))
     model = ModelJob(job.store, job.settings, choose("model", "tiny:epochs=1", registry), job)
     shared = PredictionsJob(job.store, job.settings, CalibrationJob(job.store, job.settings, model, job))
-    maps = MapsOf(job.store, job.settings, model, shared).of(choose("explainer", explainer, registry))
+    maps = MapsFactory(job.store, job.settings, model, shared).of(choose("explainer", explainer, registry))
     return maps.maps()[:], shared.logits
 
 
@@ -255,7 +255,7 @@ def test_what_is_forgotten_comes_back(data, registry):
     job = data("fake:test=12")
     model = ModelJob(job.store, job.settings, choose("model", "tiny:epochs=1", registry), job)
     calibration = CalibrationJob(job.store, job.settings, model, job)
-    maps = MapsOf(job.store, job.settings, model, PredictionsJob(job.store, job.settings, calibration)).of(
+    maps = MapsFactory(job.store, job.settings, model, PredictionsJob(job.store, job.settings, calibration)).of(
         choose("explainer", "autoencoder:epochs=1,width=2,latent=2", registry)
     )
     images = job.scored.batch(np.arange(12)).images

@@ -118,7 +118,7 @@ def test_a_metric_gets_what_it_needs(tiny, tmp_path):
     frame = pd.read_parquet(tmp_path / "run" / "observations" / "curious.parquet")
     named = {"gradient", "blurred:twofold", "expected-gradients:samples=3"}
     controls = {"random", "constant", "centre", "edges", "mask"}
-    # It is dear: no inverted and blurred copies of what the user named.
+    # It is expensive: no inverted and blurred copies of what the user named.
     assert set(frame["explainer"]) == named | controls
     assert frame["again"].abs().max() < 1e-5
     assert frame["train"].abs().max() < 1e-5

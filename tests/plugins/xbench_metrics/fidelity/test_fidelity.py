@@ -297,9 +297,9 @@ def test_forward_passes_are_as_few_as_whole_steps_allow(tmp_path, n, size):
 
     def counting(images):
         rows.append(len(images))
-        return case.score(images)
+        return case.logits_of(images)
 
-    counted = dataclasses.replace(case, score=counting)
+    counted = dataclasses.replace(case, logits_of=counting)
     metric = Fidelity(FidelityOptions())
     counted = dataclasses.replace(counted, prepared=metric.prepare(counted))
     assert sum(rows) == n

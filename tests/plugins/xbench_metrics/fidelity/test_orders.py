@@ -45,7 +45,7 @@ def case(tmp_path):
     maps = random.normal(size=(N, 8, 8)).astype(np.float32)
     info = DatasetInfo("toy", ("a", "b"), 1, (8, 8), removal=(1.0, 0.0))
     made = fake_case(info, split, undecided(0, images), maps, Session(tmp_path, batch_size=BATCH))
-    return dataclasses.replace(made, score=Counting(made.score))
+    return dataclasses.replace(made, logits_of=Counting(made.logits_of))
 
 
 def observed(metric, case, maps):
@@ -58,9 +58,9 @@ def afresh(case, maps, **options):
 
 
 def passes(case, work):
-    before = case.score.images
+    before = case.logits_of.images
     found = work()
-    return found, case.score.images - before
+    return found, case.logits_of.images - before
 
 
 def equal(one, other):
@@ -142,6 +142,6 @@ def test_a_scorer_that_can_not_be_referred_to_is_asked_every_time(case):
             return self.counting(images)
 
     metric = Fidelity(FidelityOptions())
-    slotted = dataclasses.replace(case, score=Slotted(case.score))
+    slotted = dataclasses.replace(case, logits_of=Slotted(case.logits_of))
     spent = [passes(case, lambda: observed(metric, slotted, case.maps))[1] for _ in range(2)]
     assert spent[0] == spent[1] > N

@@ -302,10 +302,10 @@ def test_directions_and_cards():
     info = DatasetInfo("toy", ("a", "b"), 1, (32, 32))
     high, low = KeepAccuracy(KeepAccuracyOptions()), OccludeAccuracy(OccludeAccuracyOptions(shares="0.1"))
     assert high.higher_is_better
-    assert high.dear
+    assert high.expensive
     assert high.needs == {"train"}
     assert not low.higher_is_better
-    assert not low.dear
+    assert not low.expensive
     cards = [json.dumps(metric.card(info), sort_keys=True, allow_nan=False) for metric in (high, low)]
     assert "I + T >= 1" in cards[0]
     assert "highest values" in cards[1]
