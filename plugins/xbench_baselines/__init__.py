@@ -33,53 +33,53 @@ def _gradient() -> Iterable[ExplainerSpec]:
     yield _explainer(
         "input-x-gradient",
         "the image times its gradient",
-        "gradients:InputTimesGradient",
+        "gradients.gradient:InputTimesGradient",
         "Shrikumar et al. 2016",
-        options="gradients:GradientOptions",
+        options="gradients.options:GradientOptions",
     )
     yield _explainer(
         "deconvolution",
         "the gradient, only its positive part passing each ReLU",
-        "backpropagation:Deconvolution",
+        "gradients.backpropagation:Deconvolution",
         "Zeiler and Fergus 2014; Brocki et al., section 2",
-        options="gradients:BackpropagationOptions",
+        options="gradients.options:BackpropagationOptions",
         model=_RELU,
     )
     yield _explainer(
         "guided-backpropagation",
         "the gradient, only its positive part passing each active ReLU",
-        "backpropagation:GuidedBackpropagation",
+        "gradients.backpropagation:GuidedBackpropagation",
         "Springenberg et al. 2015; Huff et al. 3.2.2",
-        options="gradients:BackpropagationOptions",
+        options="gradients.options:BackpropagationOptions",
         model=_RELU,
     )
     yield _explainer(
         "integrated-gradients",
         "the gradient averaged on the way from a black image, times the way",
-        "paths:IntegratedGradients",
+        "gradients.paths:IntegratedGradients",
         "Sundararajan et al. 2017; Brocki et al., section 2 (25 steps)",
-        options="gradients:IntegratedGradientsOptions",
+        options="gradients.options:IntegratedGradientsOptions",
     )
     yield _explainer(
         "integrated-gradients-bw",
         "integrated gradients from black and from white, averaged",
-        "paths:IntegratedGradientsBW",
+        "gradients.paths:IntegratedGradientsBW",
         "Kapishnikov et al. 2019; Brocki et al., section 2",
-        options="gradients:IntegratedGradientsBWOptions",
+        options="gradients.options:IntegratedGradientsBWOptions",
     )
     yield _explainer(
         "expected-gradients",
         "integrated gradients averaged over training images as baselines",
-        "paths:ExpectedGradients",
+        "gradients.paths:ExpectedGradients",
         "Erion et al. 2021; Brocki et al., section 2",
-        options="gradients:ExpectedGradientsOptions",
+        options="gradients.options:ExpectedGradientsOptions",
     )
     yield _explainer(
         "gradient-shap",
         "expected gradients of images with noise added",
-        "paths:GradientShap",
+        "gradients.paths:GradientShap",
         "Lundberg and Lee 2017; Kokhlikyan et al. 2020 (captum)",
-        options="gradients:GradientShapOptions",
+        options="gradients.options:GradientShapOptions",
     )
     for name, summary, factory, options, reference in (
         (
@@ -98,13 +98,15 @@ def _gradient() -> Iterable[ExplainerSpec]:
         ),
         ("vargrad", "variance of the gradient under noise", "VarGrad", "NoiseOptions", "Adebayo et al. 2018"),
     ):
-        yield _explainer(name, summary, f"smoothing:{factory}", reference, options=f"gradients:{options}")
+        yield _explainer(
+            name, summary, f"gradients.smoothing:{factory}", reference, options=f"gradients.options:{options}"
+        )
     yield _explainer(
         "iterative-saliency",
         "saliency of the image as what is most salient is inpainted, until nothing abnormal is left",
-        "iterative:IterativeSaliency",
+        "gradients.iterative:IterativeSaliency",
         "Gonzalez-Gonzalo et al. 2020; Huff et al. 3.2.1",
-        options="gradients:IterativeSaliencyOptions",
+        options="gradients.options:IterativeSaliencyOptions",
     )
 
 
@@ -122,17 +124,17 @@ def _decomposition() -> Iterable[ExplainerSpec]:
         yield _explainer(
             name,
             summary,
-            f"relevance:{factory}",
+            f"relevance.explainers:{factory}",
             "Bach et al. 2015; Montavon et al. 2019; presets of iNNvestigate (Alber et al. 2019) and zennit",
-            options=f"relevance:{'LrpPreset' if 'Preset' in factory else factory}Options",
+            options=f"relevance.options:{'LrpPreset' if 'Preset' in factory else factory}Options",
             model="layers that have a rule: no attention, no layer normalisation",
         )
     yield _explainer(
         "deep-taylor",
         "z+ rule, box rule at the image: all relevance is positive",
-        "relevance:DeepTaylor",
+        "relevance.explainers:DeepTaylor",
         "Montavon et al. 2017; Katzmann et al., section 3.4",
-        options="relevance:DeepTaylorOptions",
+        options="relevance.options:DeepTaylorOptions",
         model=_RELU,
     )
     yield _explainer(
@@ -159,9 +161,9 @@ def _decomposition() -> Iterable[ExplainerSpec]:
         yield _explainer(
             name,
             summary,
-            f"deeplift:{factory}",
+            f"deeplift.explainers:{factory}",
             reference,
-            options=f"deeplift:{factory}Options",
+            options=f"deeplift.options:{factory}Options",
             model="no attention, no layer normalisation",
         )
 
@@ -187,12 +189,12 @@ def _class_activation() -> Iterable[ExplainerSpec]:
         ("respond-cam", "Grad-CAM whose sum is the score", "RespondCam", "Zhao et al. 2018; Huff et al. 3.2.3", _MAPS),
         ("layercam", "feature maps weighted by their positive gradient", "LayerCam", "Jiang et al. 2021", _MAPS),
     ):
-        options = f"cams:{factory if factory in ('Cam', 'GradCam') else 'Layer'}Options"
-        yield _explainer(name, summary, f"cams:{factory}", reference, options=options, model=model)
+        options = f"cams.options:{factory if factory in ('Cam', 'GradCam') else 'Layer'}Options"
+        yield _explainer(name, summary, f"cams.explainers:{factory}", reference, options=options, model=model)
     yield _explainer(
         "visualbackprop",
         "mean activations of each stage, multiplied from the last to the first",
-        "visual_backprop:VisualBackProp",
+        "cams.visual_backprop:VisualBackProp",
         "Bojarski et al. 2018",
         model=_MAPS,
     )
@@ -203,30 +205,37 @@ def _perturbation() -> Iterable[ExplainerSpec]:
         (
             "occlusion",
             "drop of the score where a sliding window hides the image",
-            "occlusion:Occlusion",
+            "perturbation.occlusion:Occlusion",
             "Zeiler and Fergus 2014; Huff et al. 3.1.1",
         ),
         (
             "feature-ablation",
             "drop of the score where a superpixel is hidden",
-            "surrogates:FeatureAblation",
+            "perturbation.surrogates:FeatureAblation",
             "Kokhlikyan et al. 2020 (captum)",
         ),
         (
             "lime",
             "linear model of the score over superpixels switched on and off",
-            "surrogates:Lime",
+            "perturbation.surrogates:Lime",
             "Ribeiro et al. 2016; Huff et al. 3.1.2",
         ),
         (
             "kernelshap",
             "Shapley values of superpixels by weighted regression",
-            "surrogates:KernelShap",
+            "perturbation.surrogates:KernelShap",
             "Lundberg and Lee 2017",
         ),
-        ("rise", "mean of random masks weighted by the score they leave", "rise:Rise", "Petsiuk et al. 2018"),
+        (
+            "rise",
+            "mean of random masks weighted by the score they leave",
+            "perturbation.rise:Rise",
+            "Petsiuk et al. 2018",
+        ),
     ):
-        yield _explainer(name, summary, factory, reference, options=f"perturbation:{factory.partition(':')[2]}Options")
+        yield _explainer(
+            name, summary, factory, reference, options=f"perturbation.options:{factory.partition(':')[2]}Options"
+        )
 
 
 def _controls() -> Iterable[ExplainerSpec]:
@@ -261,7 +270,7 @@ def _explainer(
         name,
         summary,
         factory=f"xbench_baselines.{factory}",
-        options=f"xbench_baselines.options.{options}" if options else "",
+        options=f"xbench_baselines.{options}" if options else "",
         reference=reference,
         model=model,
     )
