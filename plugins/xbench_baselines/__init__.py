@@ -140,7 +140,7 @@ def _decomposition() -> Iterable[ExplainerSpec]:
     yield _explainer(
         "deep-taylor-innvestigate",
         "w^2 rule in every layer: what iNNvestigate does where a batch norm follows each convolution",
-        "relevance:DeepTaylorInnvestigate",
+        "relevance.explainers:DeepTaylorInnvestigate",
         "Alber et al. 2019 (iNNvestigate); Katzmann et al., section 3.4",
         model=_RELU,
     )
