@@ -1,10 +1,15 @@
 """What the documents say is true: examples run, hooks and commands exist."""
 
+import ast
+import configparser
+import importlib
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
 
+import xbench
 from xbench.cli import _COMMANDS
 from xbench.contracts import hookspecs
 from xbench.request.config import read_config
@@ -16,6 +21,25 @@ PLUGINS = (ROOT / "docs" / "writing-plugins.md").read_text()
 RUNNING = (ROOT / "docs" / "running.md").read_text()
 SUITES = (ROOT / "docs" / "suites.md").read_text()
 README = (ROOT / "README.md").read_text()
+
+
+def _public_names():
+    """What the guide says may be imported beside the names of `xbench`: module -> names."""
+    section = PLUGINS.split("## What you may import\n")[1].split("\n## ")[0]
+    bullets = re.findall(r"^- `(xbench\.[\w.]+)`: (.*?)\.\s", section, re.S | re.M)
+    return {module: set(re.findall(r"`(\w+)`", names)) for module, names in bullets}
+
+
+def _imports_of_plugins():
+    """What the built-in plugins import of the core beside the names of `xbench`: module -> names."""
+    found = {}
+    for path in (ROOT / "plugins").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert not [name for name in node.names if name.name.startswith("xbench.")], path
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("xbench."):
+                found.setdefault(node.module, set()).update(name.name for name in node.names)
+    return found
 
 
 def _block(text, marker):
@@ -119,3 +143,29 @@ def test_the_rules_of_the_guide_are_refused_and_accepted_where_they_should_be():
     torch.testing.assert_close(
         explainer.attribute(*arguments), Deconvolution(BackpropagationOptions()).attribute(*arguments)
     )
+
+
+def test_the_public_names_of_the_guide_exist():
+    public = _public_names()
+    assert len(public) > 10
+    for module, names in public.items():
+        assert names, module
+        for name in names:
+            assert hasattr(importlib.import_module(module), name), f"{module} has no {name}"
+    assert public["xbench.testing"] == set(importlib.import_module("xbench.testing").__all__)
+
+
+def test_built_in_plugins_import_public_names_only():
+    public, imported = _public_names(), _imports_of_plugins()
+    secret = {f"{module}.{name}" for module, names in imported.items() for name in names - public.get(module, set())}
+    assert not secret, "name them under 'What you may import', or import something public"
+    assert set(public) - set(imported) == {"xbench.testing", "xbench.runtime.precision"}, "promised, and nobody uses it"
+
+
+def test_the_contract_of_imports_closes_every_room_without_a_public_name():
+    contracts = configparser.ConfigParser()
+    contracts.read(ROOT / ".importlinter")
+    closed = set(contracts["importlinter:contract:public"]["forbidden_modules"].split())
+    rooms = {f"xbench.{module.name}" for module in pkgutil.iter_modules(xbench.__path__)}
+    public = {".".join(module.split(".")[:2]) for module in _public_names()}
+    assert closed == rooms - public - {"xbench.errors", "xbench.version"}  # whose names `xbench` itself has
