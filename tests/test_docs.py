@@ -17,10 +17,17 @@ from xbench.request.suites import paper_rows, read_suite
 from xbench.testing import check
 
 ROOT = Path(__file__).parent.parent
+
+
+def _pages(folder):
+    return sorted(folder.glob("*.md" if folder == ROOT else "**/*.md"))
+
+
 PLUGINS = (ROOT / "docs" / "writing-plugins.md").read_text()
 RUNNING = (ROOT / "docs" / "running.md").read_text()
 SUITES = (ROOT / "docs" / "suites.md").read_text()
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = [path.relative_to(ROOT) for folder in (".", "docs", "leaderboard") for path in _pages(ROOT / folder)]
 
 
 def _public_names():
@@ -109,10 +116,33 @@ def test_every_shipped_suite_is_in_the_guide():
     assert sorted(named) == [entry.spec.name for entry in discover().of_kind("suite") if entry.distribution == "xbench"]
 
 
-@pytest.mark.parametrize("text", [README, RUNNING, PLUGINS, SUITES])
-def test_every_command_named_exists(text):
-    named = set(re.findall(r"xbench (run|list|show|check|cache|[a-z]+)\b(?= --| [a-z]+ |`)", text))
-    assert named <= set(_COMMANDS) | {"is"}
+def _commands_in(page):
+    """The commands of `xbench` that a page has in code: "run" of `xbench run --suite quick`."""
+    code = re.findall(r"```\w*\n(.*?)```|`([^`\n]+)`", (ROOT / page).read_text(), re.S)
+    return {name for pair in code for part in pair for name in re.findall(r"(?<!from )\bxbench ([a-z]+)", part)}
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=str)
+def test_every_command_named_exists(page):
+    assert _commands_in(page) <= set(_COMMANDS)
+
+
+def test_every_command_is_in_a_document():
+    assert set().union(*map(_commands_in, DOCUMENTS)) == set(_COMMANDS)
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=str)
+def test_every_link_leads_somewhere(page):
+    text = re.sub(r"```.*?```|`[^`\n]+`", "", (ROOT / page).read_text(), flags=re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        path, _, heading = target.partition("#")
+        linked = (ROOT / page).parent / path if path else ROOT / page
+        assert linked.exists(), target
+        titles = re.findall(r"^#+ (.+)$", linked.read_text(), re.M) if heading else []
+        slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+        assert not heading or heading in slugs, target
 
 
 def test_the_readme_has_the_two_commands():

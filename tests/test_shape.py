@@ -1,5 +1,6 @@
 """The house rules that a reader can't see from one file."""
 
+import configparser
 import importlib.metadata
 import re
 import tomllib
@@ -47,3 +48,19 @@ def test_plugins_name_their_papers():
             assert spec.reference, spec.name
         spec.load()
         spec.load_options()
+
+
+def test_the_hooks_of_a_commit_are_the_checks_of_the_lint_environment():
+    tox = configparser.ConfigParser()
+    tox.read(ROOT / "tox.ini")
+    checks = tox["testenv:lint"]["commands"].split("\n")
+    hooks = re.findall(r"^ +entry: (.+)$", (ROOT / ".pre-commit-config.yaml").read_text(), re.M)
+    assert hooks == [check for check in checks if check]
+
+
+def test_the_citation_names_whom_and_what_the_package_names():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.findall(r"^  - name: (.+)$", citation, re.M) == [author["name"] for author in project["authors"]]
+    assert re.findall(r"^  - ([^:\n]+)$", citation, re.M) == project["keywords"]
+    assert f"license: {project['license']}\n" in citation
