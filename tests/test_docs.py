@@ -124,11 +124,11 @@ def _commands_in(page):
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=str)
 def test_every_command_named_exists(page):
-    assert _commands_in(page) <= set(_COMMANDS)
+    assert _commands_in(page) <= set(_COMMANDS) | {"mine"}  # that of whoever follows a guide
 
 
 def test_every_command_is_in_a_document():
-    assert set().union(*map(_commands_in, DOCUMENTS)) == set(_COMMANDS)
+    assert set().union(*map(_commands_in, DOCUMENTS)) >= set(_COMMANDS)
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=str)
