@@ -27,7 +27,9 @@ PLUGINS = (ROOT / "docs" / "writing-plugins.md").read_text()
 RUNNING = (ROOT / "docs" / "running.md").read_text()
 SUITES = (ROOT / "docs" / "suites.md").read_text()
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [path.relative_to(ROOT) for folder in (".", "docs", "leaderboard") for path in _pages(ROOT / folder)]
+DOCUMENTS = [
+    path.relative_to(ROOT) for name in (".", "docs", "leaderboard", "benchmarks") for path in _pages(ROOT / name)
+]
 
 
 def _public_names():
