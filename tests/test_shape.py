@@ -1,5 +1,6 @@
 """The house rules that a reader can't see from one file."""
 
+import importlib
 import importlib.metadata
 import re
 import tomllib
@@ -33,6 +34,19 @@ def test_the_import_contracts_know_every_plugin():
     for folder in (ROOT / "plugins").iterdir():
         if (folder / "__init__.py").exists():
             assert text.count(folder.name) == 4, folder.name
+
+
+def test_every_family_lists_its_own_items_and_the_plugin_hands_them_all_over():
+    from xbench.registry.discovery import discover
+
+    offered = [entry.spec for entry in discover().entries.values()]
+    lists = sorted((ROOT / "plugins").glob("**/specs.py"))
+    assert len(lists) > 5
+    for path in lists:
+        package = ".".join(path.parent.relative_to(ROOT / "plugins").parts)
+        for spec in importlib.import_module(f"{package}.specs").SPECS:
+            assert spec in offered, f"{package} lists {spec.name}, the plugin does not"
+            assert spec.factory.partition(":")[0].rpartition(".")[0] == package, spec.name
 
 
 def test_plugins_name_their_papers():
