@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from xbench import DatasetSpec
 from xbench.cli import _COMMANDS
 from xbench.contracts import hookspecs
 from xbench.request.config import read_config
@@ -43,6 +44,12 @@ def test_the_options_of_the_guide_that_hang_on_the_device_resolve(shelf):
 
     assert [SizedOptions().resolved_on(device).width for device in ("cpu", "cuda:1")] == [32, 256]
     assert SizedOptions(width=8).resolved_on("cuda").width == 8
+
+
+def test_the_dataset_of_the_guide_passes_every_check(shelf):
+    shelf.install("spots", _block(PLUGINS, "my_package/spots.py"))
+    failed = [result for result in check(DatasetSpec("spots", "drawn", factory="spots:Spots")) if not result.passed]
+    assert not failed, failed
 
 
 def test_every_hook_is_in_the_guide():
