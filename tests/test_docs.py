@@ -46,6 +46,14 @@ def test_the_options_of_the_guide_that_hang_on_the_device_resolve(shelf):
     assert SizedOptions(width=8).resolved_on("cuda").width == 8
 
 
+def test_the_presets_of_the_guide_are_filled_in(shelf):
+    shelf.install("presets", _block(PLUGINS, "my_package/presets.py"))
+    from presets import MineOptions
+
+    assert [MineOptions().filled_on(device).width for device in ("cpu", "cuda:1")] == [16, 256]
+    assert MineOptions(width=8).filled_on("cuda").width == 8
+
+
 def test_the_dataset_of_the_guide_passes_every_check(shelf):
     shelf.install("spots", _block(PLUGINS, "my_package/spots.py"))
     failed = [result for result in check(DatasetSpec("spots", "drawn", factory="spots:Spots")) if not result.passed]
