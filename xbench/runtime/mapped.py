@@ -63,13 +63,13 @@ def writing(path: Path, dtype: Any, shape: tuple[int | None, ...]) -> Iterator[A
         dtype: Type of its values.
         shape: (N, ...), of the whole; with None for N, of as many samples as are appended.
     """
-    kind, (total, *rest) = np.dtype(dtype), shape
+    kind, (total, *rest) = np.dtype(dtype), [size or 0 for size in shape]
     with path.open("wb") as file:
-        _write_header(file, kind, (total or 0, *rest))
+        _write_header(file, kind, (total, *rest))
         start = file.tell()
         writer = ArrayWriter(file, kind)
         yield writer
-        if total is None:
+        if shape[0] is None:
             file.seek(0)
             _write_header(file, kind, (writer.written // (kind.itemsize * math.prod(rest)), *rest))
             if file.tell() != start:  # numpy pads headers, so that arrays can grow along their first axis
