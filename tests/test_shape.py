@@ -74,6 +74,9 @@ def test_every_family_lists_its_own_items_and_the_plugin_hands_them_all_over():
     assert len(lists) > 5
     for path in lists:
         package = ".".join(path.parent.relative_to(ROOT / "plugins").parts)
+        parent, _, family = package.rpartition(".")
+        if parent:  # a name in the plugin's __init__ must not hide the folder
+            assert getattr(importlib.import_module(parent), family) is importlib.import_module(package)
         for spec in importlib.import_module(f"{package}.specs").SPECS:
             assert spec in offered, f"{package} lists {spec.name}, the plugin does not"
             assert spec.factory.partition(":")[0].rpartition(".")[0] == package, spec.name

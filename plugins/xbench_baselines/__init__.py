@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from xbench import ExplainerSpec, hookimpl
-from xbench_baselines.cams import specs as cams
-from xbench_baselines.controls import specs as controls
-from xbench_baselines.deeplift import specs as deeplift
-from xbench_baselines.gradients import specs as gradients
-from xbench_baselines.perturbation import specs as perturbation
-from xbench_baselines.relevance import specs as relevance
+from xbench_baselines.cams.specs import SPECS as CAMS
+from xbench_baselines.controls.specs import SPECS as CONTROLS
+from xbench_baselines.deeplift.specs import SPECS as DEEPLIFT
+from xbench_baselines.gradients.specs import SPECS as GRADIENTS
+from xbench_baselines.perturbation.specs import SPECS as PERTURBATION
+from xbench_baselines.relevance.specs import SPECS as RELEVANCE
 
 
 @hookimpl
 def xbench_explainers() -> Iterable[ExplainerSpec]:
     """Return the explainers of all families."""
-    for family in (gradients, relevance, deeplift, cams, perturbation, controls):
-        yield from family.SPECS
+    for family in (GRADIENTS, RELEVANCE, DEEPLIFT, CAMS, PERTURBATION, CONTROLS):
+        yield from family

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from xbench import MetricSpec, hookimpl
-from xbench_metrics import specs as single
-from xbench_metrics.checks import specs as checks
-from xbench_metrics.concordance import specs as concordance
-from xbench_metrics.fidelity import specs as fidelity
-from xbench_metrics.retraining import specs as retraining
+from xbench_metrics.checks.specs import SPECS as CHECKS
+from xbench_metrics.concordance.specs import SPECS as CONCORDANCE
+from xbench_metrics.fidelity.specs import SPECS as FIDELITY
+from xbench_metrics.retraining.specs import SPECS as RETRAINING
+from xbench_metrics.specs import SPECS as SINGLE
 
 
 @hookimpl
 def xbench_metrics() -> Iterable[MetricSpec]:
     """Return the metrics of all families."""
-    for family in (fidelity, concordance, checks, retraining, single):
-        yield from family.SPECS
+    for family in (FIDELITY, CONCORDANCE, CHECKS, RETRAINING, SINGLE):
+        yield from family
