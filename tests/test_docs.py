@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import xbench
-from xbench.cli import _COMMANDS
+from xbench import DatasetSpec
+from xbench.cli import command_names
 from xbench.contracts import hookspecs
 from xbench.request.config import read_config
 from xbench.request.suites import paper_rows, read_suite
@@ -78,6 +79,20 @@ def test_the_options_of_the_guide_that_hang_on_the_device_resolve(shelf):
     assert SizedOptions(width=8).resolved_on("cuda").width == 8
 
 
+def test_the_presets_of_the_guide_are_filled_in(shelf):
+    shelf.install("presets", _block(PLUGINS, "my_package/presets.py"))
+    from presets import MineOptions
+
+    assert [MineOptions().filled_on(device).width for device in ("cpu", "cuda:1")] == [16, 256]
+    assert MineOptions(width=8).filled_on("cuda").width == 8
+
+
+def test_the_dataset_of_the_guide_passes_every_check(shelf):
+    shelf.install("spots", _block(PLUGINS, "my_package/spots.py"))
+    failed = [result for result in check(DatasetSpec("spots", "drawn", factory="spots:Spots")) if not result.passed]
+    assert not failed, failed
+
+
 def test_every_hook_is_in_the_guide():
     hooks = [name for name in vars(hookspecs) if name.startswith("xbench_")]
     assert len(hooks) == 5
@@ -126,11 +141,11 @@ def _commands_in(page):
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=str)
 def test_every_command_named_exists(page):
-    assert _commands_in(page) <= set(_COMMANDS) | {"mine"}  # that of whoever follows a guide
+    assert _commands_in(page) <= set(command_names()) | {"mine"}  # that of whoever follows a guide
 
 
 def test_every_command_is_in_a_document():
-    assert set().union(*map(_commands_in, DOCUMENTS)) >= set(_COMMANDS)
+    assert set().union(*map(_commands_in, DOCUMENTS)) >= set(command_names())
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=str)

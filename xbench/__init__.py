@@ -17,9 +17,12 @@ _PUBLIC = {
     "XbenchError": "errors",
     "Field": "contracts.options",
     "Options": "contracts.options",
+    "PresetOptions": "contracts.options",
     "Batch": "contracts.samples",
     "Sample": "contracts.samples",
     "Session": "contracts.session",
+    "ArrayDataset": "contracts.arrays",
+    "ArraySample": "contracts.arrays",
     "Dataset": "contracts.dataset",
     "DatasetInfo": "contracts.dataset",
     "Split": "contracts.dataset",
@@ -49,6 +52,8 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604  (the keys are strings)
 
 if TYPE_CHECKING:
+    from xbench.contracts.arrays import ArrayDataset as ArrayDataset
+    from xbench.contracts.arrays import ArraySample as ArraySample
     from xbench.contracts.dataset import Dataset as Dataset
     from xbench.contracts.dataset import DatasetInfo as DatasetInfo
     from xbench.contracts.dataset import Split as Split
@@ -70,6 +75,7 @@ if TYPE_CHECKING:
     from xbench.contracts.model import probabilities as probabilities
     from xbench.contracts.options import Field as Field
     from xbench.contracts.options import Options as Options
+    from xbench.contracts.options import PresetOptions as PresetOptions
     from xbench.contracts.samples import Batch as Batch
     from xbench.contracts.samples import Sample as Sample
     from xbench.contracts.session import Session as Session

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from xbench import Field, Options, Schedule
-from xbench.contracts.options import PresetOptions
+from xbench import Field, Options, PresetOptions, Schedule
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Chosen on the validation split of lidc-phantom, 609 training images of 64 x 64. Widths of 8, 16, 32 and 64 take
@@ -36,12 +35,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-
-def _preset(name: str) -> str:
-    """For descriptions: what the presets make of an option left open."""
-    return f"(tiny: {PRESETS['tiny'][name]}, paper: {PRESETS['paper'][name]})"
-
-
 Variant = Literal["difference", "toward", "counterfactual"]
 
 
@@ -58,11 +51,11 @@ class VariantOptions(Options):
 class CycleGANOptions(PresetOptions, VariantOptions, Schedule):
     """Options of `cyclegan-am`. None stands for "the preset's"; `resolve` puts it in."""
 
-    width: float | None = Field(
-        None, gt=0, description=f"multiplies the channels of all networks, 48 to 384 {_preset('width')}"
-    )
+    presets = PRESETS
+
+    width: float | None = Field(None, gt=0, description="multiplies the channels of all networks, 48 to 384")
     output: Literal["sigmoid", "residual"] | None = Field(
-        None, description=f"what a generator ends in: the image, or a change to it {_preset('output')}"
+        None, description="what a generator ends in: the image, or a change to it"
     )
     w_cycle: float = Field(1.0, ge=0, description="weight of the cycle loss")
     w_sim: float = Field(1.0, ge=0, description="weight of the similarity loss")
@@ -77,22 +70,22 @@ class CycleGANOptions(PresetOptions, VariantOptions, Schedule):
     ssim_scales: int = Field(1, ge=1, le=5, description="scales of the structural similarity")
     dssim_offset: float = Field(0.0, description="0.5: the values of equation 1; changes no gradient")
     epochs: int | None = Field(  # type: ignore[assignment]
-        None, ge=0, description=f"most passes over the training split {_preset('epochs')}"
+        None, ge=0, description="most passes over the training split"
     )
     patience: int | None = Field(  # type: ignore[assignment]
-        None, ge=1, description=f"stop after so many epochs without a better criterion {_preset('patience')}"
+        None, ge=1, description="stop after so many epochs without a better criterion"
     )
     train_batch: int | None = Field(  # type: ignore[assignment]
-        None, ge=2, description=f"training batch size {_preset('train_batch')}"
+        None, ge=2, description="training batch size"
     )
     learning_rate: float | None = Field(  # type: ignore[assignment]
-        None, gt=0, description=f"of Adam {_preset('learning_rate')}"
+        None, gt=0, description="of Adam"
     )
     decay: Literal["none", "cosine", "linear"] | None = Field(  # type: ignore[assignment]
-        None, description=f"of the learning rate; linear: in the second half of `epochs`, to 0 {_preset('decay')}"
+        None, description="of the learning rate; linear: in the second half of `epochs`, to 0"
     )
     augment: Literal["none", "dihedral"] | None = Field(  # type: ignore[assignment]
-        None, description=f"dihedral: random flips and quarter turns {_preset('augment')}"
+        None, description="dihedral: random flips and quarter turns"
     )
 
 
@@ -107,15 +100,12 @@ class AscentOptions(VariantOptions):
 
 
 def resolve(options: CycleGANOptions, device: str, spatial: tuple[int, ...]) -> CycleGANOptions:
-    """The options with nothing left open: the user's where given, else the preset's.
+    """Return the options with nothing left open: the user's where given, else the preset's.
 
     Args:
         options: As the user gave them.
         device: Decides what preset=auto is.
         spatial: (H, W); quarter turns are left out of a preset where they would not fit.
     """
-    preset = options.resolved_on(device).preset
-    values = {key: value for key, value in PRESETS[preset].items() if getattr(options, key) is None}
-    if spatial[-1] != spatial[-2] and "augment" in values:
-        values["augment"] = "none"
-    return options.model_copy(update={"preset": preset, **values})
+    instead = {} if spatial[-1] == spatial[-2] else {"augment": "none"}
+    return options.filled_on(device, **instead)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from xbench import Field, Schedule, UserError
-from xbench.contracts.options import PresetOptions
+from xbench import Field, PresetOptions, Schedule, UserError
 
 OWN_NETWORKS = ("segnet", "gridnet")  # without an encoder from segmentation-models-pytorch
 
@@ -51,31 +50,25 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def _preset(name: str) -> str:
-    """For descriptions: what the presets make of an option left open."""
-    return f"(tiny: {PRESETS['tiny'][name]}, paper: {PRESETS['paper'][name]})"
-
-
 class VINetOptions(PresetOptions, Schedule):
     """Options of `vinet`. None stands for "the preset's"; `resolve` puts it in."""
 
-    classifier: str | None = Field(None, description=f"any timm classifier, untrained {_preset('classifier')}")
-    importance: Importance | None = Field(None, description=f"importance estimation network {_preset('importance')}")
+    presets = PRESETS
+
+    classifier: str | None = Field(None, description="any timm classifier, untrained")
+    importance: Importance | None = Field(None, description="importance estimation network")
     encoder: str | None = Field(
         None,
-        description="its encoder, by its name in segmentation-models-pytorch; not for segnet and gridnet "
-        + _preset("encoder"),
+        description="its encoder, by its name in segmentation-models-pytorch; not for segnet and gridnet",
     )
-    width: float | None = Field(
-        None, gt=0, description=f"multiplies the channels of segnet, gridnet and decoders {_preset('width')}"
-    )
+    width: float | None = Field(None, gt=0, description="multiplies the channels of segnet, gridnet and decoders")
     activation: Literal["softplus", "sigmoid"] = Field(
         "softplus", description="softplus: normalised to a maximum of 1 (eq. 1); sigmoid: the paper's counter-example"
     )
     shift: float | None = Field(
         None,
         description="added before the activation; above 0, training starts with little destroyed, as in the authors' "
-        f"code, which has 20 {_preset('shift')}",
+        "code, which has 20",
     )
     alpha: float = Field(0.25, ge=0, description="weight of the importance loss (eq. 6)")
     multi_scale: bool = Field(True, description="destroy features inside the classifier too, not the image alone")
@@ -98,22 +91,22 @@ class VINetOptions(PresetOptions, Schedule):
         False, description="explain the run's model: train the importance network alone, destroy the image alone"
     )
     epochs: int | None = Field(  # type: ignore[assignment]
-        None, ge=0, description=f"most passes over the training split {_preset('epochs')}"
+        None, ge=0, description="most passes over the training split"
     )
     patience: int | None = Field(  # type: ignore[assignment]
-        None, ge=1, description=f"stop after so many epochs without a better validation loss {_preset('patience')}"
+        None, ge=1, description="stop after so many epochs without a better validation loss"
     )
     train_batch: int | None = Field(  # type: ignore[assignment]
-        None, ge=2, description=f"training batch size {_preset('train_batch')}"
+        None, ge=2, description="training batch size"
     )
     learning_rate: float | None = Field(  # type: ignore[assignment]
-        None, gt=0, description=f"of Adam {_preset('learning_rate')}"
+        None, gt=0, description="of Adam"
     )
     decay: Literal["none", "cosine"] | None = Field(  # type: ignore[assignment]
-        None, description=f"of the learning rate, over `epochs` {_preset('decay')}"
+        None, description="of the learning rate, over `epochs`"
     )
     augment: Literal["none", "dihedral"] | None = Field(  # type: ignore[assignment]
-        None, description=f"dihedral: random flips and quarter turns {_preset('augment')}"
+        None, description="dihedral: random flips and quarter turns"
     )
 
 
@@ -122,7 +115,7 @@ _DPT_ENCODERS = {"tiny": "tu-vit_tiny_patch16_224", "paper": "tu-vit_base_patch1
 
 
 def resolve(options: VINetOptions, device: str, spatial: tuple[int, ...]) -> VINetOptions:
-    """The options with nothing left open: the user's where given, else the preset's.
+    """Return the options with nothing left open: the user's where given, else the preset's.
 
     Args:
         options: As the user gave them.
@@ -136,15 +129,14 @@ def resolve(options: VINetOptions, device: str, spatial: tuple[int, ...]) -> VIN
         raise UserError(
             f"vinet: option max_reduction={options.max_reduction} is wrong", "a whole number from 1, or none"
         )
-    preset = options.resolved_on(device).preset
-    values = {key: value for key, value in PRESETS[preset].items() if getattr(options, key) is None}
-    importance = values.get("importance", options.importance)
-    if importance in OWN_NETWORKS:
+    instead = {} if spatial[-1] == spatial[-2] else {"augment": "none"}
+    filled = options.filled_on(device, **instead)
+    if filled.importance in OWN_NETWORKS:
         if options.encoder is not None:
-            raise UserError(f"vinet: {importance} takes no encoder (encoder={options.encoder!r})", "leave out encoder")
-        values["encoder"] = None
-    elif importance == "dpt" and options.encoder is None:
-        values["encoder"] = _DPT_ENCODERS[preset]
-    if spatial[-1] != spatial[-2] and "augment" in values:
-        values["augment"] = "none"
-    return options.model_copy(update={"preset": preset, **values})
+            raise UserError(
+                f"vinet: {filled.importance} takes no encoder (encoder={options.encoder!r})", "leave out encoder"
+            )
+        return filled.model_copy(update={"encoder": None})
+    if filled.importance == "dpt" and options.encoder is None:
+        return filled.model_copy(update={"encoder": _DPT_ENCODERS[filled.preset]})
+    return filled

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import click
 
+from xbench.contracts.specs import CELL_KINDS
+
 
 @click.command(
     "check",
     epilog="\b\nExamples:\n  xbench check explainer gradient\n  xbench check metric fidelity\n"
     "  xbench check explainer attention --model attention",
 )
-@click.argument("kind", type=click.Choice(["dataset", "model", "explainer", "metric"]))
+@click.argument("kind", type=click.Choice(CELL_KINDS))
 @click.argument("reference", metavar="REF")
 @click.option("--model", metavar="REF", help="Model to check an explainer with, if it needs one of its own kind.")
 def command(kind: str, reference: str, model: str | None) -> int:

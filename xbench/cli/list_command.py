@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import click
 
+from xbench.contracts.specs import KINDS
+
 
 @click.command("list", epilog="\b\nExamples:\n  xbench list\n  xbench list explainers")
-@click.argument(
-    "kind", required=False, type=click.Choice(["datasets", "models", "explainers", "metrics", "suites", "broken"])
-)
+@click.argument("kind", required=False, type=click.Choice([*(f"{kind}s" for kind in KINDS), "broken"]))
 def command(kind: str | None) -> None:
     """List datasets, models, explainers, metrics and suites, and plugins that could not be loaded."""
     from rich.table import Table
 
     from xbench.contracts.specs import ExplainerSpec
     from xbench.registry.discovery import discover
-    from xbench.registry.entries import KINDS
     from xbench.terminal import results_console
 
     registry = discover()

@@ -170,7 +170,7 @@ def _agreement(shared: Setting, members: Sequence[Field], controls: bool) -> Agr
             sign = 1 if field.higher_is_better else -1
             nothing = np.full_like(known[0], math.nan)
             whole = {name: entry.replicates for name, entry in column.items()}
-            replicates[label] = sign * np.stack([whole.get(name, nothing) for name in explainers])  # type: ignore[arg-type]
+            replicates[label] = sign * np.stack([whole.get(name, nothing) for name in explainers])
     return agreement(f"{shared.place}, {shared.sign} maps", explainers, values, replicates)
 
 

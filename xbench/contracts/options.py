@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Self, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,10 +25,11 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     def resolved_on(self, device: str) -> Self:
-        """The options with what the device decides put in ("auto", say); themselves where it decides nothing.
+        """Return the options with what the device decides put in ("auto", say).
 
-        An explainer is made with the result, cached under it and named by it, so that two devices never give different
-        networks one name. Resolved options must resolve to themselves on every device.
+        By default nothing depends on the device, and the options are returned as they are. An explainer is made with
+        the result, cached under it and named by it, so that two devices never give different networks one name.
+        Resolved options must resolve to themselves on every device.
 
         Args:
             device: "cpu", "cuda", "cuda:1", "mps".
@@ -36,26 +37,76 @@ class Options(BaseModel):
         del device
         return self
 
+    @classmethod
+    def description_of(cls, name: str) -> str:
+        """Return what an option does, for `xbench show`."""
+        return cls.model_fields[name].description or ""
+
 
 class PresetOptions(Options):
-    """Base of options with a preset for laptops and the paper's own, between which the device decides."""
+    """Base of options with a preset for laptops and the paper's own, between which the device decides.
+
+    Options that the presets decide have the default None. What each preset takes for them is in `presets`:
+
+        class MineOptions(PresetOptions):
+            presets = {"tiny": {"width": 16}, "paper": {"width": 256}}
+
+            width: int | None = Field(None, ge=1, description="channels of the first layer")
+
+    `xbench show` adds the values of the presets to the description. The explainer calls `filled_on` before it builds
+    its networks.
+
+    Attributes:
+        presets: Name of the preset -> option -> value.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     preset: Literal["auto", "tiny", "paper"] = Field(
         "auto", description="tiny: minutes on a laptop; paper: the paper's networks; auto: paper on a GPU, else tiny"
     )
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse presets with unknown names, unknown options or values that are not allowed.
+
+        Raises:
+            ValueError: Of the class's own author; pydantic's message names the option.
+        """
+        super().__pydantic_init_subclass__(**kwargs)
+        for name, values in cls.presets.items():
+            cls(preset=name, **values)
+
     def resolved_on(self, device: str) -> Self:
-        """With `auto` replaced: "paper" on a CUDA device, else "tiny"."""
+        """Return the options with `auto` replaced: "paper" on a CUDA device, else "tiny"."""
         if self.preset != "auto":
             return self
         return self.model_copy(update={"preset": "paper" if device.startswith("cuda") else "tiny"})
+
+    def filled_on(self, device: str, **instead: Any) -> Self:
+        """Return the options with nothing left open: the user's value where there is one, else the preset's.
+
+        Args:
+            device: Decides what `auto` is.
+            instead: Values that are taken in place of the preset's, because the dataset asks for them, say.
+        """
+        resolved = self.resolved_on(device)
+        values = {**self.presets.get(resolved.preset, {}), **instead}
+        return resolved.model_copy(update={key: value for key, value in values.items() if getattr(self, key) is None})
+
+    @classmethod
+    def description_of(cls, name: str) -> str:
+        """Return what an option does, and what each preset takes for it."""
+        values = [f"{preset}: {taken[name]}" for preset, taken in cls.presets.items() if name in taken]
+        text = super().description_of(name)
+        return f"{text} ({', '.join(values)})" if values else text
 
 
 OptionsType = TypeVar("OptionsType", bound=Options)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the nearest known ones, else the whole list."""
+    """Return a hint for an unknown name: the nearest known ones, else the whole list."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     if near:
@@ -85,20 +136,20 @@ def parse_options(options: type[OptionsType], values: Mapping[str, Any], owner: 
 
 
 def describe_options(options: type[Options]) -> list[dict[str, str]]:
-    """One row an option: name, type, default, description."""
+    """Return one row for each option: name, type, default, description."""
     return [
         {
             "name": name,
             "type": _type_name(field.annotation),
             "default": str(field.default),
-            "description": field.description or "",
+            "description": options.description_of(name),
         }
         for name, field in options.model_fields.items()
     ]
 
 
 def _type_name(annotation: Any) -> str:
-    """As a user would write it: "int", "softplus | sigmoid", "float or none"."""
+    """Return a type as a user would write it: "int", "softplus | sigmoid", "float or none"."""
     arguments = [argument for argument in get_args(annotation) if argument is not type(None)]
     if get_origin(annotation) is Literal:
         return " | ".join(str(argument) for argument in arguments)

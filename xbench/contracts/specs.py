@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -50,11 +51,11 @@ class Spec:
 
     @property
     def usage(self) -> str:
-        """How it is written: `timm:<a timm classifier>`; in brackets what may be left out."""
+        """Return how it is written, `timm:<a timm classifier>`; what may be left out is in brackets."""
         return f"{self.name}:<{self.argument}>" if self.argument else self.name
 
     def load(self) -> Any:
-        """The factory: called with (options, argument).
+        """Import the factory, which is called with (options, argument).
 
         Raises:
             PluginError: It can't be imported; a missing requirement is named with its installation.
@@ -65,7 +66,7 @@ class Spec:
         return self._import(self.factory)
 
     def load_options(self) -> Any:
-        """The class of its options; `Options` itself where it declares none."""
+        """Import the class of its options; `Options` itself if it declares none."""
         from xbench.contracts.options import Options
 
         return self._import(self.options) if self.options else Options
@@ -122,7 +123,7 @@ class ExplainerSpec(Spec):
 
     @property
     def usage(self) -> str:
-        """How it is written; in brackets what may be left out."""
+        """Return how it is written; what may be left out is in brackets."""
         return f"{self.name}[:<{self.argument}>]" if self.default else super().usage
 
 
@@ -141,7 +142,7 @@ class SuiteSpec(Spec):
 
     @classmethod
     def of(cls, path: Path) -> SuiteSpec:
-        """The record of a file, with the name, the summary and the reference that the file gives itself.
+        """Make the record of a file, with the name, the summary and the reference that the file gives itself.
 
         Raises:
             PluginError: It can't be read, or has no name or no summary.
@@ -161,5 +162,14 @@ class SuiteSpec(Spec):
             raise PluginError(f"suite {self.name}: path {str(self.path)!r} is not absolute", hint)
 
     def load(self) -> Any:
-        """Reads the suite, when it is called without arguments."""
+        """Return what reads the suite when it is called without arguments."""
         return functools.partial(super().load(), self.path)
+
+
+SPECS: Mapping[str, type[Spec]] = {
+    spec.kind: spec for spec in (DatasetSpec, ModelSpec, ExplainerSpec, MetricSpec, SuiteSpec)
+}
+"""The record of each kind, in the order in which kinds are listed. The hook of a kind is `xbench_<kind>s`."""
+KINDS = tuple(SPECS)
+CELL_KINDS = tuple(kind for kind in KINDS if kind != SuiteSpec.kind)
+"""What a cell of a run is made of."""

@@ -13,14 +13,11 @@ from typing import Any
 import pluggy
 
 from xbench.contracts import hookspecs
-from xbench.contracts.specs import DatasetSpec, ExplainerSpec, MetricSpec, ModelSpec, Spec, SuiteSpec
+from xbench.contracts.specs import KINDS, SPECS
 from xbench.errors import UserError
-from xbench.registry.entries import KINDS, BrokenPlugin, Entry, Registry
+from xbench.registry.entries import BrokenPlugin, Entry, Registry
 
 GROUP = "xbench"
-_RECORDS: dict[str, type[Spec]] = {
-    spec.kind: spec for spec in (DatasetSpec, ModelSpec, ExplainerSpec, MetricSpec, SuiteSpec)
-}
 
 
 def discover() -> Registry:
@@ -50,7 +47,7 @@ def _owner(point: importlib.metadata.EntryPoint) -> str:
 
 
 def _entries_of(point: importlib.metadata.EntryPoint) -> list[Entry]:
-    """What one plugin offers; a manager of its own keeps its faults from touching the others."""
+    """Return what one plugin offers; a manager of its own keeps its faults from touching the others."""
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
     manager.register(point.load(), name=point.name)
@@ -64,6 +61,6 @@ def _entries_of(point: importlib.metadata.EntryPoint) -> list[Entry]:
 
 
 def _record(kind: str, record: Any) -> Any:
-    if not isinstance(record, _RECORDS[kind]):
-        raise TypeError(f"xbench_{kind}s gave a {type(record).__name__}, expected {_RECORDS[kind].__name__}")
+    if not isinstance(record, SPECS[kind]):
+        raise TypeError(f"xbench_{kind}s gave a {type(record).__name__}, expected {SPECS[kind].__name__}")
     return record

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from xbench.contracts.specs import Spec
 from xbench.errors import PluginError, UserError
 
-KINDS = ("dataset", "model", "explainer", "metric", "suite")
 BUILT_IN = "xbench"
 
 

@@ -15,6 +15,8 @@ from xbench.errors import UserError
 from xbench.runtime.precision import NO_TF32
 
 Reference = str | dict[str, Any]
+CELL_LISTS = ("explainer", "metric", "model", "dataset")
+"""The lists whose combinations are the cells, in the order in which they are shown."""
 DEVICES = "auto, cpu, cuda, cuda:1, mps"
 
 
@@ -30,7 +32,7 @@ class TableConfig(Options):
         "original", description="score maps as they are, |map|, or both"
     )
 
-    @field_validator("explainer", "metric", "model", "dataset", mode="before")
+    @field_validator(*CELL_LISTS, mode="before")
     @classmethod
     def _as_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str | Mapping) else value
@@ -93,7 +95,7 @@ def read_config(path: Path | None, cli_values: Mapping[str, Any]) -> RunConfig:
     )
     if not config.explainer:
         raise UserError("no explainer was named", "xbench run --explainer vinet; xbench list shows them all")
-    for word in ("metric", "model", "dataset"):
+    for word in CELL_LISTS:
         if not getattr(config, word):
             raise UserError(f"no {word} was named", f"xbench run --{word} ...; xbench list shows them all")
     return config

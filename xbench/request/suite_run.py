@@ -12,7 +12,7 @@ from xbench.contracts.options import parse_options
 from xbench.errors import UserError
 from xbench.registry.entries import Registry
 from xbench.registry.references import choose
-from xbench.request.config import Reference, RunConfig, ScoringConfig, TableConfig
+from xbench.request.config import CELL_LISTS, Reference, RunConfig, ScoringConfig, TableConfig
 from xbench.request.suites import Suite, SuiteTable, find_suite, paper_rows
 from xbench.results.rows import write_whole
 
@@ -23,7 +23,6 @@ _USERS = (
     *("seed", "device", "precision", "batch_size", "workers", "out", "cache", "limit", "model_view", "allow_pickle"),
 )
 _CHANGES = ("dataset", "explainer")
-_LISTS = ("explainer", "metric", "model", "dataset")
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def suite_run(wanted: str, cli_values: Mapping[str, Any], registry: Registry) ->
     users = {word: value for word, value in cli_values.items() if word in _USERS}
     shared = {word: getattr(suite, word) for word in ScoringConfig.model_fields} | users
     tables = {table.name: _config(_cells(table, cli_values) | shared) for table in suite.tables}
-    together: dict[str, Any] = {word: _union(getattr(table, word) for table in tables.values()) for word in _LISTS}
+    together: dict[str, Any] = {word: _union(getattr(table, word) for table in tables.values()) for word in CELL_LISTS}
     signs = {table.sign for table in tables.values()}
     together["sign"] = signs.pop() if len(signs) == 1 else "both"
     together["controls"] = any(table.controls for table in tables.values())

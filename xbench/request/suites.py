@@ -14,13 +14,12 @@ from xbench.contracts.options import Field, suggestion
 from xbench.errors import UserError
 from xbench.provenance import digest
 from xbench.registry.entries import Registry
-from xbench.request.config import RunConfig, ScoringConfig, TableConfig, read_toml
+from xbench.request.config import CELL_LISTS, RunConfig, ScoringConfig, TableConfig, read_toml
 from xbench.request.paper_table import Paper, check_keys, printed_rows, read_paper, read_words
 
 if TYPE_CHECKING:
     from xbench.results.paper import PaperRow
 
-_LISTS = ("explainer", "metric", "model", "dataset")
 _OF_TABLES = tuple(TableConfig.model_fields)
 _OF_SUITES = tuple(ScoringConfig.model_fields)
 
@@ -33,7 +32,7 @@ class SuiteTable(TableConfig):
     @property
     def cells(self) -> int:
         """How many it names, controls and what will not fit apart; 0 where it names `all`."""
-        lists = [getattr(self, word) for word in _LISTS]
+        lists = [getattr(self, word) for word in CELL_LISTS]
         if any("all" in references for references in lists):
             return 0
         return math.prod(map(len, lists)) * (2 if self.sign == "both" else 1)
@@ -60,7 +59,7 @@ class Suite(ScoringConfig):
         """
         tables = {
             table.name: {
-                word: sorted(map(_canonical, getattr(table, word))) if word in _LISTS else getattr(table, word)
+                word: sorted(map(_canonical, getattr(table, word))) if word in CELL_LISTS else getattr(table, word)
                 for word in _OF_TABLES
             }
             for table in self.tables
@@ -137,7 +136,7 @@ def _blocks(value: Any, where: str) -> list[tuple[int, dict[str, Any]]]:
 
 def _table(words: dict[str, Any], where: str) -> SuiteTable:
     check_keys(words, SuiteTable, where)
-    for word in _LISTS:
+    for word in CELL_LISTS:
         if not words.get(word):
             raise UserError(f"{where} names no {word}", f"{word} = [...] in the table, or above all tables")
     return read_words(SuiteTable, words, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -35,32 +36,49 @@ def stacked(batches: Iterable[torch.Tensor], total: int) -> np.ndarray:
 
 
 class ArrayWriter:
-    """What `writing` gives: append the array part by part."""
+    """Appends to the array that `writing` opened, part by part.
+
+    Attributes:
+        written: Bytes appended so far.
+    """
 
     def __init__(self, file: Any, dtype: np.dtype[Any]) -> None:
         self._file, self._dtype = file, dtype
+        self.written = 0
 
     def append(self, part: np.ndarray) -> None:
-        """The next samples, (n, ...), or one of them, (...)."""
-        self._file.write(np.ascontiguousarray(part, dtype=self._dtype).tobytes())
+        """Append the next samples, (n, ...), or one of them, (...)."""
+        self.written += self._file.write(np.ascontiguousarray(part, dtype=self._dtype).tobytes())
 
 
 @contextmanager
-def writing(path: Path, dtype: Any, shape: tuple[int, ...]) -> Iterator[ArrayWriter]:
+def writing(path: Path, dtype: Any, shape: tuple[int | None, ...]) -> Iterator[ArrayWriter]:
     """Write an .npy file part by part.
 
-    Written as a file, not through a memory map: a full disk is then an OSError, where a memory map kills the process.
+    It is written as a file, not through a memory map: a full disk is then an OSError, where a memory map kills the
+    process.
 
     Args:
-        path: Of the file.
-        dtype: Of its values.
-        shape: (N, ...), of the whole.
+        path: The file.
+        dtype: Type of its values.
+        shape: (N, ...), of the whole; with None for N, of as many samples as are appended.
     """
-    kind = np.dtype(dtype)
+    kind, (total, *rest) = np.dtype(dtype), [size or 0 for size in shape]
     with path.open("wb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        yield ArrayWriter(file, kind)
+        _write_header(file, kind, (total, *rest))
+        start = file.tell()
+        writer = ArrayWriter(file, kind)
+        yield writer
+        if shape[0] is None:
+            file.seek(0)
+            _write_header(file, kind, (writer.written // (kind.itemsize * math.prod(rest)), *rest))
+            if file.tell() != start:  # numpy pads headers, so that arrays can grow along their first axis
+                raise AssertionError(f"the header of {path} changed its length")
+
+
+def _write_header(file: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 class MappedArray:

@@ -7,13 +7,13 @@ This module is itself a plugin (`fake` and `tiny`), so a test can register it:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from xbench.contracts.dataset import Dataset, DatasetInfo, Split
+from xbench.contracts.arrays import ArrayDataset, ArraySample
+from xbench.contracts.dataset import SPLITS, DatasetInfo, Split
 from xbench.contracts.hookspecs import hookimpl
 from xbench.contracts.metric import Case
 from xbench.contracts.model import Model, ModelOptions, class_scores
@@ -47,7 +47,7 @@ class FakeOptions(Options):
     seed: int = Field(0, description="of the drawing")
 
 
-class FakeDataset(Dataset):
+class FakeDataset(ArrayDataset):
     """Noise, a bright bar that means nothing, and a blob whose shape is the class; the mask is the blob."""
 
     options: FakeOptions
@@ -57,7 +57,7 @@ class FakeDataset(Dataset):
 
     @property
     def info(self) -> DatasetInfo:
-        """Of the options."""
+        """Return the classes and geometry of the options."""
         options = self.options
         return DatasetInfo(
             name="fake",
@@ -72,27 +72,23 @@ class FakeDataset(Dataset):
             citation="drawn by xbench.testing",
         )
 
-    def prepare(self, folder: Path, session: Session) -> None:  # noqa: ARG002
-        """Draw all splits."""
-        for split in ("train", "validation", "test"):
-            drawn = [self._draw(split, index) for index in range(getattr(self.options, split))]
-            np.save(folder / f"{split}-images.npy", np.stack([image for image, _ in drawn]))
-            np.save(folder / f"{split}-masks.npy", np.stack([mask for _, mask in drawn]))
-
-    def load(self, split: str, folder: Path) -> Split:
-        """Memory-mapped; a patient's images are of one class."""
-        indices = np.arange(getattr(self.options, split))
-        patients = indices // _PER_PATIENT
-        return Split.from_arrays(
-            np.load(folder / f"{split}-images.npy", mmap_mode="r"),
-            patients % self.options.classes,
-            ids=[f"{split}-{index}" for index in indices],
-            groups=[f"{split}-patient-{patient}" for patient in patients],
-            masks=np.load(folder / f"{split}-masks.npy", mmap_mode="r") if self.options.masks else None,
-        )
+    def samples(self, session: Session) -> Iterator[ArraySample]:  # noqa: ARG002
+        """Draw all splits; a patient's images are of one class."""
+        for split in SPLITS:
+            for index in range(getattr(self.options, split)):
+                image, mask = self._draw(split, index)
+                patient = index // _PER_PATIENT
+                yield ArraySample(
+                    split=split,
+                    id=f"{split}-{index}",
+                    group=f"{split}-patient-{patient}",
+                    label=patient % self.options.classes,
+                    image=image,
+                    mask=mask if self.options.masks else None,
+                )
 
     def _draw(self, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image float32 (C, H, W) in [0, 1] and mask bool (H, W)."""
+        """Draw an image, float32 (C, H, W) in [0, 1], and its mask, bool (H, W)."""
         draw = rng(self.options.seed, "fake", split, index)
         height, width = self.info.spatial
         image = draw.uniform(0.1, 0.35, (self.options.channels, height, width))
@@ -108,7 +104,7 @@ class FakeDataset(Dataset):
 
 
 def _blob(rows: np.ndarray, columns: np.ndarray, radius: float, label: int) -> np.ndarray:
-    """Where the blob is: bool (H, W), from the offsets to its centre."""
+    """Return where the blob is, bool (H, W), from the offsets to its centre."""
     distance = np.hypot(rows, columns)
     blob: np.ndarray = distance <= radius
     if label == 1:
@@ -140,7 +136,7 @@ class TinyModel(Model):
         super().__init__(options or TinyOptions(), argument)
 
     def build(self, info: DatasetInfo) -> nn.Module:
-        """As the options say."""
+        """Build the network that the options describe."""
         from xbench.testing.networks import ConvNetwork, LinearNetwork
 
         outputs = 1 if self.options.one_logit else len(info.classes)
@@ -160,7 +156,7 @@ class FakeExplanation:
         self.model = module
 
     def maps(self, batch: Batch, targets: torch.Tensor, model: nn.Module | None = None) -> torch.Tensor:
-        """The gradient, summed over channels."""
+        """Return the gradient, summed over channels."""
         from xbench.compute.passes import gradients
         from xbench.contracts.explainer import undisturbed
 
@@ -169,12 +165,12 @@ class FakeExplanation:
             return gradients(explained, batch.images, targets).sum(1)
 
     def transfer(self, images: torch.Tensor, toward: torch.Tensor) -> torch.Tensor:
-        """Darker toward class 0, brighter toward all others."""
+        """Darken the images toward class 0, brighten them toward all others."""
         step = 0.2 * (2 * (toward > 0).float() - 1)
         return (images + step.view(-1, *[1] * (images.ndim - 1))).clamp(0, 1)
 
     def masked_logits(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-        """Of the images times the maps."""
+        """Return the logits of the images times the maps."""
         import torch
 
         with torch.no_grad():
@@ -185,7 +181,7 @@ class FakeExplanation:
 def fake_case(
     info: DatasetInfo, split: Split, module: nn.Module, maps: np.ndarray, session: Session, **replaced: Any
 ) -> Case:
-    """What the harness hands to a metric, without the harness.
+    """Make the case that the harness hands to a metric, without the harness.
 
     Args:
         info: The dataset.
@@ -224,7 +220,7 @@ def fake_case(
 
 @hookimpl
 def xbench_datasets() -> Iterable[DatasetSpec]:
-    """`fake`."""
+    """Return the dataset `fake`."""
     yield DatasetSpec(
         "fake",
         "disks, rings and crosses in noise",
@@ -235,7 +231,7 @@ def xbench_datasets() -> Iterable[DatasetSpec]:
 
 @hookimpl
 def xbench_models() -> Iterable[ModelSpec]:
-    """`tiny`."""
+    """Return the model `tiny`."""
     yield ModelSpec(
         "tiny",
         "a network of a few thousand weights",

@@ -247,7 +247,7 @@ class _Trace:
         self.maps: list[tuple[int, Operation, torch.Tensor]] = []
         self.over_tokens: list[tuple[int, str]] = []
         self._images = images
-        self._channels_first = WeakIdKeyDictionary()  # type: ignore[no-untyped-call]
+        self._channels_first = WeakIdKeyDictionary()
 
     def watch(self, operation: Operation, result: Any) -> None:
         self.operations.append(operation.name)

@@ -106,7 +106,7 @@ class _Rectified(Gradient):
         return {"relu": lambda operation: self._rectified(operation.input), "clamp": self._clamp}
 
     def _rectified(self, features: torch.Tensor, top: float | None = None) -> torch.Tensor:
-        rectified: torch.Tensor = self.backward_rule.apply(features, top)  # type: ignore[no-untyped-call]
+        rectified: torch.Tensor = self.backward_rule.apply(features, top)
         return rectified
 
     def _clamp(self, operation: Operation) -> Any:

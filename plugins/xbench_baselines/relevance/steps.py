@@ -63,7 +63,7 @@ class Propagated(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, relevance: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, relevance: torch.Tensor) -> tuple[torch.Tensor, None]:
         call: Call = ctx.call
         inputs, output = ctx.saved_tensors
         shares = call.shares(inputs, output, relevance)
@@ -81,7 +81,7 @@ class Passed(torch.autograd.Function):
         return run()
 
     @staticmethod
-    def backward(ctx: Any, relevance: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]  # noqa: ARG004
+    def backward(ctx: Any, relevance: torch.Tensor) -> tuple[torch.Tensor, None]:  # noqa: ARG004
         return relevance, None
 
 
@@ -96,7 +96,7 @@ class Masked(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, relevance: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, relevance: torch.Tensor) -> tuple[torch.Tensor, None]:
         (output,) = ctx.saved_tensors
         given = relevance * (output > 0)
         if ctx.ledger is not None:
@@ -115,9 +115,7 @@ class Shared(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: Any, relevance: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, None, None, None, None]:
+    def backward(ctx: Any, relevance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None, None, None]:
         factor, positive, epsilon, ledger = ctx.how
         first, second, total = ctx.saved_tensors
         second = second if factor == 1 else second * factor

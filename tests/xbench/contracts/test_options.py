@@ -1,10 +1,10 @@
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 
-from xbench import Field, Options, UserError
-from xbench.contracts.options import PresetOptions, describe_options, parse_options, suggestion
+from xbench import Field, Options, PresetOptions, UserError
+from xbench.contracts.options import describe_options, parse_options, suggestion
 
 
 class Example(Options):
@@ -55,3 +55,34 @@ def test_options_say_themselves_what_the_device_decides():
     for preset in ("tiny", "paper"):
         chosen = PresetOptions(preset=preset)
         assert {chosen.resolved_on(device) for device in ("cpu", "cuda")} == {chosen}
+
+
+class Sized(PresetOptions):
+    presets: ClassVar = {"tiny": {"width": 16, "decay": "cosine"}, "paper": {"width": 256, "decay": "none"}}
+
+    width: int | None = Field(None, ge=1, description="channels")
+    decay: str | None = Field(None, description="of the learning rate")
+    steps: int = Field(5, description="of the method")
+
+
+def test_presets_fill_what_the_user_left_open():
+    filled = Sized().filled_on("cpu")
+    assert (filled.preset, filled.width, filled.decay, filled.steps) == ("tiny", 16, "cosine", 5)
+    assert Sized().filled_on("cuda:1") == Sized(preset="paper", width=256, decay="none")
+    own = Sized(width=3, preset="paper").filled_on("cpu", decay="linear", steps=9)
+    assert (own.preset, own.width, own.decay, own.steps) == ("paper", 3, "linear", 5)
+    assert Sized().width is None
+
+
+def test_presets_are_described():
+    rows = {row["name"]: row["description"] for row in describe_options(Sized)}
+    assert rows["width"] == "channels (tiny: 16, paper: 256)"
+    assert rows["steps"] == "of the method"
+
+
+@pytest.mark.parametrize(
+    "presets", [{"huge": {}}, {"tiny": {"wdth": 3}}, {"paper": {"width": 0}}], ids=["name", "option", "value"]
+)
+def test_wrong_presets_are_refused_where_they_are_written(presets):
+    with pytest.raises(ValueError, match=r"preset|wdth|width"):
+        type("Wrong", (Sized,), {"presets": presets, "__module__": __name__})

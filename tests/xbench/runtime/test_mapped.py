@@ -19,6 +19,17 @@ def test_an_array_written_in_parts_is_read_back_in_parts(tmp_path):
         assert type(mapped[index]) is np.ndarray
 
 
+@pytest.mark.parametrize("total", [0, 1, 12_345])
+def test_an_array_of_unknown_length_is_the_same_file_as_one_of_known_length(tmp_path, total):
+    array = np.arange(total * 3, dtype=np.float32).reshape(total, 3)
+    for name, length in (("known", total), ("unknown", None)):
+        with writing(tmp_path / name, "<f4", (length, 3)) as out:
+            for row in array:
+                out.append(row)
+    assert (tmp_path / "known").read_bytes() == (tmp_path / "unknown").read_bytes()
+    assert np.array_equal(np.load(tmp_path / "unknown"), array)
+
+
 def test_slices_are_copies_that_outlive_their_pages(tmp_path):
     array = np.arange(200_000, dtype=np.float32).reshape(50, -1)
     np.save(tmp_path / "a.npy", array)
