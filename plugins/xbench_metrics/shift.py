@@ -11,12 +11,13 @@ import torch
 from scipy.stats import t as student
 
 from xbench import Batch, Case, DatasetInfo, Explanation, Metric, Observations, PluginError, probabilities
+from xbench.compute.filters import gaussian_blur
+from xbench.compute.similarity import dssim
 from xbench.runtime.devices import widest
 from xbench.runtime.randomness import isolated, normal_field
 from xbench.statistics.resampling import interval, resamples
 from xbench_metrics.options import ShiftOptions
 from xbench_metrics.retraining.testers import build, trained, unfit
-from xbench_metrics.similarity import dssim, gaussian
 from xbench_metrics.subsample import live_explainer, mean_of_defined
 
 _JUDGE = "judge."
@@ -115,7 +116,7 @@ class ClassifierShift(Metric):
 
         def judged(images: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
             if self.options.blur:
-                images = gaussian(images, self.options.blur)
+                images = gaussian_blur(images, self.options.blur)
             if self.options.noise:
                 images = (images + self.options.noise * normal_field(seeds, images.shape[1:])).clamp(0, 1)
             return score(images)
