@@ -80,28 +80,19 @@ class ClassifierShift(Metric):
         """
         judged = self._judge(case)
         original = self._original(case, judged)
-        count, classes = original.shape
-        toward = np.empty((count, classes, classes))
-        changes = {name: np.empty((count, classes)) for name in ("l1", "dssim")}
 
-        def moved(start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        def moved(start: int, stop: int) -> dict[str, np.ndarray]:
             batch = case.split.batch(np.arange(start, stop)).to(case.session.device)
-            each = [_moved(live_explainer(case), judged, batch, index) for index in range(classes)]
+            each = [_moved(live_explainer(case), judged, batch, index) for index in range(original.shape[1])]
+            # Classes come first here, samples in the arrays.
             logits, sizes = (torch.stack(parts).cpu().double() for parts in zip(*each, strict=True))
-            return logits, sizes
+            after = np.stack([_probabilities(of_class) for of_class in logits], axis=1)
+            l1, dissimilar = sizes.permute(1, 2, 0).numpy()
+            return {"toward": after, "l1": l1, "dssim": dissimilar}
 
-        for rows, (logits, sizes) in case.session.batched(count, moved, "classifier shift"):
-            for index in range(classes):
-                toward[rows, index] = _probabilities(logits[index])
-            for name, values in zip(changes, sizes.unbind(1), strict=True):
-                changes[name][rows] = values.T.numpy()
-        return {
-            "original": original,
-            "toward": toward,
-            "shift": _shift(toward),
-            "flipped": _flipped(original, toward),
-            **changes,
-        }
+        seen = case.observed(moved, "classifier shift")
+        toward = seen["toward"]
+        return {"original": original, "shift": _shift(toward), "flipped": _flipped(original, toward), **seen}
 
     def summarise(self, observations: Observations) -> float:
         """The mean of the samples' shifts."""

@@ -132,7 +132,7 @@ class AdversarialStability(Metric):
             images, share = attack(case.split.batch(chosen).to(device), targets)
             return images.cpu().numpy(), share.cpu().double().numpy()
 
-        session = dataclasses.replace(case.session, batch_size=size)
+        session = case.session.resized(size)
         moved, shares = zip(*(found for _, found in session.batched(len(rows), attacked, "attack")), strict=True)
         return {"attacked": np.concatenate(moved), "gradient_intersection": np.concatenate(shares)}
 

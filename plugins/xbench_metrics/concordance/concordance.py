@@ -42,20 +42,18 @@ class MaskMetric(Metric):
 
         On the CPU, whatever the device: maps and masks come from there, and numpy sorts many times as fast as torch.
         """
-        size = case.session.batch_size
-        starts = range(0, len(case.split), size)
-        parts: dict[str, list[np.ndarray]] = {}
-        for start in case.session.track(starts, self.figure, len(starts)):
-            rows = slice(start, min(start + size, len(case.split)))
-            masks = case.split.batch(np.arange(rows.start, rows.stop)).masks.numpy()
-            used = np.any(masks.reshape(len(masks), -1), 1) & ~np.all(masks.reshape(len(masks), -1), 1)
+
+        def compared(start: int, stop: int) -> dict[str, np.ndarray]:
+            masks = case.split.batch(np.arange(start, stop)).masks.numpy()
+            inside = masks.reshape(len(masks), -1)
+            used = inside.any(1) & ~inside.all(1)
             with np.errstate(divide="ignore", invalid="ignore"):
-                seen = self.compare(np.asarray(case.maps[rows], dtype=np.float32), masks)
+                seen = self.compare(np.asarray(case.maps[start:stop], dtype=np.float32), masks)
             for values in seen.values():
                 values[~used] = np.nan
-            for name, values in (seen | {"used": used}).items():
-                parts.setdefault(name, []).append(values)
-        return {name: np.concatenate(values) for name, values in parts.items()}
+            return seen | {"used": used}
+
+        return case.observed(compared, self.figure)
 
     def summarise(self, observations: Observations) -> float:
         """The mean over the images used; NaN without any."""
