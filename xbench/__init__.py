@@ -17,6 +17,7 @@ _PUBLIC = {
     "XbenchError": "errors",
     "Field": "contracts.options",
     "Options": "contracts.options",
+    "Attribution": "contracts.samples",
     "Batch": "contracts.samples",
     "Sample": "contracts.samples",
     "Session": "contracts.session",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from xbench.contracts.model import probabilities as probabilities
     from xbench.contracts.options import Field as Field
     from xbench.contracts.options import Options as Options
+    from xbench.contracts.samples import Attribution as Attribution
     from xbench.contracts.samples import Batch as Batch
     from xbench.contracts.samples import Sample as Sample
     from xbench.contracts.session import Session as Session
