@@ -47,12 +47,12 @@ class MaskMetric(Metric):
         def compared(start: int, stop: int) -> dict[str, np.ndarray]:
             masks = case.split.batch(np.arange(start, stop)).masks.numpy()
             inside = masks.reshape(len(masks), -1)
-            used = inside.any(1) & ~inside.all(1)
+            used = np.any(inside, 1) & ~np.all(inside, 1)
             with np.errstate(divide="ignore", invalid="ignore"):
                 seen = self.compare(np.asarray(case.maps[start:stop], dtype=np.float32), masks)
             for values in seen.values():
                 values[~used] = np.nan
-            return {**seen, "used": used}
+            return seen | {"used": used}
 
         return case.observed(compared, self.figure)
 
