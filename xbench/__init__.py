@@ -18,6 +18,7 @@ _PUBLIC = {
     "Field": "contracts.options",
     "Options": "contracts.options",
     "PresetOptions": "contracts.options",
+    "Attribution": "contracts.samples",
     "Batch": "contracts.samples",
     "Sample": "contracts.samples",
     "Session": "contracts.session",
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from xbench.contracts.options import Field as Field
     from xbench.contracts.options import Options as Options
     from xbench.contracts.options import PresetOptions as PresetOptions
+    from xbench.contracts.samples import Attribution as Attribution
     from xbench.contracts.samples import Batch as Batch
     from xbench.contracts.samples import Sample as Sample
     from xbench.contracts.session import Session as Session

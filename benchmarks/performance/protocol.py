@@ -116,7 +116,7 @@ def our_scores(
     registry = discover()
     images = split.batch(range(min(64, len(split)))).images
     recipe = calibrate(model, images, session.device, "32")
-    session.batch_size = recipe.batch_size
+    session = session.resized(recipe.batch_size)
     scorer = Scorer(model, recipe, session.device)
     parts = [scorer(batch.images.to(session.device)) for batch in split.batches(recipe.batch_size)]
     logits, score = torch.cat(parts).cpu().numpy(), CountedScorer(scorer)

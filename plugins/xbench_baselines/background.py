@@ -33,12 +33,17 @@ class Background:
         where = rng(session.seed, "background").permutation(len(train))[:size]
         order = np.argsort(where)  # a split that lies on disk is read front to back
         images = torch.empty((len(where), *train.batch(where[:1]).images.shape[1:]))
-        for chunk in np.array_split(order, range(session.batch_size, len(order), session.batch_size)):
+
+        def read(start: int, stop: int) -> None:
+            chunk = order[start:stop]
             images[torch.from_numpy(chunk)] = train.batch(where[chunk]).images.float()
+
+        for _ in session.batched(len(order), read):
+            pass
         (session.folder / FILE).write_bytes(save({"images": images}))
         return images
 
     @staticmethod
     def load(folder: Path, device: str) -> torch.Tensor:
-        """The pool that `draw` wrote: float32 (B, C, *spatial)."""
+        """Read the pool that `draw` wrote: float32 (B, C, *spatial)."""
         return upload(load_file(folder / FILE)["images"], device)

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from xbench import class_scores
+from xbench.compute.similarity import ssim_terms
 from xbench.runtime.devices import no_autocast, upload
 
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003
@@ -73,12 +74,9 @@ class Dssim:
     def _terms(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """SSIM and its contrast and structure terms alone: means over channels and windows, each (N,)."""
         c1, c2 = (0.01, 0.03) if self.constants == "raw" else (0.01**2, 0.03**2)
-        means = self._means(torch.cat([x, y, x * x, y * y, x * y], dim=1))
-        mean_x, mean_y, square_x, square_y, product = means.chunk(5, dim=1)
-        variances = square_x - mean_x**2 + square_y - mean_y**2
-        structure = (2 * (product - mean_x * mean_y) + c2) / (variances + c2)
-        luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-        return (luminance * structure).flatten(1).mean(1), structure.flatten(1).mean(1)
+        terms = ssim_terms(x, y, self._means, (c1, c2))
+        structure = terms.structure
+        return (terms.luminance * structure).flatten(1).mean(1), structure.flatten(1).mean(1)
 
     @property
     def _smallest(self) -> int:
@@ -87,17 +85,20 @@ class Dssim:
     def _means(self, images: torch.Tensor) -> torch.Tensor:
         if self.window == "patch":
             return F.avg_pool2d(images, _PATCH, ceil_mode=True)
-        taps = torch.arange(-_RADIUS, _RADIUS + 1, device=images.device, dtype=images.dtype)
-        taps = (-(taps**2) / (2 * _SIGMA**2)).exp()
-        return windowed(images, taps / taps.sum())
+        return gaussian_means(images, _SIGMA, _RADIUS)
 
 
-def windowed(images: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
-    """Weighted means along rows and columns: (N, C, H, W), (T,) -> (N, C, H', W').
+def gaussian_means(images: torch.Tensor, sigma: float, reach: int) -> torch.Tensor:
+    """Return Gaussian means of the windows that lie inside the image: (N, C, H, W) -> (N, C, H', W').
 
-    Where the window lies inside the image: H' = H - T + 1; a side shorter than T is mirrored at its borders first.
+    H' = H - 2 reach. A side shorter than the window is mirrored at its borders first, which are not repeated.
+
+    Own code beside `xbench.compute.filters.gaussian_blur`, whose product with a matrix rounds otherwise and repeats the
+    borders: generators are trained through this one, and other last bits would make other generators.
     """
-    reach = len(taps) // 2
+    taps = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    taps = (-(taps**2) / (2 * sigma**2)).exp()
+    taps = taps / taps.sum()
     short = [reach if side < len(taps) else 0 for side in images.shape[-2:]]
     images = F.pad(images, (short[1], short[1], short[0], short[0]), mode="reflect") if any(short) else images
     count, channels = images.shape[:2]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from xbench import Session, Split
 from xbench.runtime.devices import no_autocast, upload
 from xbench.runtime.randomness import normal_field
-from xbench_cyclegan_am.losses import Dssim, cycle_loss, log_probabilities, windowed
+from xbench_cyclegan_am.losses import Dssim, cycle_loss, gaussian_means, log_probabilities
 
 BLUR, NOISE = 1.0, 0.05  # pixels; intensity
 _REACH = 3
@@ -51,10 +51,8 @@ class Trial:
 
 def blurred(images: torch.Tensor, sigma: float = BLUR) -> torch.Tensor:
     """Gaussian means, of the same size: (N, C, H, W), which is more than 3 pixels wide and high."""
-    taps = torch.arange(-_REACH, _REACH + 1, device=images.device, dtype=torch.float32)
-    taps = (-(taps**2) / (2 * sigma**2)).exp()
     with no_autocast(images.device):
-        return windowed(F.pad(images.float(), [_REACH] * 4, mode="reflect"), taps / taps.sum())
+        return gaussian_means(F.pad(images.float(), [_REACH] * 4, mode="reflect"), sigma, _REACH)
 
 
 def figures(trial: Trial, split: Split, session: Session) -> dict[str, float]:

@@ -11,12 +11,13 @@ import torch
 from scipy.stats import t as student
 
 from xbench import Batch, Case, DatasetInfo, Explanation, Metric, Observations, PluginError, probabilities
+from xbench.compute.filters import gaussian_blur
+from xbench.compute.similarity import dssim
 from xbench.runtime.devices import widest
 from xbench.runtime.randomness import isolated, normal_field
 from xbench.statistics.resampling import interval, resamples
 from xbench_metrics.options import ShiftOptions
 from xbench_metrics.retraining.testers import build, trained, unfit
-from xbench_metrics.similarity import dssim, gaussian
 from xbench_metrics.subsample import live_explainer, mean_of_defined
 
 _JUDGE = "judge."
@@ -79,28 +80,19 @@ class ClassifierShift(Metric):
         """
         judged = self._judge(case)
         original = self._original(case, judged)
-        count, classes = original.shape
-        toward = np.empty((count, classes, classes))
-        changes = {name: np.empty((count, classes)) for name in ("l1", "dssim")}
 
-        def moved(start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        def moved(start: int, stop: int) -> dict[str, np.ndarray]:
             batch = case.split.batch(np.arange(start, stop)).to(case.session.device)
-            each = [_moved(live_explainer(case), judged, batch, index) for index in range(classes)]
+            each = [_moved(live_explainer(case), judged, batch, index) for index in range(original.shape[1])]
+            # Classes come first here, samples in the arrays.
             logits, sizes = (torch.stack(parts).cpu().double() for parts in zip(*each, strict=True))
-            return logits, sizes
+            after = np.stack([_probabilities(of_class) for of_class in logits], axis=1)
+            l1, dissimilar = sizes.permute(1, 2, 0).numpy()
+            return {"toward": after, "l1": l1, "dssim": dissimilar}
 
-        for rows, (logits, sizes) in case.session.batched(count, moved, "classifier shift"):
-            for index in range(classes):
-                toward[rows, index] = _probabilities(logits[index])
-            for name, values in zip(changes, sizes.unbind(1), strict=True):
-                changes[name][rows] = values.T.numpy()
-        return {
-            "original": original,
-            "toward": toward,
-            "shift": _shift(toward),
-            "flipped": _flipped(original, toward),
-            **changes,
-        }
+        seen = case.observed(moved, "classifier shift")
+        toward = seen["toward"]
+        return {"original": original, "shift": _shift(toward), "flipped": _flipped(original, toward), **seen}
 
     def summarise(self, observations: Observations) -> float:
         """The mean of the samples' shifts."""
@@ -115,7 +107,7 @@ class ClassifierShift(Metric):
 
         def judged(images: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
             if self.options.blur:
-                images = gaussian(images, self.options.blur)
+                images = gaussian_blur(images, self.options.blur)
             if self.options.noise:
                 images = (images + self.options.noise * normal_field(seeds, images.shape[1:])).clamp(0, 1)
             return score(images)

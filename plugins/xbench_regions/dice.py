@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -41,21 +40,27 @@ class Dice(Metric):
         self.feature: Regions = Regions(options.scale, options.sigma, options.min_size)
 
     def supports(self, info: DatasetInfo) -> str | None:
-        """Why not: images that are not two-dimensional."""
+        """Refuse images that are not two-dimensional."""
         if len(info.spatial) != 2:
             return f"its regions are made from two-dimensional images, {info.name} has {len(info.spatial)} spatial axes"
         return None
 
     def prepare(self, case: Case) -> dict[str, np.ndarray]:
-        """`ceiling`, float64 (N, P): Dice at each area of the mask itself as map; NaN where an image is not used."""
-        parts = [
-            self._overlap(labels, batch.masks.float().numpy(), batch.masks.numpy(), _usable(batch))[0]
-            for _, batch, labels in self._batches(case, "dice: ceiling")
-        ]
-        return {"ceiling": np.concatenate(parts)}
+        """Compute Dice of the mask itself, taken as the map.
+
+        Returns:
+            ceiling: float64 (N, P), Dice at each area; NaN where an image is not used.
+        """
+
+        def of_masks(start: int, stop: int) -> dict[str, np.ndarray]:
+            batch, labels = self._regions(case, start, stop)
+            dice, _ = self._overlap(labels, batch.masks.float().numpy(), batch.masks.numpy(), _usable(batch))
+            return {"ceiling": dice}
+
+        return case.observed(of_masks, "dice: ceiling")
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """Every area of each image.
+        """Compute Dice of each image at every area.
 
         Returns:
             dice: float64 (N, P), Dice at each area of the grid.
@@ -66,20 +71,22 @@ class Dice(Metric):
         """
         ceiling = case.prepared["ceiling"]
         used = ~np.isnan(ceiling[:, 0])
-        parts = [
-            self._overlap(labels, np.asarray(case.maps[rows]), batch.masks.numpy(), used[rows])
-            for rows, batch, labels in self._batches(case, "dice")
-        ]
-        dice, displayed = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return {"dice": dice, "displayed": displayed, "best": dice.max(1), "ceiling": ceiling, "used": used}
+
+        def of_maps(start: int, stop: int) -> dict[str, np.ndarray]:
+            batch, labels = self._regions(case, start, stop)
+            maps = np.asarray(case.maps[start:stop])
+            dice, displayed = self._overlap(labels, maps, batch.masks.numpy(), used[start:stop])
+            return {"dice": dice, "displayed": displayed, "best": dice.max(1)}
+
+        return case.observed(of_maps, "dice") | {"ceiling": ceiling, "used": used}
 
     def summarise(self, observations: Observations) -> float:
-        """The highest point of the mean curve; NaN without an image used."""
+        """Return the highest point of the mean curve; NaN without an image used."""
         dice, used = observations["dice"], observations["used"]
         return float(dice[used].mean(0).max()) if used.any() else float("nan")
 
     def curves(self, observations: Observations) -> Curves | None:
-        """Mean Dice at each area, of the map and of the mask itself; the best area is where the first is highest."""
+        """Return the mean Dice at each area, of the map and of the mask itself."""
         used = observations["used"]
         if not used.any():
             return None
@@ -91,7 +98,7 @@ class Dice(Metric):
         )
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:
-        """What the number means."""
+        """Say what the number means."""
         return {
             "score": "Dice of the displayed regions and the mask",
             "mask": "the expert's; images without one, with an empty or full one, or of one value do not count",
@@ -105,24 +112,19 @@ class Dice(Metric):
             "aggregation": "mean over images at each area, then the maximum over areas",
         }
 
-    def _batches(self, case: Case, label: str) -> Iterator[tuple[slice, Batch, np.ndarray]]:
-        """Rows, the images, and the labels of their regions: int32 (n, S, H, W)."""
-        size = case.session.batch_size
-        starts = range(0, len(case.split), size)
-        for start in case.session.track(starts, label, len(starts)):
-            rows = slice(start, min(start + size, len(case.split)))
-            batch = case.split.batch(np.arange(rows.start, rows.stop))
-            if case.feature is None:
-                joined = self.feature.join(batch).feature
-                assert joined is not None
-                yield rows, batch, joined.numpy()
-            else:
-                yield rows, batch, np.asarray(case.feature[rows])
+    def _regions(self, case: Case, start: int, stop: int) -> tuple[Batch, np.ndarray]:
+        """Return some of the images, and the labels of their regions: int32 (n, S, H, W)."""
+        batch = case.split.batch(np.arange(start, stop))
+        if case.feature is not None:
+            return batch, np.asarray(case.feature[start:stop])
+        joined = self.feature.join(batch).feature
+        assert joined is not None
+        return batch, joined.numpy()
 
     def _overlap(
         self, labels: np.ndarray, maps: np.ndarray, masks: np.ndarray, used: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Dice and displayed share of each image at each area: float64 (n, P), NaN where `used` is false."""
+        """Compute Dice and displayed share of each image at each area: float64 (n, P), NaN where `used` is false."""
         dice, displayed = np.full((2, len(maps), len(self.options.grid)), np.nan)
         if used.any():
             radius, least = self.options.radius(maps.shape[1:]), self.options.min_new_pixels(maps.shape[1:])
@@ -135,7 +137,7 @@ class Dice(Metric):
 
 
 def dice_at(maps: np.ndarray, masks: np.ndarray, areas: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Dice of {map >= percentile(map, 100 - p)} and the mask, and the share of the image displayed, for each p.
+    """Compute Dice of {map >= percentile(map, 100 - p)} and the mask, and the share of the image displayed, for each p.
 
     A percentile that lies between two values displays what the upper one does. So the threshold is a value of the map,
     the one at the place ceil((1 - p / 100) (n - 1)) of their order, and rounding can't move it.
@@ -162,7 +164,7 @@ def dice_at(maps: np.ndarray, masks: np.ndarray, areas: tuple[float, ...]) -> tu
 
 
 def _usable(batch: Batch) -> np.ndarray:
-    """Which images have a mask that is neither empty nor full, and more than one value: bool (n,)."""
+    """Return which images have a mask that is neither empty nor full, and more than one value: bool (n,)."""
     masks, images = batch.masks.flatten(1), batch.images.flatten(1)
     usable: np.ndarray = (masks.any(1) & ~masks.all(1) & (images.amin(1) < images.amax(1))).numpy()
     return usable

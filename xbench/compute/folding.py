@@ -37,11 +37,13 @@ def fold_batch_norms(module: nn.Module) -> int:
         return 0
     tracer = _PatientTracer()
     try:
+        # Whatever a stranger's forward code raises while it is traced means the same: nothing can be folded.
         # Tracing runs the forward code on proxies, which a module may store: never in the copy that is to be used.
         graph = tracer.trace(copy.deepcopy(module))
     except Exception:
         return 0
     calls = _Calls(module, graph)
+    # Both are found before anything is replaced: the graph names the layers of the module as it was.
     pairs = list(_foldable_pairs(calls))
     in_place = list(_activations_on_fresh_tensors(calls))
     for layer_path, norm_path in pairs:
@@ -59,21 +61,25 @@ class _PatientTracer(fx.Tracer):
         self._whole: set[nn.Module] = set()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether `m` is recorded as one call: torch's layers, subclasses of them, and what could not be traced."""
+        """Return whether `m` is recorded as one call: torch's layers, their subclasses, what could not be traced."""
+        # Subclasses too, whose own forward code would be traced into otherwise: `_fits` has to see them as layers.
         return isinstance(m, _LAYERS) or m in self._whole or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Trace into `m`; if that fails, forget what was traced of it and record one call."""
+        """Trace into `m`. If that fails, forget what was traced of it and record one call."""
         nodes, depth = len(self.graph.nodes), len(self.module_stack)
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception:
             if m in self._whole:
-                raise
-            for node in list(self.graph.nodes)[: nodes - 1 : -1]:
+                raise  # recording one call failed as well
+            # From the last node back to the first of this module: a node that another one reads can't be erased.
+            recorded = list(self.graph.nodes)[nodes:]
+            for node in reversed(recorded):
                 self.graph.erase_node(node)
+            # Tracing pops a module when its call returns; those in which the call raised are still on the stack.
             while len(self.module_stack) > depth:
                 self.module_stack.popitem()
             self._whole.add(m)
@@ -87,10 +93,11 @@ class _Calls:
         self._module = module
         self.nodes = [node for node in graph.nodes if node.op == "call_module"]
         self._times = Counter(str(node.target) for node in self.nodes)
+        # One layer may stand under several names: then its path says neither how often it is called, nor where.
         self._names = Counter(id(layer) for _, layer in module.named_modules(remove_duplicate=False))
 
     def layer(self, node: Any) -> nn.Module | None:
-        """The module that a node calls, if it is called once, under one name, with one tensor, and without hooks."""
+        """Return the module that a node calls, if it is called once, under one name, with one tensor, without hooks."""
         if not isinstance(node, fx.Node) or node.op != "call_module" or self._times[str(node.target)] != 1:
             return None
         layer = self._module.get_submodule(str(node.target))
@@ -98,7 +105,7 @@ class _Calls:
         return layer if plain and not _has_hooks(layer) else None
 
     def sole_input(self, node: fx.Node) -> fx.Node | None:
-        """The node that feeds `node`, if it feeds nothing else."""
+        """Return the node that feeds `node`, if it feeds nothing else."""
         source = node.args[0] if node.args else None
         return source if isinstance(source, fx.Node) and len(source.users) == 1 else None
 
@@ -116,7 +123,7 @@ def _foldable_pairs(calls: _Calls) -> Iterator[tuple[str, str]]:
 
 
 def _fits(layer: nn.Module, norm: nn.Module) -> bool:
-    """Whether `norm` has fixed statistics over the output channels of a plain `layer` of torch.
+    """Return whether `norm` has fixed statistics over the output channels of a plain `layer` of torch.
 
     A subclass of a layer may use its weights otherwise (weight standardisation), so only torch's own are folded.
     """
@@ -125,6 +132,7 @@ def _fits(layer: nn.Module, norm: nn.Module) -> bool:
     if type(norm) not in _BATCH_NORMS and not _has_activation(norm):
         return False
     if type(layer) in _TRANSPOSED:
+        # Of a transposed convolution in groups, torch keeps the output channels of one group alone in its weight.
         return bool(layer.out_channels == norm.num_features and layer.groups == 1)
     if type(layer) in _CONVOLUTIONS:
         return bool(layer.out_channels == norm.num_features)
@@ -132,18 +140,19 @@ def _fits(layer: nn.Module, norm: nn.Module) -> bool:
 
 
 def _has_activation(norm: nn.Module) -> bool:
-    """Whether it is timm's BatchNormAct2d or its like: act(drop(batch_norm(x)))."""
+    """Return whether it is timm's BatchNormAct2d or its like: act(drop(batch_norm(x)))."""
     return all(isinstance(getattr(norm, part, None), nn.Module) for part in ("drop", "act"))
 
 
 def _activations_on_fresh_tensors(calls: _Calls) -> Iterator[Any]:
-    """Activations whose input is the output of a layer, read by nothing else: it may be overwritten."""
+    """Yield the activations whose input is the output of a layer that nothing else reads: it may be overwritten."""
     for node in calls.nodes:
         activation: Any = calls.layer(node)
         if isinstance(activation, _BATCH_NORMS) and _has_activation(activation):
             activation = activation.act  # reads the batch norm's output, or that of the layer it is folded into
         elif not isinstance(calls.layer(calls.sole_input(node)), _LAYERS):
             continue
+        # Only activations have the attribute at all; one that is True already needs no change.
         if getattr(activation, "inplace", None) is False:
             yield activation
 
@@ -157,6 +166,7 @@ def _fold(module: nn.Module, layer_path: str, norm_path: str) -> None:
         folded: nn.Module = fuse_linear_bn_eval(exact_layer, exact_norm)
     else:
         folded = fuse_conv_bn_eval(exact_layer, exact_norm, transpose=isinstance(layer, _TRANSPOSED))
+    # What a batch norm of timm does beside normalising stays where it was.
     rest = nn.Sequential(norm.drop, norm.act) if _has_activation(norm) else nn.Identity()
     _replace(module, layer_path, folded.to(layer.weight).eval())
     _replace(module, norm_path, rest.eval())

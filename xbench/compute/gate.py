@@ -30,13 +30,29 @@ if TYPE_CHECKING:
 _LOGITS_TOLERANCE = 1e-4  # relative to the largest logit: rules may order sums otherwise
 _BACKWARD = re.compile(r"^(?:.*::)?(.*?)(?:Backward\d*)?$")
 
-# Nodes of torch's autograd graph through which the gradient is a linear map that does not depend on the image.
+# The names in this module are those of torch's autograd nodes, without their "Backward0".
+
+MAXIMA = frozenset(
+    [
+        *("Amax", "Max"),
+        *("MaxPool2DWithIndices", "MaxPool3DWithIndices"),  # one-dimensional pooling runs as two-dimensional
+        *("AdaptiveMaxPool2D", "AdaptiveMaxPool3D"),
+        *("FractionalMaxPool2D", "FractionalMaxPool3D"),
+        *("MkldnnMaxPool2D", "MkldnnMaxPool3D"),  # of tensors in the layout of MKL-DNN
+        "MaxPool2D",  # on Apple's GPUs
+    ]
+)
+"""Names, as in `operations_behind`, of the operations that pass the gradient to the largest of several values."""
+
+# Nodes through which the gradient is a linear map that does not depend on the image. Those of MKL-DNN are listed one by
+# one: its max pooling and its recurrent layers are not linear.
 _LINEAR = re.compile(
     r"AccumulateGrad|.*Conv(olution|2D|3D|Transpose\w*)?|(Native|Cudnn|Miopen)?BatchNorm|Linear|Mean|Sum|Nansum|.*AvgPool\w*|"
     r"View|ViewAs|UnsafeView|Reshape|ReshapeAlias|Permute|Transpose|T|Movedim|Slice|Select|Narrow|Index|IndexSelect|"
     r"Gather|Cat|Stack|Split|SplitWithSizes|UnsafeSplit|Unbind|Chunk|Add|Sub|Rsub|Neg|Expand|Repeat|Squeeze\w*|"
     r"Unsqueeze|Clone|Copy\w*|ToCopy|Contiguous|AsStrided|Alias|Detach|ConstantPadNd|\w*Pad[123]D|Flip|Roll|Upsample\w*|"
-    r"PixelShuffle|PixelUnshuffle|Diagonal|Im2Col|Unfold|MulConstant|CudnnConvolution\w*|Mkldnn\w*"
+    r"PixelShuffle|PixelUnshuffle|Diagonal|Im2Col|Unfold|MulConstant|CudnnConvolution\w*|MkldnnLinear|MkldnnReshape|"
+    r"ToMkldnn|ToDense"
 )
 _PRODUCTS = re.compile(r"Mul|Div|Mm|Addmm|Bmm|Baddbmm|Matmul|Einsum|Addcmul")
 _NAMES = {
@@ -103,7 +119,7 @@ def unanswered(found: Mapping[str, int], answered: Collection[str] = ()) -> list
 def _spoken(name: str) -> str:
     if "Attention" in name:
         return "attention"
-    return "max pooling" if "MaxPool" in name else name
+    return "max pooling" if name in MAXIMA else name
 
 
 def refusal(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -28,48 +29,69 @@ _PROBE = 4
 _PAYS = 64  # passes of an image, from which on a copy made for them alone is worth its making
 
 T = TypeVar("T")
-# How many rows fit the memory, of what size and on which device, for each block of `unchanging` that is open.
-_fitting: list[dict[Hashable, Batches]] = []
-_kept: weakref.WeakKeyDictionary[nn.Module, dict[Hashable, Any]] = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class _Promise:
+    """An open block of `unchanging`, with all that is kept for its time.
+
+    Attributes:
+        model: The model that does not change.
+        made: What was made of it, by what it is for.
+        fitting: How many rows fit the memory, by their number in a pass, their shape and their device.
+    """
+
+    model: nn.Module
+    made: dict[Hashable, Any] = field(default_factory=dict)
+    fitting: dict[Hashable, Batches] = field(default_factory=dict)
+
+
+# The open blocks, the innermost last. An explainer is handed the model and nothing else, so the promise can't come as
+# an argument. It belongs to the block and the thread that gave it, and ends with the block.
+_PROMISES: ContextVar[tuple[_Promise, ...]] = ContextVar("promises", default=())
 
 
 @contextmanager
 def unchanging(model: nn.Module) -> Iterator[None]:
     """Promise that nothing of the model changes inside: what `forward` and `differentiable` make of it is made once.
 
-    Weights, hooks and settings can be changed in ways that nobody notices, so that only who owns the model can know.
-    Rows that did not fit the memory once are not tried again inside, either.
+    Weights, hooks and settings can be changed in ways that nobody notices, so only the owner of the model can know.
+    Rows that did not fit the memory once are not tried again inside, either. A block inside another makes all anew.
     """
-    before = _kept.get(model)
-    _kept[model] = {}
-    _fitting.append({})
+    opened = _PROMISES.set((*_PROMISES.get(), _Promise(model)))
     try:
         yield
     finally:
-        _fitting.pop()
-        del _kept[model]
-        if before is not None:
-            _kept[model] = before
+        _PROMISES.reset(opened)
+
+
+def _promise(model: nn.Module) -> _Promise | None:
+    """Return the innermost open promise for this model, if there is one."""
+    return next((promise for promise in reversed(_PROMISES.get()) if promise.model is model), None)
 
 
 def _once(model: nn.Module, key: Hashable, make: Callable[[], T]) -> T:
-    made: dict[Hashable, T] = _kept.get(model, {})
-    if key not in made:
-        made[key] = make()
-    return made[key]
+    """Return `make()`, or what it returned before under the promise for this model."""
+    promise = _promise(model)
+    if promise is None:
+        return make()
+    if key not in promise.made:
+        promise.made[key] = make()
+    made: T = promise.made[key]
+    return made
 
 
 def rows_of(images: torch.Tensor) -> int:
-    """How many images like `images` (N, C, *spatial) one pass should hold."""
+    """Return how many images like `images` (N, C, *spatial) one pass should hold."""
     pixels = math.prod(images.shape[1:])
     budget, most = (_PIXELS_CPU, _ROWS_CPU) if images.device.type == "cpu" else (_PIXELS_GPU, _ROWS_GPU)
     return max(1, min(most, budget // pixels))
 
 
 def gradient_rows(model: nn.Module, images: torch.Tensor) -> int:
-    """How many images like `images` (N, C, *spatial) one pass with gradients should hold; the same for every N.
+    """Return how many images like `images` (N, C, *spatial) one pass with gradients should hold; the same for every N.
 
-    On a CPU by what the largest operation keeps of an image for the way back.
+    On a CPU it depends on what the largest operation keeps of an image for the way back.
     """
     if images.device.type != "cpu" or rows_of(images) == 1 or not len(images):
         return rows_of(images)
@@ -78,12 +100,12 @@ def gradient_rows(model: nn.Module, images: torch.Tensor) -> int:
 
 
 def _rows_keeping(kept: int, images: torch.Tensor) -> int:
-    """Rows of a pass with gradients whose largest operation keeps so many bytes of an image."""
+    """Return the rows of a pass with gradients whose largest operation keeps `kept` bytes of an image."""
     return max(1, min(rows_of(images), _KEPT_CPU // kept))
 
 
 def _watched(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Logits, and the most bytes of an image that an operation keeps for the way back."""
+    """Return the logits, and the most bytes of an image that an operation keeps for the way back."""
     weights = {tensor.untyped_storage().data_ptr() for tensor in itertools.chain(model.parameters(), model.buffers())}
     largest = 1
 
@@ -111,19 +133,20 @@ def chunks(count: int, images: torch.Tensor, work: Callable[[int, int], None], r
     """
     size = rows or rows_of(images)
     batches = Batches(size)
-    if _fitting:
-        batches = _fitting[-1].setdefault((size, tuple(images.shape[1:]), images.device), batches)
+    promises = _PROMISES.get()
+    if promises:
+        batches = promises[-1].fitting.setdefault((size, tuple(images.shape[1:]), images.device), batches)
     for _ in batches.results(count, work):
         pass
 
 
 def target_scores(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The class score S_c of each image's target: (N, C, *spatial), int64 (N,) -> (N,)."""
+    """Return the class score S_c of each image's target: (N, C, *spatial), int64 (N,) -> (N,)."""
     return class_scores(model(images)).gather(1, targets[:, None]).squeeze(1)
 
 
 def gradients(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """dS_c/dx of each image: (N, C, *spatial), zero for a model that does not look at its input."""
+    """Return dS_c/dx of each image: (N, C, *spatial), zero for a model that does not look at its input."""
     with torch.enable_grad():
         images = images.detach().requires_grad_()
         score = target_scores(model, images, targets).sum()
@@ -138,7 +161,7 @@ def mean_over_samples(
     sample: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     rows: int | None = None,
 ) -> torch.Tensor:
-    """Mean over `count` samples of each image, however many rows a pass holds.
+    """Return the mean over `count` samples of each image, however many rows a pass holds.
 
     Args:
         images: (N, C, *spatial).
@@ -165,7 +188,7 @@ def mean_over_samples(
 
 
 def forward(model: nn.Module, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Class scores without gradients, of a copy of the model that is faster and gives the same logits, if there is one.
+    """Return a function from images to class scores, without gradients, by the fastest copy with the same logits.
 
     Batch norms are folded and the layout is channels-last where a try on a few images gives the model's own logits
     (`xbench.compute.scorer` says how closely).
@@ -182,7 +205,7 @@ def forward(model: nn.Module, images: torch.Tensor) -> Callable[[torch.Tensor], 
 
 
 def differentiable(model: nn.Module, images: torch.Tensor, passes: int) -> nn.Module:
-    """The model for passes with gradients to the image: the copy that `forward` takes, or itself.
+    """Return the model for passes with gradients to the image: the copy that `forward` takes, or the model itself.
 
     A copy gives the model's gradients but for rounding (at a kink of the network, a ReLU's zero, rounding decides on
     which side an image is). It is made where it pays: once for all inside `unchanging`, else for many passes.
@@ -195,7 +218,7 @@ def differentiable(model: nn.Module, images: torch.Tensor, passes: int) -> nn.Mo
     Returns:
         Images (R, C, *spatial) -> logits (R, K). Leave it as it is.
     """
-    if model not in _kept and passes < _PAYS:
+    if _promise(model) is None and passes < _PAYS:
         return model
     return _equivalent(model, images).network
 

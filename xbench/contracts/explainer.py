@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from xbench.contracts.options import Options
+from xbench.contracts.samples import Attribution
 from xbench.errors import PluginError, UserError
 from xbench.runtime.blame import blamed
 from xbench.runtime.randomness import isolated
@@ -42,8 +43,6 @@ class Explainer(ABC):
         signed: Whether negative values mean evidence against the target. An unsigned map is its own absolute.
         self_explaining: Whether it brings a classifier of its own, so that `subject=self` makes sense.
         feature: What it wants of each image in `batch.feature`, or None.
-        completeness_error: (N,), of the maps last made: a map's sum minus the difference of scores it should be; None
-            where the method promises no sum. The harness reports the largest, as a share of the largest logit.
 
     Args:
         options: Validated options.
@@ -53,7 +52,6 @@ class Explainer(ABC):
     signed: bool = True
     self_explaining: bool = False
     feature: ImageFeature | None = None
-    completeness_error: torch.Tensor | None = None
 
     def __init__(self, options: Options, argument: str = "") -> None:
         self.options = options
@@ -77,6 +75,10 @@ class Explainer(ABC):
     def attribute_batch(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> torch.Tensor:
         """For explainers that need more than images: the samples' seeds, their `feature`, or the expert's masks."""
         return self.attribute(model, batch.images, targets)
+
+    def attribution(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> Attribution:
+        """For explainers that promise what a map adds up to: the maps, and by how much each misses its sum."""
+        return Attribution(self.attribute_batch(model, batch, targets))
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:  # noqa: ARG002
         """None, or the reason why this explainer can't explain `model`.
@@ -132,7 +134,13 @@ class Explainer(ABC):
         return type(self).masked_logits is not Explainer.masked_logits
 
     def explain(self, model: nn.Module, batch: Batch, targets: torch.Tensor, name: str, seed: int = 0) -> torch.Tensor:
-        """`attribute_batch` with the housekeeping around it: eval mode, frozen parameters, hooks and randomness undone.
+        """Return the maps of `explain_fully`, float32 (N, *spatial)."""
+        return self.explain_fully(model, batch, targets, name, seed).maps
+
+    def explain_fully(
+        self, model: nn.Module, batch: Batch, targets: torch.Tensor, name: str, seed: int = 0
+    ) -> Attribution:
+        """Call `attribution` in eval mode, with frozen parameters, and undo hooks and randomness afterwards.
 
         Args:
             model: Left exactly as it was.
@@ -142,7 +150,7 @@ class Explainer(ABC):
             seed: For what an explainer draws from torch's global generator; per-image draws come from `batch.seeds`.
 
         Returns:
-            float32 (N, *spatial), detached, finite.
+            Maps float32 (N, *spatial), detached, finite, and their errors, detached.
 
         Raises:
             PluginError: The explainer raised, or gave maps of a wrong shape or with NaN or infinity.
@@ -151,8 +159,9 @@ class Explainer(ABC):
 
         private = self.ready(dataclasses.replace(batch, images=batch.images.detach().clone()))
         with blamed(name), undisturbed(model), isolated(derive(seed, name)):
-            maps = self.attribute_batch(model, private, targets)
-        return _checked(maps, batch, name)
+            found = self.attribution(model, private, targets)
+        error = found.completeness_error
+        return Attribution(_checked(found.maps, batch, name), None if error is None else error.detach())
 
     def counterfactuals(
         self, model: nn.Module, images: torch.Tensor, toward: torch.Tensor, name: str, seed: int = 0

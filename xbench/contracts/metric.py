@@ -80,9 +80,8 @@ class Case:
         split: The N samples scored.
         train_mean: float32 (C,), mean intensity of the training split.
         logits_of: images (n, C, *spatial) on the session's device -> logits (n, K), without gradients, on the fastest
-        copy
-            of the model that gives the same logits. Any n; the session's `batch_size` is the fast one, and its
-            `batched` goes through the samples in batches that fit the memory.
+            copy of the model that gives the same logits. Any n; the session's `batch_size` is the fast one. `observed`
+            goes through the samples in batches that fit the memory.
         logits: float32 (N, K), of the untouched images.
         targets: int64 (N,), the class each map explains. Empty in `prepare`, but with `needs` "targets".
         maps: float32 (N, *spatial), on disk: a slice of it is an array, the whole may not fit. Empty in `prepare`.
@@ -112,6 +111,21 @@ class Case:
     cost: Mapping[str, float] = field(default_factory=dict)
     model: nn.Module | None = None
     training: Split | None = None
+
+    def observed(self, work: Callable[[int, int], Mapping[str, np.ndarray]], label: str = "") -> dict[str, np.ndarray]:
+        """Collect observations of all samples, batch by batch, in batches that fit the memory.
+
+        Args:
+            work: Called with (start, stop); returns arrays whose first axis is the samples from `start` to `stop`. It
+                is called again for fewer samples if the memory ran out, and must change nothing before.
+            label: Shown beside the progress bar; there is no bar without one.
+
+        Returns:
+            The arrays, joined along their first axis; none of a case without samples.
+        """
+        parts = [found for _, found in self.session.batched(len(self.split), work, label)]
+        names = parts[0] if parts else ()
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
 @dataclass(frozen=True)

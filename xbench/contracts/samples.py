@@ -66,3 +66,17 @@ class Batch:
             if getattr(self, name) is not None
         }
         return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Maps, and how far they miss what the method promises of them.
+
+    Attributes:
+        maps: float (N, *spatial).
+        completeness_error: (N,), a map's sum minus the difference of scores that it should be; None where the method
+            promises no sum. The harness reports the largest, as a share of the largest logit.
+    """
+
+    maps: torch.Tensor
+    completeness_error: torch.Tensor | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -84,7 +84,8 @@ class Session:
         precision: "32": true float32; "tf32": shorter mantissas in products on NVIDIA GPUs; "bf16" or "16": autocast of
             forward passes. The harness has torch's switches of float32 set while the work is done.
         seed: Of this piece of work; derive everything random from it (`xbench.runtime.seeding`).
-        batch_size: For passes without gradients, calibrated or as the user said; halved where that did not fit.
+        batch_size: For passes without gradients, calibrated or as the user said. `batched` halves it where that did not
+            fit. Nobody else changes it: who needs another size takes a session of its own with `resized`.
         progress: Where to report.
         facts: What the work wants remembered beside its files (JSON values): losses, accuracies, counts. A trained
             explainer's text under "warning" says why its maps deserve no trust (a training that collapsed, say); it
@@ -101,8 +102,15 @@ class Session:
     facts: dict[str, Any] = field(default_factory=dict)
     reference: str = ""
 
+    def resized(self, batch_size: int) -> Session:
+        """Return a session for the same piece of work with another batch size; folder, facts and progress are shared.
+
+        Halving the batches of one leaves the other as it is.
+        """
+        return replace(self, batch_size=batch_size)
+
     def track(self, items: Iterable[T], label: str, total: float | None = None) -> Iterator[T]:
-        """Iterate with a progress bar."""
+        """Iterate over `items` with a progress bar."""
         with self.progress.task(label, total) as bar:
             for item in items:
                 yield item
@@ -116,11 +124,11 @@ class Session:
 
         Args:
             count: Rows in all.
-            work: Asked again for fewer rows where they did not fit.
-            label: Beside the progress bar; none without one.
+            work: Called again for fewer rows where they did not fit.
+            label: Shown beside the progress bar; there is no bar without one.
 
         Yields:
-            Which rows, and the result.
+            The rows, and what `work` returned for them.
         """
         batches = Batches(self.batch_size)
 
@@ -134,11 +142,11 @@ class Session:
                 bar.advance(rows.stop - rows.start)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The autocast context of `precision`; a null context at 32 and tf32."""
+        """Return the autocast context of `precision`; a null context at 32 and tf32."""
         return autocast(self.precision, self.device)
 
     def generator(self, *parts: object) -> torch.Generator:
-        """A CPU generator for `parts` of this work."""
+        """Return a CPU generator for `parts` of this work."""
         from xbench.runtime.randomness import generator
 
         return generator(self.seed, *parts)

@@ -1,4 +1,4 @@
-"""What an explainer makes of an image when it is asked for another class; and the way there."""
+"""Film strips: images on their way to what an explainer makes of them when it is asked for another class."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from xbench.contracts.model import probabilities
 from xbench.contracts.session import Session
 from xbench.jobs.base import Job, Settings
+from xbench.jobs.explanation import LiveExplainer
 from xbench.jobs.gallery import gallery_samples
 from xbench.jobs.maps import MapsJob
 from xbench.jobs.store import Store
@@ -46,7 +47,9 @@ class FilmStrips:
 
 
 class CounterfactualsJob(Job):
-    """The film strips of a few samples by an explainer that makes counterfactual images; no metric sees them.
+    """The film strips of a few samples by an explainer that makes counterfactual images.
+
+    They show the very images that metrics score.
 
     Args:
         store: The cache.
@@ -80,40 +83,68 @@ class CounterfactualsJob(Job):
     def build(self, session: Session) -> None:
         import torch
 
+        from xbench.compute.passes import unchanging
+
         logits, scored = self.maps.predictions.logits, self.maps.data.scored
         chances = probabilities(torch.from_numpy(logits)).numpy()
         samples = gallery_samples(scored.labels, chances, _SAMPLES)
         images = upload(scored.batch(samples).images, self.settings.device)
-        with session.progress.task("transferring"):
-            batches = Batches(len(images))  # one for all classes: what did not fit once is not tried again
-            moved = [self._transferred(images, index, session.seed, batches) for index in range(chances.shape[1])]
-            t, frames = _strips(images, moved)
+        # A promise as for the metrics: passes through the model round as theirs do.
+        with session.progress.task("transferring"), unchanging(self.maps.model.module):
+            t, frames = _strips(images, self._transferred(images, samples, chances.shape[1]))
             found = FilmStrips(samples, t, frames.half().cpu().numpy(), self._probabilities(frames))
         with (session.folder / STRIPS).open("wb") as file:
             np.savez_compressed(file, **asdict(found))
 
-    def _transferred(self, images: torch.Tensor, index: int, seed: int, batches: Batches) -> torch.Tensor:
-        """The images changed toward one class."""
+    def _transferred(self, shown: torch.Tensor, samples: np.ndarray, classes: int) -> list[torch.Tensor]:
+        """Change the images shown toward each class, with the seed and in the batches in which they are scored.
+
+        What an explainer draws from torch's global generators depends on both (`xbench.runtime.seeding`), so the other
+        samples of a batch are changed along.
+
+        Args:
+            shown: (n, C, *spatial).
+            samples: int64 (n,), their places in the split.
+            classes: K.
+
+        Returns:
+            K times (n, C, *spatial).
+        """
         import torch
 
-        ready, module, owner = self.maps.ready, self.maps.model.module, self.choice.entry.owner
+        scored, size = self.maps.data.scored, self.maps.calibration.batch_size
+        fitting = Batches(size)  # one for all: what did not fit once is not tried again
+        moved = [torch.empty_like(shown) for _ in range(classes)]
+        for number in np.unique(samples // size):
+            rows = np.arange(number * size, min((number + 1) * size, len(scored)))
+            images = upload(scored.batch(rows).images, self.settings.device)
+            here = np.flatnonzero(samples // size == number)
+            for index, of_class in enumerate(moved):
+                changed = self._toward(images, index, fitting)
+                of_class[torch.from_numpy(here)] = changed[torch.from_numpy(samples[here] - rows[0])]
+        return moved
+
+    def _toward(self, images: torch.Tensor, index: int, fitting: Batches) -> torch.Tensor:
+        """Change images toward one class."""
+        import torch
+
+        explanation = LiveExplainer(self.maps, absolute=False)
         toward = torch.full((len(images),), index, dtype=torch.int64, device=images.device)
 
         def moved(start: int, stop: int) -> torch.Tensor:
-            return ready.counterfactuals(module, images[start:stop], toward[start:stop], owner, seed)
+            return explanation.transfer(images[start:stop], toward[start:stop])
 
-        parts = [part for _, part in batches.results(len(images), moved)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return torch.cat([part for _, part in fitting.results(len(images), moved)])
 
     def _probabilities(self, frames: torch.Tensor) -> np.ndarray:
-        """float32 (n, S, T, K) of frames (n, S, T, C, *spatial)."""
+        """Return what the classifier says of frames (n, S, T, C, *spatial): float32 (n, S, T, K)."""
         found = probabilities(self.maps.calibration.scorer(frames.flatten(0, 2))).float().cpu()
         result: np.ndarray = found.view(*frames.shape[:3], -1).numpy()
         return result
 
     @functools.cached_property
     def found(self) -> FilmStrips:
-        """The strips, once they are made."""
+        """Read the strips, once they are made."""
         with np.load(self.folder / STRIPS, allow_pickle=False) as arrays:
             return FilmStrips(**{key: arrays[key] for key in arrays.files})
 

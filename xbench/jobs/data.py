@@ -18,6 +18,7 @@ from xbench.registry.references import Choice
 from xbench.runtime.seeding import derive
 
 _MEAN_SAMPLES = 2048
+_MEAN_BATCH = 64
 
 
 class DataJob(Job):
@@ -108,8 +109,8 @@ class DataJob(Job):
         train = self.split("train")
         where = np.unique(np.linspace(0, len(train) - 1, min(len(train), _MEAN_SAMPLES)).astype(int))
         sums = [
-            train.batch(where[start : start + 64]).images.double().flatten(2).mean(2).sum(0).numpy()
-            for start in range(0, len(where), 64)
+            batch.images.double().flatten(2).mean(2).sum(0).numpy()
+            for batch in train.select(where).batches(_MEAN_BATCH)
         ]
         return np.asarray(np.sum(sums, axis=0) / len(where), dtype=np.float32)
 

@@ -54,8 +54,8 @@ class FeatureJob(Job):
                 return list(pool.map(self.feature.computed, scored.batch(np.arange(start, stop)).images.numpy()))
 
             # A few images at a time: their arrays wait in memory until they are written in order.
-            session.batch_size = 4 * workers
-            for _, arrays in session.batched(len(scored), computed, self.feature.name):
+            few = session.resized(4 * workers)
+            for _, arrays in few.batched(len(scored), computed, self.feature.name):
                 for array in arrays:
                     out.append(array)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xbench.contracts.explainer import Explainer, MapTransform
+from xbench.contracts.samples import Attribution
 from xbench.contracts.session import Session
 from xbench.errors import UserError
 from xbench.jobs.base import Instance, Job, Settings
@@ -127,7 +128,7 @@ class MapsJob(Job):
         self._check_support()
         scored, targets = self.data.scored, self.predictions.targets
         np.save(session.folder / "targets.npy", targets)
-        session.batch_size = self.calibration.batch_size
+        session = session.resized(self.calibration.batch_size)
         shape = (len(scored), *self.data.info.spatial)
         constant, errors, memory = 0, [], PeakMemory(self.settings.device, self._own_bytes())
         with (
@@ -164,12 +165,12 @@ class MapsJob(Job):
                 raise UserError(f"{self.choice.label} can't explain {self.model.label} on {self.data.label}: {reason}")
 
     def _made(self, targets: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, float | None]:
-        """Maps of some samples on the CPU, and by how much they miss the sums they promise."""
-        maps = self._maps_of(start, stop, targets).cpu().numpy()
-        error = self.explainer.completeness_error
-        return maps, None if error is None else float(error.abs().max())
+        """Return maps of some samples, on the CPU, and by how much they miss the sums that they promise."""
+        found = self._attribution_of(start, stop, targets)
+        error = found.completeness_error
+        return found.maps.cpu().numpy(), None if error is None else float(error.abs().max())
 
-    def _maps_of(self, start: int, stop: int, targets: np.ndarray) -> torch.Tensor:
+    def _attribution_of(self, start: int, stop: int, targets: np.ndarray) -> Attribution:
         import torch
 
         batch = self.data.scored.batch(np.arange(start, stop))
@@ -177,9 +178,9 @@ class MapsJob(Job):
             batch = dataclasses.replace(batch, feature=torch.from_numpy(self.feature.features[start:stop]))
         batch = batch.to(self.settings.device)
         if self.inner is not None:
-            return self._transformed(batch, start)
+            return Attribution(self._transformed(batch, start))
         wanted = upload(torch.from_numpy(targets[start:stop]), self.settings.device)
-        return self.ready.explain(self.model.module, batch, wanted, self.choice.entry.owner, self.settings.seed)
+        return self.ready.explain_fully(self.model.module, batch, wanted, self.choice.entry.owner, self.settings.seed)
 
     def _transformed(self, batch: Batch, start: int) -> torch.Tensor:
         import torch

@@ -270,12 +270,11 @@ class PredictionsJob(Job):
 
     def build(self, session: Session) -> None:
         scored, scorer = self.data.scored, self.calibration.scorer
-        session.batch_size = self.calibration.batch_size
 
         def predicted(start: int, stop: int) -> torch.Tensor:
             return scorer(upload(scored.batch(np.arange(start, stop)).images, self.settings.device))
 
-        parts = session.batched(len(scored), predicted, "predicting")
+        parts = session.resized(self.calibration.batch_size).batched(len(scored), predicted, "predicting")
         logits = stacked((logits for _, logits in parts), len(scored))
         np.save(session.folder / "logits.npy", logits)
 

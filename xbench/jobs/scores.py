@@ -25,14 +25,13 @@ _AT_WORK = frozenset({"explain", "transfer", "masked"})
 
 def _case(predictions: PredictionsJob, session: Session, **more: Any) -> Case:
     calibration, data = predictions.calibration, predictions.data
-    session.batch_size = calibration.batch_size
     return Case(
         info=data.info,
         split=data.scored,
         train_mean=data.train_mean,
         logits_of=calibration.scorer,
         logits=predictions.logits,
-        session=session,
+        session=session.resized(calibration.batch_size),
         model=calibration.subject.module,
         training=data.split("train"),
         **more,

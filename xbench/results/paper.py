@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 from xbench.errors import UserError
 from xbench.results.cells import cell_text, cell_value
 from xbench.results.rows import ScoreRow, read_text, write_whole
-from xbench.statistics.agreement import spearman
+from xbench.statistics.correlation import spearman
 
 PAPER_FILE = "paper.csv"
 SUITE_FILE = "suite.toml"

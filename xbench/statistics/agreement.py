@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from xbench.runtime.seeding import rng
+from xbench.statistics.correlation import kendall, signs_of_differences, spearman
 from xbench.statistics.resampling import interval
 
 _EXACT = 8  # explainers, up to which all orders (40,320 of 8) are tried
@@ -119,38 +120,6 @@ def agreement(
     return Agreement(place, tuple(values), tuple(explainers), ranks, tuple(pairs))
 
 
-def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Spearman's rho over the first axis of (E, ...): the correlation of average ranks; NaN for a constant side."""
-    return _correlation(rankdata(first, axis=0), rankdata(second, axis=0))
-
-
-def kendall(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b over the first axis of (E, ...); NaN for a constant side.
-
-    It is the uncentred correlation of the signs of all E (E - 1) / 2 differences (Kendall 1945).
-    """
-    return _cosine(_signs(first), _signs(second))
-
-
-def _signs(values: np.ndarray) -> np.ndarray:
-    one, other = np.triu_indices(len(values), k=1)
-    signs: np.ndarray = np.sign(values[one] - values[other]).astype(np.float32)
-    return signs
-
-
-def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    if not len(first):
-        return np.full(first.shape[1:], math.nan)
-    return _cosine(first - first.mean(0), second - second.mean(0))
-
-
-def _cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    product = (first * second).sum(0, dtype=np.float64)
-    lengths = (first**2).sum(0, dtype=np.float64) * (second**2).sum(0, dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(product / np.sqrt(lengths))
-
-
 def _resampled(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Both correlations on every common resample: (2, B); NaN where an explainer has no value on it."""
     count = min(first.shape[1], second.shape[1])
@@ -166,7 +135,7 @@ def _permutation_p(first: np.ndarray, second: np.ndarray) -> tuple[float, float]
         return math.nan, math.nan
     ranks, signs = _permuted(tuple(first.tolist()))
     # The denominators are the same for every order, and the order found, which comes first, counts as one of them.
-    products = ranks @ _centred_ranks(second), signs @ _signs(second)
+    products = ranks @ _centred_ranks(second), signs @ signs_of_differences(second)
     of_rho, of_tau = (float((np.abs(found) >= np.abs(found[0]) - _ROUNDING).mean()) for found in products)
     return of_rho, of_tau
 

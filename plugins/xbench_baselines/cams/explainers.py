@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from xbench import DatasetInfo, Explainer, class_scores, undisturbed
-from xbench.compute.gate import operations_behind, probe, unanswered
+from xbench.compute.gate import MAXIMA, operations_behind, probe, unanswered
 from xbench.compute.passes import differentiable
 from xbench_baselines.cams.features import FeatureMap, FeatureMapError, Observer, Structure, unreadable
 from xbench_baselines.cams.options import CamOptions, GradCamOptions, LayerOptions
@@ -29,7 +29,6 @@ from xbench_baselines.gradients.options import BackpropagationOptions
 
 _TOLERANCE = 1e-4
 _NOISE = 1e-6  # a sum below this share of its terms is rounding
-_LARGEST = {"Amax", "Max", "MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool2D", "AdaptiveMaxPool3D"}
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
@@ -241,11 +240,11 @@ def _not_linear_in_pooled(head: Head) -> str | None:
     only linear operations and maxima follow, and g is zero but where f_k is largest, the latter.
     """
     behind = operations_behind(head.logits)
-    left = unanswered(behind, _LARGEST)
+    left = unanswered(behind, MAXIMA)
     if left:
         return f"its head is not linear in the pooled feature maps: {', '.join(dict.fromkeys(left))}"
     features, gradients = head.features.detach().flatten(2), head.gradients.flatten(2)
-    if _LARGEST & set(behind):
+    if MAXIMA & set(behind):
         elsewhere = gradients[features < features.amax(2, keepdim=True)]
         return "it pools neither by the global average nor by the global maximum" if elsewhere.any() else None
     spread = (gradients - gradients.mean(2, keepdim=True)).abs().max()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 
-import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d
 from torch import nn
 
 from xbench import Batch, DatasetInfo, Explainer, MapTransform
+from xbench.compute.filters import gaussian_blur
 from xbench.runtime.randomness import uniform_field
 from xbench.runtime.seeding import derive
 from xbench_baselines.controls.options import BlurredOptions, CentreOptions
@@ -106,11 +105,7 @@ class Blurred(MapTransform):
 
     def transform(self, maps: torch.Tensor) -> torch.Tensor:
         """(N, *spatial)."""
-        for axis in range(1, maps.ndim):
-            # The filter as a matrix: any sigma for any size, and one product for the whole batch.
-            matrix = torch.from_numpy(gaussian_filter1d(np.eye(maps.shape[axis]), self.options.sigma, axis=0)).to(maps)
-            maps = torch.tensordot(maps, matrix, dims=([axis], [1])).movedim(-1, axis)
-        return maps
+        return gaussian_blur(maps[:, None], self.options.sigma)[:, 0]
 
 
 def _filtered(images: torch.Tensor, axis: int, weights: tuple[float, float, float]) -> torch.Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from xbench import DatasetInfo, Explainer, Session, Split, undisturbed
+from xbench import Attribution, Batch, DatasetInfo, Explainer, Session, Split, undisturbed
 from xbench.compute.gate import probe, refusal
 from xbench.compute.passes import chunks, rows_of
 from xbench_baselines.background import Background
@@ -32,17 +32,17 @@ class DeepLift(Explainer):
 
     Own: captum's DeepLift loses completeness where ReLU is followed by max pooling (by 24 to 220 % on VGG, ResNet and
     DenseNet), sees no functional ReLU and fails on a module that is called twice.
-
-    Attributes:
-        completeness_error: Of the last maps, (N,): sum A - (S_c(x) - S_c(b)), which should be rounding.
     """
 
     options: DeepLiftOptions
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial)."""
-        maps, self.completeness_error = against_baseline(model, images, targets, self._baseline(images))
-        return maps
+        """Return the maps alone, (N, *spatial)."""
+        return against_baseline(model, images, targets, self._baseline(images))[0]
+
+    def attribution(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> Attribution:
+        """Return the maps, and their errors sum A - (S_c(x) - S_c(b)), which should be rounding."""
+        return Attribution(*against_baseline(model, batch.images, targets, self._baseline(batch.images)))
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
         """No rule for attention, softmax and layer normalisation; and the maps must be complete."""
@@ -66,9 +66,6 @@ class DeepShap(Explainer):
 
     Own: captum's DeepLiftShap has the faults of its DeepLift; shap's hooks let overlapping pools overwrite each other
     and fail on in-place additions (ResNet); both let the gradient pass through a product.
-
-    Attributes:
-        completeness_error: Of the last maps, (N,): sum A - (S_c(x) - mean S_c(b_j)), which should be rounding.
     """
 
     options: DeepShapOptions
@@ -85,10 +82,12 @@ class DeepShap(Explainer):
         self._background = Background.load(folder, device)
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial)."""
-        background = self._background.to(images)
-        maps, self.completeness_error = against_background(model, images, targets, background)
-        return maps
+        """Return the maps alone, (N, *spatial)."""
+        return against_background(model, images, targets, self._background.to(images))[0]
+
+    def attribution(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> Attribution:
+        """Return the maps, and their errors sum A - (S_c(x) - mean S_c(b_j)), which should be rounding."""
+        return Attribution(*against_background(model, batch.images, targets, self._background.to(batch.images)))
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
         """As `DeepLift`; asked before there is a background, and proved against another one."""

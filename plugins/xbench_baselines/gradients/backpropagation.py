@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from xbench import DatasetInfo, undisturbed
-from xbench.compute.gate import deviation, probe, recorded_nodes, refusal
+from xbench.compute.gate import MAXIMA, deviation, probe, recorded_nodes, refusal
 from xbench.compute.operations import Operation, Rule, Rules
 from xbench.compute.passes import target_scores
 from xbench_baselines.gradients.gradient import Gradient
@@ -18,12 +18,6 @@ Gradients: TypeAlias = tuple[torch.Tensor, ...]
 
 _TOLERANCE = 1e-4  # relative to the largest value of a map
 _RECTIFIERS = {"Relu", "Hardtanh"}  # the latter is what autograd calls ReLU6
-_MAX_POOLS = {f"{how}Pool{axes}DWithIndices" for how in ("Max", "MkldnnMax") for axes in (2, 3)} | {
-    "AdaptiveMaxPool2D",
-    "AdaptiveMaxPool3D",
-    "Amax",
-    "Max",
-}
 _GATES = {"Sigmoid", "Hardsigmoid", "product"}  # of squeeze and excitation
 
 
@@ -90,7 +84,7 @@ class _Rectified(Gradient):
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
         """Refuses models without ReLU, with other activations, or where the rule proves to have no effect."""
-        answered = {self.backward_rule.__name__} | _MAX_POOLS | _GATES
+        answered = {self.backward_rule.__name__} | MAXIMA | _GATES
         return (
             super().supports(model, info)
             or refusal(model, probe(info, model), self._rules(), answered, _needs_relu)

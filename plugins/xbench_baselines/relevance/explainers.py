@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 from xbench import DatasetInfo, Explainer, class_scores, undisturbed
-from xbench.compute.gate import deviation, probe, refusal
+from xbench.compute.gate import MAXIMA, deviation, probe, refusal
 from xbench.compute.passes import differentiable
 from xbench_baselines.relevance.flow import Composite, Flow, relevance
 from xbench_baselines.relevance.options import (
@@ -42,7 +42,6 @@ from xbench_baselines.relevance.rules import AlphaBeta, Box, Epsilon, Flat, Gamm
 from xbench_baselines.relevance.steps import STEPS, Ledger
 
 _CONSERVED = 0.01
-_WINNERS = ("MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool2D", "AdaptiveMaxPool3D", "Amax", "Max")
 _Z_PLUS = AlphaBeta(alpha=1.0, beta=0.0, bias=False)
 
 
@@ -75,7 +74,7 @@ class _Relevance(Explainer):
         The proof: relevance of the pixels, and what biases, stabilisers and closed ReLUs took, is the start to 1 %.
         """
         images = probe(info, model)
-        reason = refusal(model, images, Flow(self.composite()).rules(), (*STEPS, *_WINNERS), self._needed)
+        reason = refusal(model, images, Flow(self.composite()).rules(), (*STEPS, *MAXIMA), self._needed)
         if reason is not None:
             return reason
         with undisturbed(model):

@@ -76,7 +76,7 @@ class Flow:
         self.first: dict[int, list[Call]] = {}
 
     def rules(self) -> dict[str, Rule]:
-        """For `xbench.compute.operations.Rules`."""
+        """Return the rules for `xbench.compute.operations.Rules`."""
         rules: dict[str, Rule] = {
             **dict.fromkeys(("convolution", "linear"), self._layer),
             **dict.fromkeys(("average_pool", "mean", "sum"), self._mean),
@@ -90,12 +90,14 @@ class Flow:
         return rules
 
     def _layer(self, operation: Operation) -> torch.Tensor:
+        # Every call counts, those without relevance too: `_fit_boxes` finds the layers again by their numbers.
         number, self._calls = self._calls, self._calls + 1
         inputs = operation.input
         if not inputs.requires_grad:
             return _plain(operation)
         layer, output = _layer_of(operation)
         rule = self._composite.convolution if operation.kind == "convolution" else self._composite.dense
+        # A layer sees the image itself if no other layer lies between: normalisation of the input may.
         if self._composite.first is not None and not any(_nearest_calls(inputs)):
             rule, self.first[number] = self._composite.first, []
         return self._called(number, inputs, Call(layer, rule, output, self._ledger))
@@ -115,10 +117,13 @@ class Flow:
         scale, shift = affine
         output = operation.on(inputs.detach())
         if inputs in self._made:
+            # Right behind a layer: the two become one, fed by what fed the layer. This way passes the layer's own
+            # backward step by.
             number, before, call = self._made[inputs]
             return self._called(number, before, replace(call, layer=call.layer.merged(scale, shift), output=output))
         if self._composite.batch_norm is None:
             return _passed(inputs, operation)
+        # Elsewhere it is a layer with a diagonal W, for which autograd has to record a product of its own.
         with torch.enable_grad():
             leaf = inputs.detach().requires_grad_()
             edge = torch.autograd.graph.get_gradient_edge(leaf * scale)
@@ -133,6 +138,8 @@ class Flow:
             leaf = inputs.detach().requires_grad_()
             output = operation.on(leaf)
         edge = torch.autograd.graph.get_gradient_edge(output)
+        # A mean has no weights to give a rule. Its W is the operation times one number, 1, which is positive: so rules
+        # that clamp or square weights do to it what they do to any layer.
         layer = Layer(lambda a, w: operation.on(a) * w, leaf.new_ones(()), None, leaf, edge)
         composite = self._composite
         rule: RelevanceRule = AlphaBeta(1.0, 0.0) if composite.positive else Epsilon(composite.stabiliser)
@@ -143,6 +150,7 @@ class Flow:
     def _add(self, operation: Operation) -> torch.Tensor:
         first, second = operation.input, operation.argument(1, "other")
         if _carries(first) and _carries(second):
+            # x - y and x + alpha y are both x + factor y.
             factor = float(operation.kwargs.get("alpha", 1)) * (-1 if operation.kind == "subtract" else 1)
             how = factor, self._composite.positive, self._composite.stabiliser, self._ledger
             return _applied(Shared, first, second, *how)
@@ -150,6 +158,7 @@ class Flow:
 
     def _scale(self, operation: Operation) -> torch.Tensor:
         first, second = operation.input, operation.argument(1, "other")
+        # The other factor is a constant or a gate: neither takes relevance. An activation below has no signal above.
         if _carries(first) and _carries(second):
             signal = _signal(first, second) if operation.kind == "multiply" else None
         elif operation.kind == "multiply":
@@ -178,7 +187,7 @@ def relevance(
     start: Callable[[torch.Tensor], torch.Tensor],
     ledger: Ledger | None = None,
 ) -> torch.Tensor:
-    """Relevance of each input of the model.
+    """Compute the relevance of each input of the model.
 
     The only logit of a model with one output neuron is explained as the score -z of its class 0 by a last layer with
     its signs reversed: rules that tell evidence for from evidence against would confuse the two otherwise.
@@ -204,6 +213,7 @@ def relevance(
     begin = start(class_scores(logits.detach()).gather(1, targets[:, None]).squeeze(1))
     single = logits.shape[1] == 1
     if single:
+        # The backward pass has yet to come, and reads this then: the forward pass is the same for both classes.
         for call in _nearest_calls(logits):
             call.negative = targets == 0
     if isinstance(composite.first, Box):
@@ -220,6 +230,8 @@ class _Enough(Exception):  # noqa: N818  (no error: ends a pass early)
 def _fit_boxes(model: nn.Module, images: torch.Tensor, flow: Flow) -> None:
     """Give each first layer the box of its own input: a black and a white image through what comes before it."""
     corners = torch.stack([torch.zeros_like(images[0]), torch.ones_like(images[0])])
+    # The calls come in the order in which `Flow` counted them, because the model is the same; nothing behind the last
+    # of the first layers is wanted.
     last, count = max(flow.first, default=-1), 0
 
     def record(operation: Operation) -> torch.Tensor:
@@ -241,7 +253,7 @@ def _fit_boxes(model: nn.Module, images: torch.Tensor, flow: Flow) -> None:
 
 
 def _nearest_calls(result: torch.Tensor) -> Iterator[Call]:
-    """The layers from which `result` is reached without passing another."""
+    """Yield the layers from which `result` is reached without passing another."""
     waiting, seen = [result.grad_fn], set()
     while waiting:
         node = waiting.pop()
@@ -256,10 +268,11 @@ def _nearest_calls(result: torch.Tensor) -> Iterator[Call]:
 
 
 def _layer_of(operation: Operation) -> tuple[Layer, torch.Tensor]:
+    """Return the layer that a call stands for, and its output."""
     kernel = operation.argument(1, "weight").detach()
     bias = operation.argument(2, "bias")
     rest = {key: value for key, value in operation.kwargs.items() if key not in ("input", "weight", "bias")}
-    if bias is not None:
+    if bias is not None:  # in the shape in which it is added to (N, K, *spatial) or (N, ..., K)
         bias = bias.detach().view(-1, *[1] * (kernel.ndim - 2))
     with torch.enable_grad():
         leaf = operation.input.detach().requires_grad_()
@@ -275,7 +288,7 @@ def _layer_of(operation: Operation) -> tuple[Layer, torch.Tensor]:
 
 
 def _affine(operation: Operation) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Scale and shift of a batch norm in eval mode, broadcastable to its output."""
+    """Return scale and shift of a batch norm in eval mode, broadcastable to its output; None for any other call."""
     names = ("running_mean", "running_var", "weight", "bias", "training")
     mean, variance, weight, bias, training = (operation.argument(i, name) for i, name in enumerate(names, 1))
     if operation.function is not F.batch_norm or training or mean is None:
@@ -288,12 +301,14 @@ def _affine(operation: Operation) -> tuple[torch.Tensor, torch.Tensor] | None:
 
 
 def _carries(value: Any) -> bool:
-    """Whether it depends on the image."""
+    """Return whether it depends on the image."""
     return isinstance(value, torch.Tensor) and value.requires_grad
 
 
 def _signal(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor | None:
-    """The factor that is not the gate; None where it can't be told."""
+    """Return the factor that is not the gate; None where it can't be told."""
+    # Squeeze and excitation has one gate for a channel: the smaller factor. A gate as large as the signal is told by
+    # the activation that it comes from.
     if first.numel() != second.numel():
         return first if first.numel() > second.numel() else second
     gates = [_is_gate(factor) for factor in (first, second)]
@@ -301,6 +316,7 @@ def _signal(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor | None:
 
 
 def _is_gate(factor: torch.Tensor) -> bool:
+    """Return whether a factor comes from a gate's activation, through nothing but changes of shape."""
     node = factor.grad_fn
     while node is not None and node.name().removesuffix("Backward0") in _RESHAPES:
         node = node.next_functions[0][0]
@@ -313,7 +329,11 @@ def _plain(operation: Operation) -> torch.Tensor:
 
 
 def _passed(signal: torch.Tensor | None, operation: Operation) -> torch.Tensor:
-    """Relevance to `signal` as it is; None or one of another shape: left to autograd, and to the gate to refuse."""
+    """Pass relevance on to `signal` as it is.
+
+    Without a signal, or with one of another shape than the result, the operation is left to autograd. The gate finds
+    it there and refuses the model.
+    """
     if signal is None or not _carries(signal):
         return _plain(operation)
     with torch.no_grad():

@@ -43,18 +43,18 @@ class Layer:
 
     @property
     def weight(self) -> torch.Tensor:
-        """The scaled W."""
+        """Return W, scaled."""
         if self.scale is None:
             return self.kernel
         return self.kernel * self.scale.reshape(-1, *[1] * (self.kernel.ndim - 1))
 
     def merged(self, scale: torch.Tensor, shift: torch.Tensor) -> Layer:
-        """This layer with scale * z + shift behind it."""
+        """Return this layer with scale * z + shift behind it."""
         bias = shift if self.bias is None else self.bias * scale + shift
         return replace(self, bias=bias, scale=scale if self.scale is None else self.scale * scale)
 
     def negated(self) -> Layer:
-        """The layer that gives -z."""
+        """Return the layer that gives -z."""
         minus = self.kernel.new_full((), -1.0)
         return self.merged(minus, torch.zeros_like(minus))
 
@@ -70,7 +70,7 @@ class Contributions(Protocol):
     def total(self) -> torch.Tensor: ...
 
     def distribute(self, share: torch.Tensor) -> torch.Tensor:
-        """Each input's contributions weighted with `share` (the shape of z), summed over the outputs."""
+        """Return each input's contributions weighted with `share` (the shape of z), summed over the outputs."""
 
 
 class Own:
@@ -81,13 +81,14 @@ class Own:
 
     @functools.cached_property
     def total(self) -> torch.Tensor:
-        """Z without the bias."""
+        """Return z without the bias."""
         bias = self._layer.bias
         return self._output if bias is None else self._output - bias
 
     def distribute(self, share: torch.Tensor) -> torch.Tensor:
-        """Inputs times W^T share."""
+        """Return the inputs times W^T share."""
         layer = self._layer
+        # The edge is that of the layer as the model has it, without what was merged into it.
         scaled = share if layer.scale is None else share.mul(layer.scale)
         (gradient,) = torch.autograd.grad(layer.edge, layer.leaf, scaled, retain_graph=True)
         return layer.leaf.detach() * gradient
@@ -103,14 +104,16 @@ class Terms:
 
     def __init__(self, layer: Layer, terms: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
         with torch.enable_grad():
+            # A leaf of its own for each term, so that one call of autograd gives every w'^T share apart.
             self._inputs = [inputs.detach().requires_grad_() for inputs, _ in terms]
-            self._outputs = [
-                layer.function(inputs, weight) for inputs, (_, weight) in zip(self._inputs, terms, strict=True)
-            ]
-        self.total = sum((output.detach() for output in self._outputs[1:]), self._outputs[0].detach())
+            weights = [weight for _, weight in terms]
+            self._outputs = [layer.function(*pair) for pair in zip(self._inputs, weights, strict=True)]
+        sums = [output.detach() for output in self._outputs]
+        # Begun with the first, not with 0: that would be one more pass over a tensor as large as the layer.
+        self.total = sum(sums[1:], sums[0])
 
     def distribute(self, share: torch.Tensor) -> torch.Tensor:
-        """The sum of a' * (w'^T share)."""
+        """Return the sum over terms of a' * (w'^T share)."""
         gradients = torch.autograd.grad(self._outputs, self._inputs, [share] * len(self._outputs))
         products = [inputs.detach() * gradient for inputs, gradient in zip(self._inputs, gradients, strict=True)]
         return sum(products[1:], products[0])
@@ -124,7 +127,7 @@ class Difference:
         self.total = first.total - second.total
 
     def distribute(self, share: torch.Tensor) -> torch.Tensor:
-        """Their difference."""
+        """Return the difference of what both give."""
         return self._first.distribute(share) - self._second.distribute(share)
 
 
@@ -138,7 +141,7 @@ class RelevanceRule(Protocol):
 
 
 def divided(relevance: torch.Tensor, denominator: torch.Tensor, epsilon: float = STABILISER) -> torch.Tensor:
-    """Shares s = R / (denominator + epsilon sign(denominator)), where sign(0) = 1 (and sign(-0.0) = -1)."""
+    """Return the shares s = R / (denominator + epsilon sign(denominator)), where sign(0) = 1 (and sign(-0.0) = -1)."""
     # copysign is many times faster than where on a CPU, and large tensors cost more to allocate than to fill.
     stabilised = torch.copysign(denominator.new_full((), epsilon), denominator).add_(denominator)
     return torch.div(relevance, stabilised, out=stabilised)
@@ -157,7 +160,7 @@ class Epsilon:
     bias: bool = True
 
     def __call__(self, layer: Layer, inputs: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor) -> Shares:  # noqa: ARG002
-        """The model's own contributions."""
+        """Share the relevance among the model's own contributions."""
         own = Own(layer, output)
         return [(own, divided(relevance, output if self.bias else own.total, self.epsilon))]
 
@@ -180,13 +183,16 @@ class Gamma:
     bias: bool = True
 
     def __call__(self, layer: Layer, inputs: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor) -> Shares:
-        """Two kinds of contributions: where z > 0, and, if any relevance is there, where z < 0."""
+        """Share the relevance where z > 0 among one kind of contributions, and where z < 0 among another."""
         parts, shares = _by_sign(inputs), Shares()
+        # Each output needs the contributions of its own sign of z. Both kinds are computed for all outputs, and the
+        # relevance of the others is set to zero: outputs of one sign lie scattered, and a convolution can't skip any.
         total = output if self.bias or layer.bias is None else output - layer.bias
         for same, other, here in ((_POSITIVE, _NEGATIVE, total > 0), (_NEGATIVE, _POSITIVE, total < 0)):
             share = relevance * here
             if shares and not bool(share.any()):
-                continue
+                continue  # behind a ReLU nothing is left for z < 0, and half of the work is spared
+            # gamma strengthens a w of the sign of z. That is w of this sign for a+, and w of the other sign for a-.
             bounds = (same, other)[: len(parts)]
             weights = [layer.weight.add(layer.weight.clamp(**bound), alpha=self.gamma) for bound in bounds]
             terms = Terms(layer, list(zip(parts, weights, strict=True)))
@@ -217,7 +223,7 @@ class AlphaBeta:
     bias: bool = True
 
     def __call__(self, layer: Layer, inputs: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor) -> Shares:  # noqa: ARG002
-        """Contributions above zero, then those below."""
+        """Share alpha of the relevance among contributions above zero, and -beta of it among those below."""
         parts = _by_sign(inputs)
         above, positive = self._sum(layer, parts, _POSITIVE, _NEGATIVE)
         if self.beta == 0:
@@ -233,7 +239,8 @@ class AlphaBeta:
     def _sum(
         self, layer: Layer, parts: tuple[torch.Tensor, ...], same: dict[str, float], other: dict[str, float]
     ) -> tuple[Terms, torch.Tensor]:
-        """The contributions on one side of zero, and the denominator."""
+        """Return the contributions on one side of zero, and their denominator."""
+        # (a w) has the sign of w where a > 0, and the opposite one where a < 0.
         weights = [layer.weight.clamp(**bound) for bound in (same, other)[: len(parts)]]
         terms = Terms(layer, list(zip(parts, weights, strict=True)))
         if not self.bias or layer.bias is None:
@@ -246,7 +253,7 @@ class WSquare:
     """w^2 over its sum (Montavon et al. 2017, sec. 4.1), blind to the inputs. One forward pass, one data-gradient."""
 
     def __call__(self, layer: Layer, inputs: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor) -> Shares:  # noqa: ARG002
-        """Of inputs of one."""
+        """Share the relevance among the contributions with all inputs set to 1."""
         terms = Terms(layer, [(torch.ones_like(inputs), layer.weight**2)])
         return [(terms, divided(relevance, terms.total))]
 
@@ -256,7 +263,7 @@ class Flat:
     """1 / fan-in (Lapuschkin et al. 2019), blind to inputs and weights. One forward pass, one data-gradient."""
 
     def __call__(self, layer: Layer, inputs: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor) -> Shares:  # noqa: ARG002
-        """Of inputs and weights of one."""
+        """Share the relevance among the contributions with all inputs and weights set to 1."""
         terms = Terms(layer, [(torch.ones_like(inputs), torch.ones_like(layer.kernel))])
         return [(terms, divided(relevance, terms.total))]
 
@@ -276,7 +283,9 @@ class Box:
     high: torch.Tensor | float = 1.0
 
     def __call__(self, layer: Layer, inputs: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor) -> Shares:
-        """Distances from the corner of the box where the layer's output is lowest."""
+        """Share the relevance among distances from the corner of the box where the layer's output is lowest."""
+        # That corner has the lowest value of an input where its weight is positive, and the highest where it is
+        # negative. It is another corner for each output, which is why it takes two terms and not one image.
         weight = layer.weight
         low, high = (torch.as_tensor(bound).to(inputs).expand_as(inputs) for bound in (self.low, self.high))
         corner = Terms(layer, [(low, weight.clamp(min=0)), (high, weight.clamp(max=0))])
@@ -285,7 +294,7 @@ class Box:
 
 
 def _by_sign(inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """a+ and a-, or a alone where none is below zero: one look saves half of a rule's convolutions behind a ReLU."""
+    """Return a+ and a-, or a alone if nothing is below zero: one look saves half of the convolutions behind a ReLU."""
     if not bool((inputs < 0).any()):
         return (inputs,)
     return inputs.clamp(min=0), inputs.clamp(max=0)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from xbench import Case, DatasetInfo, Metric, Observations, class_scores
+from xbench.compute.similarity import map_spearman
 from xbench.runtime.devices import upload
 from xbench_metrics.checks.options import ClassSensitivityOptions
-from xbench_metrics.similarity import spearman
 from xbench_metrics.subsample import Part, live_explainer, mean_of_defined, parts, subsample
 
 
@@ -44,7 +44,7 @@ class ClassSensitivity(Metric):
             targets = torch.from_numpy(np.array(case.targets[part.rows], dtype=np.int64))
             other = scores.scatter(1, targets[:, None], -torch.inf).argmax(1)
             maps = live_explainer(case).maps(part.batch, upload(other, part.maps.device))
-            return spearman(part.maps, maps).cpu().numpy(), other.numpy()
+            return map_spearman(part.maps, maps).cpu().numpy(), other.numpy()
 
         for rows, found in parts(case, subsample(case, self.options.limit), compared, "class sensitivity"):
             seen["spearman"][rows], seen["other"][rows] = found

@@ -13,14 +13,14 @@ from torch import nn
 
 from xbench import Batch, Case, Curves, DatasetInfo, Metric, Observations, Session, Split
 from xbench.compute.passes import unchanging
+from xbench.compute.similarity import map_spearman, map_ssim
 from xbench.compute.training import ClassifierObjective, train_network
 from xbench.runtime.seeding import derive, rng
 from xbench_metrics.checks.options import LabelRandomisationOptions, ParameterRandomisationOptions
 from xbench_metrics.checks.reinitialisation import layers, reinitialised, stages
-from xbench_metrics.similarity import map_ssim, spearman
 from xbench_metrics.subsample import Part, live_explainer, mean_of_defined, parts, subsample
 
-SIMILARITIES = {"spearman": spearman, "ssim": map_ssim}
+SIMILARITIES = {"spearman": map_spearman, "ssim": map_ssim}
 _STATE = "state."
 _LEARNED = 0.05  # cross entropy below which labels are known by heart: less is no better
 _FITTED = 0.95  # Adebayo et al. train until the permuted labels are learned this well

@@ -23,21 +23,19 @@ class MapMetric(Metric):
 
     @abstractmethod
     def measure(self, maps: np.ndarray) -> dict[str, np.ndarray]:
-        """Observations of each map: float32 (n, P) -> name to float64 (n,)."""
+        """Return the observations of each map: float32 (n, P) -> name to float64 (n,)."""
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """What `measure` gives."""
-        size = case.session.batch_size
-        starts = range(0, len(case.split), size)
-        parts: dict[str, list[np.ndarray]] = {}
-        for start in case.session.track(starts, self.figure, len(starts)):
-            maps = np.asarray(case.maps[start : min(start + size, len(case.split))], dtype=np.float32)
-            for name, values in self.measure(maps.reshape(len(maps), -1)).items():
-                parts.setdefault(name, []).append(values)
-        return {name: np.concatenate(values) for name, values in parts.items()}
+        """Return the observations of `measure` for every map."""
+
+        def measured(start: int, stop: int) -> dict[str, np.ndarray]:
+            maps = np.asarray(case.maps[start:stop], dtype=np.float32)
+            return self.measure(maps.reshape(len(maps), -1))
+
+        return case.observed(measured, self.figure)
 
     def summarise(self, observations: Observations) -> float:
-        """The mean over the maps for which it is defined; NaN without any."""
+        """Return the mean over the maps for which the figure is defined; NaN without any."""
         values = observations[self.figure]
         values = values[~np.isnan(values)]
         return float(values.mean()) if len(values) else float("nan")
@@ -58,13 +56,13 @@ class ImportanceLoss(MapMetric):
     figure = "importance_loss"
 
     def measure(self, maps: np.ndarray) -> dict[str, np.ndarray]:
-        """The mean, NaN outside of [0, 1], and the maximum."""
+        """Return the mean of each map, NaN for one that leaves [0, 1], and its maximum."""
         peak = maps.max(1).astype(np.float64)
         scaled = (maps.min(1) >= -_OVERSHOOT) & (peak <= 1 + _OVERSHOOT)
         return {"importance_loss": np.where(scaled, maps.mean(1, dtype=np.float64), np.nan), "peak": peak}
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
-        """What the number means."""
+        """Say what the number means."""
         return {
             "score": "mean of the map",
             "map": "as it is; one that leaves [0, 1] does not count",
@@ -83,7 +81,7 @@ class Sparseness(MapMetric):
     figure = "sparseness"
 
     def measure(self, maps: np.ndarray) -> dict[str, np.ndarray]:
-        """The index of each map."""
+        """Return the Gini index of each map."""
         pixels = maps.shape[1]
         values = np.sort(np.abs(maps), axis=1).astype(np.float64)
         weights = np.arange(1 - pixels, pixels, 2, dtype=np.float64)
@@ -93,5 +91,5 @@ class Sparseness(MapMetric):
         return {"sparseness": index}
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
-        """What the number means."""
+        """Say what the number means."""
         return {"score": "Gini index", "map": "absolute values", "aggregation": "mean over images"}

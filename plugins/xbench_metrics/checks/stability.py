@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from xbench import Batch, Case, DatasetInfo, Metric, Observations, class_scores
+from xbench.compute.similarity import map_spearman
 from xbench.runtime.devices import upload, widest
 from xbench.runtime.randomness import normal_field, uniform_field
 from xbench.runtime.seeding import derive
 from xbench_metrics.checks.manipulation import Attack, top_pixels
 from xbench_metrics.checks.options import AdversarialStabilityOptions, StabilityOptions
-from xbench_metrics.similarity import spearman
 from xbench_metrics.subsample import Part, live_explainer, mean_of_defined, parts, subsample
 
 
@@ -132,7 +132,7 @@ class AdversarialStability(Metric):
             images, share = attack(case.split.batch(chosen).to(device), targets)
             return images.cpu().numpy(), share.cpu().double().numpy()
 
-        session = dataclasses.replace(case.session, batch_size=size)
+        session = case.session.resized(size)
         moved, shares = zip(*(found for _, found in session.batched(len(rows), attacked, "attack")), strict=True)
         return {"attacked": np.concatenate(moved), "gradient_intersection": np.concatenate(shares)}
 
@@ -166,7 +166,7 @@ class AdversarialStability(Metric):
         maps = live_explainer(case).maps(dataclasses.replace(part.batch, images=images), part.targets)
         before, after = (top_pixels(one, part.batch.seeds, self.options.top) for one in (part.maps, maps))
         change = (images - part.batch.images).abs().flatten(1).amax(1)
-        figures = ((before & after).sum(1), before.sum(1), spearman(part.maps, maps), change)
+        figures = ((before & after).sum(1), before.sum(1), map_spearman(part.maps, maps), change)
         return torch.stack([figure.to(widest(images.device)) for figure in figures]).cpu().double()
 
     def summarise(self, observations: Observations) -> float:

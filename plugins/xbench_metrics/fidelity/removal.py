@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d
 
 from xbench import Batch, Case, DatasetInfo, UserError
+from xbench.compute.filters import gaussian_blur
 from xbench.runtime.devices import upload
 from xbench.runtime.randomness import uniform_field
 from xbench.runtime.seeding import derive
@@ -42,7 +42,7 @@ class Removal:
         if self.kind == "mean":
             return self._mean.view(1, -1, 1)
         if self.kind == "blur":
-            return blur(batch.images, self._sigma).flatten(2)
+            return gaussian_blur(batch.images, self._sigma).flatten(2)
         return uniform_field(batch.seeds ^ _NOISE_STREAM, batch.images.flatten(2).shape[1:])
 
 
@@ -60,14 +60,3 @@ def resolve(kind: str, info: DatasetInfo) -> str:
             "use removal=mean, zero, blur or noise",
         )
     return kind
-
-
-def blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Gaussian blur of (N, C, *spatial) along the spatial axes, mirrored at the borders (scipy's `reflect`)."""
-    for axis in range(2, images.ndim):
-        size = images.shape[axis]
-        # The filter as a matrix: any sigma for any size, and one product for the whole batch.
-        matrix = torch.from_numpy(gaussian_filter1d(np.eye(size), sigma, axis=0)).to(images.dtype)
-        matrix = upload(matrix, images.device)
-        images = torch.tensordot(images, matrix, dims=([axis], [1])).movedim(-1, axis)
-    return images

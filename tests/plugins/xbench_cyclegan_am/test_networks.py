@@ -8,13 +8,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from xbench import Split
+from xbench.compute.similarity import ssim as reference_ssim
 from xbench.runtime.seeding import rng
 from xbench_cyclegan_am.discriminator import PairDiscriminator
 from xbench_cyclegan_am.generator import WIDTHS, Generator
 from xbench_cyclegan_am.losses import Dssim, activation_loss, cycle_loss
 from xbench_cyclegan_am.objective import CycleGAN, CycleGANObjective, Weights
 from xbench_cyclegan_am.options import CycleGANOptions, resolve
-from xbench_metrics.similarity import ssim as reference_ssim
 
 NARROW = [4, 6, 8, 10]
 

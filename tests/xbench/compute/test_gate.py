@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from xbench import DatasetInfo
-from xbench.compute.gate import deviation, operations_behind, probe, refusal, unanswered
+from xbench.compute.gate import MAXIMA, deviation, operations_behind, probe, refusal, unanswered
 from xbench.testing.networks import ConvNetwork
 
 INFO = DatasetInfo("toy", ("a", "b"), 1, (16, 16))
@@ -99,3 +99,44 @@ def test_operations_up_to_a_tensor():
 def test_deviation_is_relative_to_the_largest():
     assert deviation(torch.tensor([1.0, 10.0]), torch.tensor([1.1, 10.0])) == pytest.approx(0.01)
     assert deviation(torch.zeros(2), torch.zeros(2)) == 0
+
+
+MAXIMUM_OF = {
+    "max_pool1d": lambda x: F.max_pool1d(x[0], 2),
+    "max_pool2d": lambda x: F.max_pool2d(x, 2),
+    "max_pool3d": lambda x: F.max_pool3d(x, (1, 2, 2)),
+    "adaptive_max_pool1d": lambda x: F.adaptive_max_pool1d(x[0], 2),
+    "adaptive_max_pool2d": lambda x: F.adaptive_max_pool2d(x, 2),
+    "adaptive_max_pool3d": lambda x: F.adaptive_max_pool3d(x, (1, 2, 2)),
+    "fractional_max_pool2d": lambda x: F.fractional_max_pool2d(x, 2, output_size=3),
+    "fractional_max_pool3d": lambda x: F.fractional_max_pool3d(x, 1, output_size=(1, 3, 3)),
+    "amax": lambda x: x.amax((2, 3)),
+    "max over an axis": lambda x: x.max(3)[0],
+    "max": lambda x: x.max(),
+    "mkldnn_max_pool2d": lambda x: F.max_pool2d(x.to_mkldnn(), 2).to_dense(),
+    "mkldnn_max_pool3d": lambda x: F.max_pool3d(x[None].to_mkldnn(), (1, 2, 2)).to_dense(),
+}
+
+
+@pytest.mark.parametrize("kind", MAXIMUM_OF)
+def test_every_operation_that_picks_a_largest_value_is_found(kind):
+    if kind.startswith("mkldnn") and not torch.backends.mkldnn.is_available():
+        pytest.skip("torch was built without MKL-DNN")
+    images = torch.rand(2, 3, 8, 8, requires_grad=True)
+    found = operations_behind(MAXIMUM_OF[kind](images).sum())
+    assert MAXIMA & set(found)
+    assert unanswered(found)
+    assert unanswered(found, MAXIMA) == []
+    if "pool" in kind:
+        assert unanswered(found) == ["max pooling"]
+
+
+def test_every_name_of_a_maximum_is_one_that_torch_knows():
+    assert {f"{name}Backward0" for name in MAXIMA} <= set(dir(torch._C._functions))
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without MKL-DNN")
+def test_a_max_pooling_of_mkldnn_is_not_taken_for_linear():
+    network = Network(lambda x: F.relu(F.max_pool2d(x.to_mkldnn(), 2).to_dense()))
+    assert _reason(network) == "it has no rule for max pooling in this model"
+    assert _reason(network, answered=("Guided", *MAXIMA)) is None

@@ -1,5 +1,8 @@
 """Many passes in few rows: the same numbers, whatever fits."""
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
 import pytest
 import torch
 from torch import nn
@@ -148,6 +151,21 @@ def test_a_copy_is_made_where_it_pays_and_once_for_a_model_that_stays(monkeypatc
         assert len(made) == 2
     passes.forward(model, images)
     assert len(made) == 3
+
+
+def test_a_promise_ends_where_its_block_does_and_is_of_its_thread_alone():
+    model, images = ConvNetwork(1, 2).eval().requires_grad_(False), torch.rand(2, 1, 8, 8)
+
+    def copied():
+        return passes.differentiable(model, images, passes=1) is not model
+
+    with passes.unchanging(model), ThreadPoolExecutor(1) as pool:
+        assert copied()
+        assert not pool.submit(copied).result()
+    assert not copied()
+    with suppress(KeyError), passes.unchanging(model):
+        raise KeyError
+    assert not copied()
 
 
 def test_what_changed_between_two_promises_is_seen():

@@ -5,6 +5,7 @@ import pytest
 
 from xbench.jobs.gallery import GALLERY, gallery_samples
 from xbench.results.counterfactuals import read_counterfactuals
+from xbench.results.observations import observations_path, read_observations
 from xbench.results.rows import read_header, read_scores
 
 LOST = """
@@ -25,6 +26,23 @@ class Lost(Explainer):
 class Burst(Lost):
     def transfer(self, model, images, toward):
         raise ValueError("inside transfer")
+"""
+
+DICE = """
+import torch
+from xbench import Explainer, ExplainerSpec, hookimpl
+
+@hookimpl
+def xbench_explainers():
+    yield ExplainerSpec("dice", "brighter or darker, nobody knows by how much", factory="dice:Dice")
+
+class Dice(Explainer):
+    def attribute(self, model, images, targets):
+        return images[:, 0]
+
+    def transfer(self, model, images, toward):
+        amount = torch.rand(len(images), device=images.device) * (2 * toward - 1)
+        return images + amount.view(-1, *[1] * (images.ndim - 1))
 """
 
 
@@ -104,6 +122,26 @@ def _check_three_classes(found):
     for aim, change in enumerate((-0.2, 0.2, 0.6)):
         np.testing.assert_allclose(found.frames[:, aim, -1], np.clip(images + change, 0, 1), atol=2e-3)
         assert np.array_equal(found.frames[:, aim, 0], found.images)
+
+
+@pytest.mark.slow
+def test_strips_show_the_images_that_were_scored_sample_by_sample(tiny, shelf, tmp_path):
+    """By an explainer that draws how far each image moves: the size of each change was observed."""
+    shelf.install("dice", DICE)
+    words = ("--explainer", "dice", "--metric", "classifier_shift", "--limit", "12", "--batch-size", "5")
+    done = tiny(*words, "--no-controls", "--out", "run")
+    assert done.returncode == 0, done.stderr
+    (shown,) = read_counterfactuals(tmp_path / "run")
+    cell, *others = read_observations(observations_path(tmp_path / "run", "classifier_shift"))
+    scored = cell.observations["l1"]
+    assert len(set(scored[:5, 0].round(6).tolist())) == 5
+    assert all(np.array_equal(other.observations["l1"], scored) for other in others)
+    places = [list(cell.ids).index(name) for name in shown.ids]
+    assert len({place // 5 for place in places}) > 1
+    for place, images, frames in zip(places, shown.images, shown.frames[:, 0], strict=True):
+        for aim, end in enumerate((frames[0], frames[-1])):
+            size = np.abs(end.astype(np.float64) - images).mean()
+            assert size == pytest.approx(scored[place, aim], abs=2e-3)
 
 
 @pytest.mark.slow

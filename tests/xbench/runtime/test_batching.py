@@ -99,6 +99,23 @@ def test_a_session_remembers_what_fits_and_shows_rows(tmp_path):
     assert [stop for _, stop in session.batched(3, work)] == [2, 3]
 
 
+def test_a_session_of_another_size_leaves_the_first_as_it_is(tmp_path):
+    session = Session(tmp_path, batch_size=8, seed=3)
+    other = session.resized(4)
+    other.facts["learned"] = True
+    crowded = iter([FULL["torch"]])
+
+    def work(start, stop):
+        for error in crowded:
+            raise error
+        return stop
+
+    assert [stop for _, stop in other.batched(4, work)] == [2, 4]
+    assert (session.batch_size, other.batch_size) == (8, 2)
+    assert session.facts == {"learned": True}
+    assert (other.folder, other.seed, other.progress) == (session.folder, 3, session.progress)
+
+
 def test_the_error_for_people_says_what_to_do_and_holds_nothing():
     error = out_of_memory("maps of gradcam", torch.OutOfMemoryError("CUDA out of memory.\nMore lines"))
     assert isinstance(error, UserError)

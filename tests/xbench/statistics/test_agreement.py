@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, spearmanr
 
-from xbench.statistics.agreement import agreement, kendall, spearman
+from xbench.statistics.agreement import agreement
+from xbench.statistics.correlation import kendall, spearman
 
 # Brocki et al., Tables 1 to 3, as printed: fidelity F x 10, ROC-AUC, maximum XRAI Dice; first original, then absolute.
 ESTIMATORS = (

@@ -31,11 +31,15 @@ def background(*shape):
 
 
 def explain(explainer, model, images, targets):
+    return explain_fully(explainer, model, images, targets).maps
+
+
+def explain_fully(explainer, model, images, targets):
     ids = [f"sample-{index}" for index in range(len(images))]
     labels, masks = torch.zeros(len(images), dtype=torch.int64), torch.zeros(len(images), *images.shape[2:]).bool()
     seeds = torch.from_numpy(sample_seeds(0, ids))
     batch = Batch(images, labels, tuple(ids), tuple(ids), masks, labels.bool(), seeds)
-    return explainer.explain(model, batch, torch.as_tensor(targets), "under test")
+    return explainer.explain_fully(model, batch, torch.as_tensor(targets), "under test")
 
 
 def deepshap(pool, folder):
@@ -199,8 +203,11 @@ def test_baselines(baseline):
     value = {"black": 0, "white": 1, "mean": images.mean((2, 3), keepdim=True)}[baseline]
     weight = model.linear.weight.detach().view(3, 2, 5, 4)[[2, 0]]
     explainer = DeepLift(DeepLiftOptions(baseline=baseline))
-    torch.testing.assert_close(explain(explainer, model, images, [2, 0]), (weight * (images - value)).sum(1))
-    assert explainer.completeness_error.abs().max() < 1e-6
+    found = explain_fully(explainer, model, images, [2, 0])
+    torch.testing.assert_close(found.maps, (weight * (images - value)).sum(1))
+    assert found.completeness_error.abs().max() < 1e-6
+    labels = torch.tensor([2, 0])
+    assert torch.equal(explainer.attribute(model, images, labels), found.maps)
 
 
 def test_one_logit_has_a_sign_per_class(tmp_path):
@@ -273,8 +280,9 @@ def test_small_passes_give_the_same_maps(name, tmp_path, monkeypatch):
     monkeypatch.setattr("xbench.compute.passes._ROWS_CPU", 3)
     monkeypatch.setattr("xbench_baselines.deeplift.explainers._GROUP", 2)
     for explainer, expected in zip(explainers, whole, strict=True):
-        torch.testing.assert_close(explain(explainer, model, images, [0, 1, 2, 0, 1]), expected, rtol=1e-4, atol=1e-7)
-        assert explainer.completeness_error.abs().max() < 1e-6
+        found = explain_fully(explainer, model, images, [0, 1, 2, 0, 1])
+        torch.testing.assert_close(found.maps, expected, rtol=1e-4, atol=1e-7)
+        assert found.completeness_error.abs().max() < 1e-6
 
 
 # --- the plugin -----------------------------------------------------------------------------------------------------
