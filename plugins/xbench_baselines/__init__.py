@@ -107,6 +107,7 @@ def _gradient() -> Iterable[ExplainerSpec]:
         "gradients.iterative:IterativeSaliency",
         "Gonzalez-Gonzalo et al. 2020; Huff et al. 3.2.1",
         options="gradients.options:IterativeSaliencyOptions",
+        requires=("skimage",),
     )
 
 
@@ -233,8 +234,14 @@ def _perturbation() -> Iterable[ExplainerSpec]:
             "Petsiuk et al. 2018",
         ),
     ):
+        module, _, kind = factory.partition(":")
         yield _explainer(
-            name, summary, factory, reference, options=f"perturbation.options:{factory.partition(':')[2]}Options"
+            name,
+            summary,
+            factory,
+            reference,
+            options=f"perturbation.options:{kind}Options",
+            requires=("skimage",) if module == "perturbation.surrogates" else (),  # for superpixels
         )
 
 
@@ -264,13 +271,20 @@ def _controls() -> Iterable[ExplainerSpec]:
 
 
 def _explainer(
-    name: str, summary: str, factory: str, reference: str, options: str = "", model: str = ""
+    name: str,
+    summary: str,
+    factory: str,
+    reference: str,
+    options: str = "",
+    model: str = "",
+    requires: tuple[str, ...] = (),
 ) -> ExplainerSpec:
     return ExplainerSpec(
         name,
         summary,
         factory=f"xbench_baselines.{factory}",
         options=f"xbench_baselines.{options}" if options else "",
+        requires=requires,
         reference=reference,
         model=model,
     )
