@@ -1,8 +1,10 @@
 """Change the code one node at a time and see whose fingerprints change: `python tests/mutation.py`.
 
-Each file of a copy of the sources is changed in turn: one comparison is turned round, or where there is none a constant or
-an operation is changed, or a statement is added. After each change the real functions say what the core's hash and the
-identity of one item of each built-in package are now. Files are only hashed, never imported, so that all takes seconds.
+Each file of a copy of the sources is changed in turn: one comparison is turned round, or where there is none a constant
+or a returned value is changed, or a statement is added. After each change the real functions say what the hash of the
+core and the identity of one item of each built-in package are now. Files are only hashed, never imported, so it takes
+seconds.
+
 It is a script and no test, so that it can report its figures. Its fast form, which leaves most files of the rooms that
 compute nothing and of all plugins but one as they are, is a test (xbench/test_provenance.py).
 """
@@ -122,6 +124,10 @@ def run(fast=False):
         return [json.loads(one) for one in made.stdout.splitlines()]
 
 
+def _say(line):
+    sys.stdout.write(f"{line}\n")
+
+
 def _report():
     results = run()
     by_place = Counter("/".join(one["path"].split("/")[:2]) for one in results)
@@ -130,16 +136,16 @@ def _report():
         here = [one for one in results if one["path"].startswith(f"{place}/") or one["path"] == place]
         kinds = ", ".join(f"{number} {kind}" for kind, number in Counter(one["kind"] for one in here).items())
         told = sorted({name for one in here for name in one["changed"]})
-        print(f"{place:28} {count:3} changes ({kinds}): {' '.join(told) or 'no fingerprint'} changed")
-    print(f"{len(results)} changes, {len(wrong)} of which changed other fingerprints than they must")
+        _say(f"{place:28} {count:3} changes ({kinds}): {' '.join(told) or 'no fingerprint'} changed")
+    _say(f"{len(results)} changes, {len(wrong)} of which changed other fingerprints than they must")
     for one in wrong:
-        print(f"  {one['path']}: {one['changed']}")
+        _say(f"  {one['path']}: {one['changed']}")
     return bool(wrong)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--in"]:
         for result in experiment(Path(sys.argv[2]), "--fast" in sys.argv):
-            print(json.dumps(result))
+            _say(json.dumps(result))
     else:
         sys.exit(_report())
