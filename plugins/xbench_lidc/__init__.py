@@ -15,6 +15,6 @@ def xbench_datasets() -> Iterable[DatasetSpec]:
         "phantom: real outlines and ratings of LIDC-IDRI's readers, rendered into lung; benign or malignant",
         factory="xbench_lidc.phantom:LidcPhantom",
         options="xbench_lidc.options:LidcPhantomOptions",
-        requires=("pylidc",),
+        requires=("pylidc", "skimage"),
         reference="Armato et al. 2011 (LIDC-IDRI); task: Katzmann et al., section 3.1",
     )

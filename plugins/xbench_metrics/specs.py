@@ -10,6 +10,7 @@ SPECS = (
         "how far counterfactual images move the classifier's probability to where they should",
         factory="xbench_metrics.shift:ClassifierShift",
         options="xbench_metrics.options:ShiftOptions",
+        requires=("timm",),
         reference="Katzmann et al., sections 3.3 and 4.1",
     ),
     MetricSpec(

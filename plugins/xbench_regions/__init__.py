@@ -17,6 +17,7 @@ def xbench_explainers() -> Iterator[ExplainerSpec]:
         options="xbench_regions.options:XraiOptions",
         argument="explainer",
         default="integrated-gradients-bw",
+        requires=("skimage",),
         reference="Kapishnikov et al., XRAI: Better Attributions Through Regions, ICCV 2019, "
         "as in the authors' package saliency",
     )
@@ -30,5 +31,6 @@ def xbench_metrics() -> Iterator[MetricSpec]:
         "overlap of the expert's mask with the image's regions that the map ranks highest, at the best displayed area",
         factory="xbench_regions.dice:Dice",
         options="xbench_regions.options:DiceOptions",
+        requires=("skimage",),
         reference="Brocki et al., section 3.3",
     )

@@ -15,6 +15,7 @@ def xbench_explainers() -> Iterator[ExplainerSpec]:
         "a network that learns which pixels its own classifier can spare, trained together with it",
         factory="xbench_vinet.explainer:VINet",
         options="xbench_vinet.options:VINetOptions",
+        requires=("segmentation_models_pytorch", "timm"),
         reference="Gu et al., VINet: A Visually Interpretable Image Diagnosis Network, IEEE Trans. Multimedia 2020, "
         "sections III and IV",
     )

@@ -28,8 +28,12 @@ class Spec:
         options: "package.module:Options" of the declared options, importable without torch; empty for none.
         argument: What may follow the name ("a timm classifier" in `timm:resnet18`); empty for nothing. Exactly
             "explainer" makes it a reference to another explainer (`blurred:vinet`).
-        requires: Import names that must be installed.
+        requires: Import names that must be installed. What the item computes is cached under their versions.
         reference: The paper, with equation or section.
+        depends_on: What else decides what the item computes, beside its distribution, its options and `requires`. A
+            `Path` is a file or a folder with all files under it; absolute, beside the plugin's sources
+            (`Path(__file__).parent / "table.csv"`). A string is the name of a module or package. All of it counts by
+            content.
     """
 
     kind: ClassVar[str] = "item"
@@ -41,6 +45,7 @@ class Spec:
     argument: str = ""
     requires: tuple[str, ...] = ()
     reference: str = ""
+    depends_on: tuple[str | Path, ...] = ()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -48,6 +53,8 @@ class Spec:
         for path in filter(None, (self.factory, self.options)):
             if path.count(":") != 1:
                 raise PluginError(f"{self.kind} {self.name}: {path!r} is not of the form 'package.module:Name'")
+        for wanted in self.depends_on:
+            _check_dependency(wanted, f"{self.kind} {self.name}")
 
     @property
     def usage(self) -> str:
@@ -79,6 +86,15 @@ class Spec:
             raise PluginError(
                 f"{self.kind} {self.name}: can't import {path}: {type(error).__name__}: {error}"
             ) from error
+
+
+def _check_dependency(wanted: str | Path, owner: str) -> None:
+    """Refuse a path that is not absolute, and a string that can't name a module."""
+    if isinstance(wanted, Path):
+        if not wanted.is_absolute():
+            raise PluginError(f"{owner}: depends_on {str(wanted)!r} is not absolute", 'Path(__file__).parent / "..."')
+    elif not all(part.isidentifier() for part in wanted.split(".")):
+        raise PluginError(f"{owner}: depends_on {wanted!r} is not the name of a module", "give files as Path(...)")
 
 
 @dataclass(frozen=True)

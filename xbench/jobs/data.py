@@ -10,15 +10,16 @@ import numpy as np
 
 from xbench.contracts.dataset import Dataset, DatasetInfo, Split
 from xbench.contracts.session import Session
-from xbench.errors import UserError, XbenchError
+from xbench.errors import ArtifactError, UserError
 from xbench.jobs.base import Job, Settings
+from xbench.jobs.content import content_of
 from xbench.jobs.store import Store
-from xbench.provenance import digest
 from xbench.registry.references import Choice
 from xbench.runtime.seeding import derive
 
 _MEAN_SAMPLES = 2048
 _MEAN_BATCH = 64
+_CONTENT = "content"
 
 
 class DataJob(Job):
@@ -48,18 +49,20 @@ class DataJob(Job):
     def dataset_identity(self) -> str:
         """What the scores of two runs must share to be ranked together: 64 hexadecimal digits.
 
-        A hash of the dataset's source and options and of who is scored (id, label, patient), in this order. Unlike
-        `fingerprint` it leaves out the core and the libraries: strangers' machines and later versions join one ranking.
-        The fingerprint itself where preparing or opening failed and there is nobody to be scored.
+        A hash of the content of the scored samples, in their order. Unlike `fingerprint` it knows nothing of code,
+        options, libraries or machines: whoever scores the same images against the same labels and masks joins the
+        ranking. The fingerprint itself where nothing was prepared, or nothing can be opened to be scored.
         """
         try:
-            scored = self.scored if self.store.has(self) else None
-        except XbenchError:
-            scored = None
-        if scored is None:
+            return self._content() if self.store.has(self) else self.fingerprint
+        except Exception:  # whatever a plugin raised has failed the cells of this data already, with its reason
             return self.fingerprint
-        who = list(zip(scored.ids, scored.labels.tolist(), scored.groups, strict=True))
-        return digest({"dataset": self.identity(), "scored": who})
+
+    def _content(self) -> str:
+        try:
+            return ContentJob(self).digest
+        except ArtifactError:  # a full disk, say: a row must not get another hash for it
+            return content_of(self.info, self.scored)
 
     @functools.cached_property
     def dataset(self) -> Dataset:
@@ -113,6 +116,39 @@ class DataJob(Job):
             for batch in train.select(where).batches(_MEAN_BATCH)
         ]
         return np.asarray(np.sum(sums, axis=0) / len(where), dtype=np.float32)
+
+
+class ContentJob(Job):
+    """The hash of the scored samples of some data, computed once for each split and limit and kept in the cache.
+
+    Args:
+        data: The data.
+    """
+
+    kind = "content"
+
+    def __init__(self, data: DataJob) -> None:
+        super().__init__(data.store, data.settings)
+        self.data = data
+
+    @property
+    def label(self) -> str:
+        return f"{self.settings.split} split of {self.data.label}"
+
+    @property
+    def upstream(self) -> tuple[Job, ...]:
+        return (self.data,)
+
+    def identity(self) -> dict[str, Any]:
+        return {"split": self.settings.split, "limit": self.settings.limit}
+
+    def build(self, session: Session) -> None:
+        session.facts[_CONTENT] = content_of(self.data.info, self.data.scored)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """64 hexadecimal digits."""
+        return str(self.facts[_CONTENT])
 
 
 def _balanced(split: Split, limit: int) -> np.ndarray:

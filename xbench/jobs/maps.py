@@ -81,7 +81,7 @@ class MapsJob(Job):
         self.absolute = made_of is not None and made_of.absolute
         self.data: DataJob = predictions.data
         feature = self.explainer.feature
-        self.feature = None if feature is None else FeatureJob(store, settings, feature, self.data)
+        self.feature = None if feature is None else FeatureJob(store, settings, feature, choice, self.data)
 
     @property
     def label(self) -> str:

@@ -62,7 +62,7 @@ class PreparationJob(Job):
         self.choice, self.predictions = choice, predictions
         self._metric: Metric | None = metric
         feature = metric.feature
-        self.feature = None if feature is None else FeatureJob(store, settings, feature, predictions.data)
+        self.feature = None if feature is None else FeatureJob(store, settings, feature, choice, predictions.data)
 
     @property
     def label(self) -> str:
@@ -171,7 +171,7 @@ class ObservationsJob(Job):
         return {
             "metric": self.choice.name,
             "argument": self.choice.argument,
-            "options": self.choice.options.model_dump(mode="json"),
+            "options": self.choice.contents(),
             "sign": "absolute" if self.absolute else "original",
             "target": settings.target,
             "split": settings.split,

@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from xbench.contracts.options import Options, parse_options
 from xbench.contracts.specs import ExplainerSpec
 from xbench.errors import PluginError, UserError, XbenchError
-from xbench.provenance import file_digest, source_digest
 from xbench.registry.entries import Entry, Registry
+from xbench.registry.option_values import by_content
+from xbench.registry.plugin_code import code_of
 
 _OPTIONS = re.compile(r"[A-Za-z_]\w*=")
 _NEXT_OPTION = re.compile(r",(?=[A-Za-z_]\w*=)")
@@ -93,9 +93,10 @@ class Choice:
         """The plugin object.
 
         Raises:
-            PluginError: Its factory raised; the distribution is named.
+            PluginError: Its factory raised, or its code can't be hashed; the distribution is named.
         """
         factory = self.entry.spec.load()
+        code_of(self.entry)
         try:
             if self.entry.spec.argument:
                 return factory(self.options, self.argument)
@@ -105,19 +106,27 @@ class Choice:
         except Exception as error:
             raise PluginError(f"{self.entry.owner} can't be made: {type(error).__name__}: {error}") from error
 
+    def contents(self) -> dict[str, Any]:
+        """The options as JSON values, files and folders by what is in them.
+
+        Raises:
+            UserError: A file that an option names can't be read.
+        """
+        return by_content(self.options, self.entry.owner)
+
     def identity(self) -> dict[str, Any]:
-        """Everything that determines what this item computes, for a fingerprint."""
-        options = self.options.model_dump(mode="json")
-        for key in options:
-            value = getattr(self.options, key)
-            if isinstance(value, Path) and value.is_file():
-                options[key] = {"sha256": file_digest(value)}
+        """Everything that determines what this item computes, for a fingerprint.
+
+        Raises:
+            PluginError: Its code can't be hashed.
+            UserError: A file that an option names can't be read.
+        """
         return {
             "name": self.name,
             "argument": self.argument,
-            "options": options,
+            "options": self.contents(),
             "distribution": self.entry.distribution,
-            "source": source_digest(self.entry.spec.factory.partition(":")[0]),
+            **code_of(self.entry),
         }
 
 

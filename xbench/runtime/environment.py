@@ -11,28 +11,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_LIBRARIES = (
-    "torch",
-    "numpy",
-    "scipy",
-    "timm",
-    "segmentation-models-pytorch",
-    "lightning-fabric",
-    "scikit-image",
-    "pylidc",
-)
+CORE = ("torch", "numpy", "scipy", "lightning-fabric")
+"""The libraries that the core computes with: their versions are in every fingerprint."""
+
+BUILT_IN = ("timm", "segmentation-models-pytorch", "scikit-image", "pylidc", "quantus")
+"""Those that only some built-in plugins compute with: in the fingerprints of the items that say so in `requires`."""
 
 
 @functools.cache
-def library_versions() -> Mapping[str, str]:
-    """Versions of the libraries that compute."""
-    versions = {}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "missing"
-    return versions
+def library_versions() -> Mapping[str, str | None]:
+    """Return the versions of the libraries that the core computes with; None for one that is not installed."""
+    return {name: installed_version(name) for name in CORE}
+
+
+def installed_version(distribution: str) -> str | None:
+    """Return the version of an installed distribution; None if it is not installed."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -49,7 +46,7 @@ def environment(device: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": device,
-        "libraries": dict(library_versions()),
+        "libraries": {name: installed_version(name) or "missing" for name in (*CORE, *BUILT_IN)},
     }
     if torch.device(device).type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(device)

@@ -92,6 +92,7 @@ SPECS = (
         "saliency of the image as what is most salient is inpainted, until nothing abnormal is left",
         factory="xbench_baselines.gradients.iterative:IterativeSaliency",
         options="xbench_baselines.gradients.options:IterativeSaliencyOptions",
+        requires=("skimage",),
         reference="Gonzalez-Gonzalo et al. 2020; Huff et al. 3.2.1",
     ),
 )

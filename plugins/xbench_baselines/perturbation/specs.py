@@ -17,6 +17,7 @@ SPECS = (
         "drop of the score where a superpixel is hidden",
         factory="xbench_baselines.perturbation.surrogates:FeatureAblation",
         options="xbench_baselines.perturbation.options:FeatureAblationOptions",
+        requires=("skimage",),
         reference="Kokhlikyan et al. 2020 (captum)",
     ),
     ExplainerSpec(
@@ -24,6 +25,7 @@ SPECS = (
         "linear model of the score over superpixels switched on and off",
         factory="xbench_baselines.perturbation.surrogates:Lime",
         options="xbench_baselines.perturbation.options:LimeOptions",
+        requires=("skimage",),
         reference="Ribeiro et al. 2016; Huff et al. 3.1.2",
     ),
     ExplainerSpec(
@@ -31,6 +33,7 @@ SPECS = (
         "Shapley values of superpixels by weighted regression",
         factory="xbench_baselines.perturbation.surrogates:KernelShap",
         options="xbench_baselines.perturbation.options:KernelShapOptions",
+        requires=("skimage",),
         reference="Lundberg and Lee 2017",
     ),
     ExplainerSpec(

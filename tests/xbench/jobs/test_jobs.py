@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from xbench import ImageFeature, Metric, Options, PluginError, UserError, class_scores
+from xbench import ArtifactError, ImageFeature, Metric, Options, PluginError, Split, UserError, class_scores
 from xbench.jobs.base import Settings
+from xbench.jobs.content import content_of
 from xbench.jobs.data import DataJob
 from xbench.jobs.feature import FeatureJob
 from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob
@@ -42,21 +43,85 @@ def test_a_limit_takes_classes_in_turn_and_the_same_samples_for_every_seed(data)
     assert set(chosen.ids) < set(more.ids)
 
 
-def test_what_scores_must_share_is_the_dataset_and_who_is_scored(data, monkeypatch):
+def test_what_scores_must_share_is_the_content_of_who_is_scored(data, monkeypatch):
     whole, again = data("fake:test=60", seed=0), data("fake:test=60", seed=1)
     assert whole.dataset_identity == whole.fingerprint  # nothing is prepared yet
     _ = whole.manifest
     known = data("fake:test=60").dataset_identity
     assert known == again.dataset_identity != whole.fingerprint
     assert data("fake:test=60", limit=10).dataset_identity != known
-    others = [data("fake:test=40"), data("fake:test=60", split="validation")]
+    others = [data("fake:test=60", split="validation"), data("fake:test=60,seed=1"), data("fake:test=60,removal=true")]
     assert known not in [job.dataset_identity for job in others if job.manifest]
     for name, value in (("core_digest", "another"), ("library_versions", {"torch": "9"})):
         monkeypatch.setattr(f"xbench.jobs.base.{name}", lambda value=value: value)
+    monkeypatch.setattr("xbench.registry.references.code_of", lambda entry: {"source": "edited"})
     elsewhere = data("fake:test=60")
     assert elsewhere.fingerprint != whole.fingerprint
     assert elsewhere.manifest
     assert elsewhere.dataset_identity == known
+    # Options that change nothing of what is scored change nothing of this either.
+    more = data("fake:test=60,train=30")
+    assert more.manifest
+    assert more.dataset_identity == known
+
+
+def test_the_content_of_data_is_hashed_once(data, monkeypatch):
+    first = data("fake")
+    assert first.manifest
+    known = first.dataset_identity
+    monkeypatch.setattr("xbench.jobs.data.content_of", lambda *what: pytest.fail("hashed again"))
+    assert data("fake").dataset_identity == known
+
+
+def test_content_does_not_depend_on_how_it_is_read(data, monkeypatch):
+    job = data("fake:test=60")
+    known = content_of(job.info, job.scored)
+    monkeypatch.setattr("xbench.jobs.content._BATCH", 7)
+    assert content_of(job.info, job.scored) == known
+    split = job.scored
+    order = np.arange(len(split))[::-1]
+    assert content_of(job.info, split.select(order)) != known
+    assert content_of(job.info, split.select(order).select(order)) == known
+
+
+@pytest.mark.parametrize("column", ["images", "masks", "has_mask", "labels", "ids", "groups"])
+def test_every_column_is_part_of_the_content(data, column):
+    job = data("fake")
+    whole = job.scored.batch(np.arange(len(job.scored)))
+    columns = {name: getattr(whole, name).numpy().copy() for name in ("images", "labels", "masks", "has_mask")}
+    columns |= {"ids": list(whole.ids), "groups": list(whole.groups)}
+    assert content_of(job.info, Split.from_arrays(**columns)) == content_of(job.info, job.scored)
+    if column in ("ids", "groups"):
+        columns[column][3] = "another"
+    elif column == "images":
+        columns[column][3, 0, 2, 5] = np.nextafter(columns[column][3, 0, 2, 5], np.float32(2))
+    elif column == "masks":
+        columns[column][3, 2, 5] ^= True
+    else:
+        columns[column][3] = 1 - columns[column][3]
+    assert content_of(job.info, Split.from_arrays(**columns)) != content_of(job.info, job.scored)
+
+
+def test_data_that_can_not_be_kept_have_the_same_content(data, monkeypatch):
+    job = data("fake")
+    assert job.manifest
+    known = content_of(job.info, job.scored)
+    ensure = Store.ensure
+
+    def full(self, item, wait=True):
+        if item.kind == "content":
+            raise ArtifactError("no space left on device")
+        return ensure(self, item, wait)
+
+    monkeypatch.setattr(Store, "ensure", full)
+    assert data("fake").dataset_identity == known
+
+
+def test_data_that_can_not_be_read_have_no_content(data, monkeypatch):
+    job = data("fake")
+    assert job.manifest
+    monkeypatch.setattr("xbench.jobs.data.content_of", lambda *what: 1 / 0)
+    assert job.dataset_identity == job.fingerprint
 
 
 def test_sample_seeds_follow_the_run_and_the_sample(data):
@@ -226,7 +291,7 @@ class Shy(ImageFeature):
 
 def test_features_are_made_of_fewer_images_at_a_time_where_memory_runs_out(data):
     job, feature = data("fake:test=30"), Shy()
-    made = FeatureJob(job.store, job.settings, feature, job).features[:]
+    made = FeatureJob(job.store, job.settings, feature, job.choice, job).features[:]
     assert feature.left == 0
     images = job.scored.batch(np.arange(30)).images.numpy()
     np.testing.assert_allclose(made[:, 0], images.mean((1, 2, 3)), rtol=1e-5)

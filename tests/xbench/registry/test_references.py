@@ -5,17 +5,24 @@ from xbench.contracts.specs import ExplainerSpec, ModelSpec
 from xbench.registry.entries import Entry, Registry
 from xbench.registry.references import Choice, choose
 
+_FACTORY = "xbench.contracts.model:Model"
 _HERE = "xbench.contracts.model:ModelOptions"
 
 
 @pytest.fixture
 def registry():
     specs = [
-        ModelSpec("timm", "s", factory="m:C", options=_HERE, argument="a timm classifier"),
-        ModelSpec("convnet", "s", factory="m:C", options=_HERE),
-        ExplainerSpec("vinet", "s", factory="m:C", options="xbench.contracts.model:Schedule"),
-        ExplainerSpec("preset", "s", factory="m:C", options="xbench.contracts.options:PresetOptions"),
-        ExplainerSpec("blurred", "s", factory="m:C", options="xbench.contracts.model:Schedule", argument="explainer"),
+        ModelSpec("timm", "s", factory=_FACTORY, options=_HERE, argument="a timm classifier"),
+        ModelSpec("convnet", "s", factory=_FACTORY, options=_HERE),
+        ExplainerSpec("vinet", "s", factory=_FACTORY, options="xbench.contracts.model:Schedule"),
+        ExplainerSpec("preset", "s", factory=_FACTORY, options="xbench.contracts.options:PresetOptions"),
+        ExplainerSpec(
+            "blurred",
+            "s",
+            factory=_FACTORY,
+            options="xbench.contracts.model:Schedule",
+            argument="explainer",
+        ),
     ]
     return Registry.collect([Entry(spec, "xbench", "1") for spec in specs])
 
