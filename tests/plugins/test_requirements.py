@@ -7,9 +7,9 @@ import sys
 import grimp
 import pytest
 
+from xbench.contracts.specs import KINDS
 from xbench.provenance import COMPUTING
 from xbench.registry.discovery import discover
-from xbench.registry.entries import KINDS
 from xbench.registry.libraries import canonical, library_version
 from xbench.runtime.environment import BUILT_IN, CORE
 
