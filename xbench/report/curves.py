@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from xbench.report.canvas import BLUE, INK, KINDS, MUTED, PALETTE, VERMILLION, drawing, save, wrapped
+from xbench.report.canvas import BLUE, GREEN, INK, KINDS, MUTED, VERMILLION, drawing, save, wrapped
 from xbench.results.curves import CurveSeries
 
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
-_LEGEND = {"MiF": "MiF: most important pixels first", "LiF": "LiF: least important pixels first"}
-_PAIR_COLOURS = {"MiF": VERMILLION, "LiF": BLUE}
+# The four looks of a curve. `.curve-0` to `.curve-3` of the page's curves are the same, in its own shades.
+_COLOURS = (VERMILLION, BLUE, GREEN, INK)
+_STYLE_OF_ROLE = {"most_first": 0, "least_first": 1}
 _PARTS = {"training": True, "validation": False}
 _PANEL = (1.75, 1.5)  # inches
 
@@ -28,9 +30,9 @@ def perturbation_curves(
 ) -> list[Path]:
     """One small panel per explainer, all to the same scale, with the random control as grey reference in each.
 
-    Twenty explainers in one panel can't be told apart; in panels of their own the shaded area (LiF above MiF: the map's
-    order is right; MiF above LiF: it is upside down) can be compared at a glance. The order is the caller's, but
-    controls come last.
+    Twenty explainers in one panel can't be told apart. In panels of their own the shaded area can be compared at a
+    glance: it is blue where removing the least important pixels first keeps the higher score (the map's order is
+    right), and vermillion where it is the other way round. The order is the caller's, but controls come last.
 
     Args:
         stem: Path without suffix.
@@ -75,18 +77,18 @@ def perturbation_curves(
 
 
 def _perturbation_panel(panel: Axes, one: CurveSeries, reference: CurveSeries | None) -> None:
-    colours = _curve_colours(one)
+    styles = curve_styles(one)
     if reference is not None and one is not reference:
         for values in reference.curves.values():
             panel.plot(reference.x, values, color=MUTED, linewidth=0.8, zorder=1.5)
     if len(one.curves) == 2:
-        low, high = one.curves.get("MiF"), one.curves.get("LiF")
-        if low is None or high is None:
-            low, high = one.curves.values()
-        panel.fill_between(one.x, low, high, where=high >= low, interpolate=True, color=colours[1], alpha=0.14, lw=0)
-        panel.fill_between(one.x, low, high, where=high <= low, interpolate=True, color=colours[0], alpha=0.22, lw=0)
-    for values, colour, dashes in zip(one.curves.values(), colours, _DASHES * len(colours), strict=False):
-        panel.plot(one.x, values, color=colour, linestyle=dashes)
+        lower, upper = sorted(one.curves, key=styles.__getitem__)
+        low, high = one.curves[lower], one.curves[upper]
+        below, above = _colour(one, styles[lower]), _colour(one, styles[upper])
+        panel.fill_between(one.x, low, high, where=high >= low, interpolate=True, color=above, alpha=0.14, lw=0)
+        panel.fill_between(one.x, low, high, where=high <= low, interpolate=True, color=below, alpha=0.22, lw=0)
+    for name, values in one.curves.items():
+        panel.plot(one.x, values, color=_colour(one, styles[name]), linestyle=_DASHES[styles[name]])
     title = wrapped(one.label, 24)
     panel.set_title(title, pad=3, color=MUTED if one.control else INK, fontstyle="italic" if one.control else "normal")
 
@@ -105,10 +107,21 @@ def _limits(series: Sequence[CurveSeries]) -> dict[str, tuple[float, float]]:
     return {"xlim": padded(positions, 0.02), "ylim": padded(heights, 0.05)}
 
 
-def _curve_colours(one: CurveSeries) -> list[str]:
-    if one.control:
-        return ["#555555"] * len(one.curves)
-    return [_PAIR_COLOURS.get(name, PALETTE[index % len(PALETTE)]) for index, name in enumerate(one.curves)]
+def curve_styles(series: CurveSeries) -> dict[str, int]:
+    """Return which of the four looks each curve has, in the figure and on the page of the report alike.
+
+    The two orders of removal have a look of their own, in whatever order and under whatever name a metric gives them:
+    vermillion from the most important pixel on (0), dashed blue from the least important (1). Other curves take the
+    looks that are left, in their order, and begin again after the last.
+    """
+    fixed = {name: _STYLE_OF_ROLE[role] for name, role in series.roles.items() if role in _STYLE_OF_ROLE}
+    left = [style for style in range(len(_COLOURS)) if style not in fixed.values()]
+    others = dict(zip((name for name in series.curves if name not in fixed), itertools.cycle(left), strict=False))
+    return {name: fixed[name] if name in fixed else others[name] for name in series.curves}
+
+
+def _colour(series: CurveSeries, style: int) -> str:
+    return "#555555" if series.control else _COLOURS[style]
 
 
 def _curve_legend(
@@ -116,8 +129,8 @@ def _curve_legend(
 ) -> None:
     first = ordered[0]
     lines = [
-        Line2D([], [], color=colour, linestyle=dashes, label=_LEGEND.get(name, name))
-        for name, colour, dashes in zip(first.curves, _curve_colours(first), _DASHES * len(first.curves), strict=False)
+        Line2D([], [], color=_colour(first, style), linestyle=_DASHES[style], label=name)
+        for name, style in curve_styles(first).items()
     ]
     if reference is not None:
         lines.append(Line2D([], [], color=MUTED, linewidth=0.8, label="control: random"))

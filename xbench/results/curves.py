@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from xbench.contracts.roles import CurveRole
 from xbench.errors import UserError
 from xbench.results.rows import SCHEMA, Record, read_text, upgraded, write_whole
 from xbench.version import __version__
@@ -19,6 +20,9 @@ CURVES = "curves"
 
 CURVE_UPGRADES: dict[int, Callable[[Record], Record]] = {3: lambda record: record}
 """From schema n to n + 1; the files are there since schema 3."""
+
+# Files written before curves had roles: Fidelity's two curves are known by their names.
+_ROLES_BEFORE: Mapping[str, CurveRole] = {"most important first": "most_first", "least important first": "least_first"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ def write_curves(table: CurveTable, path: Path) -> None:
             "control": one.control,
             "x": _numbers(one.x),
             "curves": {name: _numbers(values) for name, values in one.curves.items()},
+            "roles": dict(one.roles),
         }
         for one in table.series
     ]
@@ -65,7 +70,7 @@ def _numbers(values: Any) -> list[float | None]:
 
 
 def read_curves(run: Path) -> list[CurveTable]:
-    """The curves of a run folder, in the order of their files' names; none where it has only pictures of them.
+    """Read the curves of a run folder, in the order of their files' names; none where it has only pictures of them.
 
     Raises:
         UserError: A file can't be read, or is of a newer schema.
@@ -85,7 +90,8 @@ def _read(path: Path) -> CurveTable:
 
 def _series(record: Mapping[str, Any]) -> CurveSeries:
     curves = {str(name): _array(values) for name, values in record["curves"].items()}
-    return CurveSeries(str(record["explainer"]), bool(record["control"]), _array(record["x"]), curves)
+    roles = record.get("roles", {name: role for name, role in _ROLES_BEFORE.items() if name in curves})
+    return CurveSeries(str(record["explainer"]), bool(record["control"]), _array(record["x"]), curves, dict(roles))
 
 
 def _array(values: Sequence[float | None]) -> np.ndarray:
@@ -100,10 +106,12 @@ class CurveSeries:
         label: The explainer.
         control: It must lose: drawn in grey.
         x: (P,) positions.
-        curves: Name -> (P,) heights. "MiF" and "LiF" are known by name; the area between two curves is shaded.
+        curves: Name -> (P,) heights. The area between two curves is shaded.
+        roles: Name -> role, as in `xbench.Curves`; a curve that is not named is "other".
     """
 
     label: str
     control: bool
     x: np.ndarray
     curves: Mapping[str, np.ndarray]
+    roles: Mapping[str, CurveRole] = field(default_factory=dict)

@@ -202,7 +202,7 @@ def _draw_curves(members: Sequence[ScoredCell], stem: Path) -> None:
         curves = job.metric.curves(job.observations)
         if curves is not None:
             axes = (curves.x_label, curves.y_label)
-            series.append(CurveSeries(item.row.explainer, item.row.control, curves.x, curves.y))
+            series.append(CurveSeries(item.row.explainer, item.row.control, curves.x, curves.y, curves.roles))
     if series:
         row = members[0].row
         stem.parent.mkdir(exist_ok=True)
