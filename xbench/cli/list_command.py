@@ -10,7 +10,10 @@ import click
     "kind", required=False, type=click.Choice(["datasets", "models", "explainers", "metrics", "suites", "broken"])
 )
 def command(kind: str | None) -> None:
-    """List datasets, models, explainers, metrics and suites, and plugins that could not be loaded."""
+    """List datasets, models, explainers, metrics, suites.
+
+    Plugins that could not be loaded are listed with the reason.
+    """
     from rich.table import Table
 
     from xbench.contracts.specs import ExplainerSpec

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xbench.contracts.specs import ExplainerSpec, Spec
-
 if TYPE_CHECKING:
+    from xbench.contracts.specs import Spec
     from xbench.registry.entries import Registry
 
 _EPILOG = """\b
@@ -23,7 +22,10 @@ Examples:
 @click.argument("kind", type=click.Choice(["dataset", "model", "explainer", "metric", "suite"]))
 @click.argument("name")
 def command(kind: str, name: str) -> None:
-    """Show one item: what it is, its options with defaults, its reference; the tables of a suite."""
+    """Show one item: options, defaults, reference.
+
+    Of a suite, its tables are shown, and what differs from the paper.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -63,7 +65,7 @@ def command(kind: str, name: str) -> None:
 
 
 def _inline(spec: Spec, option: str) -> str:
-    """How an option is written: behind the argument, or before it where that is another explainer with its own."""
+    """Write an option as the user does: behind the argument, or before it if that is an explainer of its own."""
     if not spec.argument:
         return f"{spec.name}:{option}=..."
     if spec.argument == "explainer":
@@ -72,6 +74,8 @@ def _inline(spec: Spec, option: str) -> str:
 
 
 def _of_explainer(spec: Spec) -> list[tuple[str, str]]:
+    from xbench.contracts.specs import ExplainerSpec
+
     if not isinstance(spec, ExplainerSpec):
         return []
     alone = f"{spec.name} alone is {spec.name}:{spec.default}" if spec.default else ""

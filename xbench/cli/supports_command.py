@@ -33,9 +33,9 @@ def command(
     classes: int,
     markdown: Path | None,
 ) -> None:
-    """Try which explainers can explain which models, on random images; nothing is trained.
+    """Try which explainers can explain which models.
 
-    Where one can't, its reason is given.
+    They are tried on random images, and nothing is trained. If an explainer can't explain a model, its reason is given.
     """
     from rich.markup import escape
 
