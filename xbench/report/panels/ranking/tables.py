@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from xbench.report.page.rankings import Place, best
+from xbench.report.page.places import Place
 from xbench.results.cells import cell_text
 from xbench.results.numbers import number
 
@@ -40,7 +40,7 @@ COLUMNS: dict[str, type] = {
     "p_holm": float,
     "warning": str,
 }
-"""Of the CSV tables."""
+"""The columns of the CSV tables, with the type of their cells."""
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -60,7 +60,7 @@ _LATEX = {
 
 
 def csv_table(rankings: Iterable[Ranking]) -> str:
-    """All rows of the rankings; NaN is an empty cell, what a spreadsheet would execute is defused."""
+    """Write all rows of the rankings; NaN is an empty cell, and what a spreadsheet would execute is defused."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
@@ -98,7 +98,7 @@ def _record(ranking: Ranking, standing: Standing) -> tuple[object, ...]:
 
 
 def latex_ranking(ranking: Ranking) -> str:
-    """One ranking: rank, explainer, value with its interval; bold as in `best`, controls in italics."""
+    """Write one ranking: rank, explainer, value with its interval; bold as in `best`, controls in italics."""
     setting, first = ranking.field.setting, ranking.standings[0].entry.row
     bold, arrow = best(ranking), _arrow(ranking)
     lines = []
@@ -115,7 +115,7 @@ def latex_ranking(ranking: Ranking) -> str:
 
 
 def latex_overview(place: Place, sign: str) -> str:
-    """One dataset, model and sign: a row per explainer, a column per ranking."""
+    """Write one dataset, model and sign: a row per explainer, a column per ranking."""
     rankings = [one for one in place.rankings if one.field.setting.sign == sign]
     explainers: dict[str, Standing] = {}
     cells: dict[tuple[str, int], str] = {}
@@ -135,6 +135,15 @@ def latex_overview(place: Place, sign: str) -> str:
     heads = " & ".join(["Explainer", *(f"{latex(one.field.setting.metric)} {_arrow(one)}" for one in rankings)])
     about = f"{latex(sign).capitalize()} maps on {latex(place.dataset)}, {latex(place.model)}."
     return _latex("l" * (len(rankings) + 1), heads, lines, about)
+
+
+def best(ranking: Ranking) -> set[str]:
+    """Return the labels of the best explainer that is no control, and of those that it can't be told from."""
+    users = [one for one in ranking.standings if not one.entry.row.control and not math.isnan(one.entry.row.value)]
+    if not users:
+        return set()
+    names = {users[0].entry.label, *users[0].rank_set}
+    return {one.entry.label for one in users if one.entry.label in names or one.same_as in names}
 
 
 def _latex(columns: str, heads: str, lines: Sequence[str], about: str) -> str:
@@ -165,7 +174,7 @@ def _value(standing: Standing, bold: bool) -> str:
 
 
 def _plain(value: float) -> str:
-    """For math mode: a dash where undefined, 1.2e-05 as a power of ten."""
+    """Write a value for math mode: a dash where undefined, 1.2e-05 as a power of ten."""
     text = number(value)
     if "e" not in text:
         return text if text != "–" else r"\mbox{--}"
@@ -174,5 +183,5 @@ def _plain(value: float) -> str:
 
 
 def latex(text: str) -> str:
-    """Text in which LaTeX finds no command."""
+    """Return the text such that LaTeX finds no command in it."""
     return "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
