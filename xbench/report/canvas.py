@@ -29,7 +29,7 @@ DPI = 144
 """Pixels per inch of PNG files, and of what is not vectors in SVG files."""
 
 KINDS = ("svg", "png")
-"""Of files that a figure becomes; "pdf" is the third."""
+"""The kinds of files that a figure is written as; "pdf" is the third there is."""
 
 _STYLE: Any = {
     "axes.edgecolor": MUTED,
@@ -72,7 +72,7 @@ _UNDATED: dict[str, dict[str, Any]] = {
 
 @contextmanager
 def drawing(width: float, height: float, title: str = "") -> Iterator[Figure]:
-    """An empty figure of so many inches, in xbench's style while the context is open."""
+    """Open an empty figure of so many inches, which is drawn in xbench's style while the context is open."""
     with mpl.rc_context():
         mpl.rcdefaults()  # the user's matplotlibrc must not reach our files; rc_context gives it back
         mpl.rcParams.update(_STYLE)
@@ -93,7 +93,7 @@ def save(figure: Figure, stem: Path, kinds: Sequence[str] = KINDS) -> list[Path]
 
 
 def wrapped(name: str, width: int) -> str:
-    """A long name over several lines, broken at colons, hyphens and underscores first."""
+    """Break a long name into lines, at colons, hyphens and underscores first."""
     spaced = name.replace(":", ": ").replace("_", "_ ")
     lines = textwrap.wrap(spaced, width, break_long_words=True, break_on_hyphens=True)
     return "\n".join(line.replace(": ", ":").replace("_ ", "_") for line in lines)

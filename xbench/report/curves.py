@@ -28,7 +28,7 @@ _PANEL = (1.75, 1.5)  # inches
 def perturbation_curves(
     stem: Path, title: str, series: Sequence[CurveSeries], x_label: str, y_label: str, kinds: Sequence[str] = KINDS
 ) -> list[Path]:
-    """One small panel per explainer, all to the same scale, with the random control as grey reference in each.
+    """Draw one small panel per explainer, all to the same scale, with the random control as grey reference in each.
 
     Twenty explainers in one panel can't be told apart. In panels of their own the shaded area can be compared at a
     glance: it is blue where removing the least important pixels first keeps the higher score (the map's order is
@@ -36,11 +36,11 @@ def perturbation_curves(
 
     Args:
         stem: Path without suffix.
-        title: Of the figure.
-        series: The explainers.
-        x_label: With the unit.
-        y_label: With the unit.
-        kinds: Of files.
+        title: The heading of the figure.
+        series: The curves of each explainer.
+        x_label: The quantity with its unit.
+        y_label: The quantity with its unit.
+        kinds: Which files to write.
 
     Returns:
         The files, by default SVG and PNG; none without explainers.
@@ -94,7 +94,7 @@ def _perturbation_panel(panel: Axes, one: CurveSeries, reference: CurveSeries | 
 
 
 def _limits(series: Sequence[CurveSeries]) -> dict[str, tuple[float, float]]:
-    """The limits of both axes that hold all curves, with a little air."""
+    """Return the limits of both axes that hold all curves, with a little air."""
 
     def padded(values: np.ndarray, air: float) -> tuple[float, float]:
         finite = values[np.isfinite(values)]
@@ -147,14 +147,14 @@ def _curve_legend(
 def training_curves(
     stem: Path, title: str, history: Sequence[Mapping[str, Any]], chance: float | None = None
 ) -> list[Path]:
-    """Losses, accuracy and every further figure of a training per epoch, its best epoch marked.
+    """Draw losses, accuracy and every further figure of a training per epoch, with the best epoch marked.
 
     Args:
         stem: Path without suffix.
-        title: Of the figure.
-        history: One row an epoch, as `history.csv` holds them (numbers or their text): epoch, train_*, validation_*.
-            The best epoch is that of the lowest validation_criterion.
-        chance: Accuracy of always saying the commonest class, drawn as a line.
+        title: The heading of the figure.
+        history: One row for each epoch, as in `history.csv` (numbers or their text): epoch, train_*, validation_*.
+            The best epoch is the one of the lowest validation_criterion.
+        chance: The accuracy of always predicting the commonest class, drawn as a line.
 
     Returns:
         The SVG and the PNG file.
@@ -193,7 +193,7 @@ def _column(history: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
 
 
 def _training_panels(history: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Panel title -> the columns drawn in it. Terms of the same name in training and validation share a panel."""
+    """Map the title of each panel to its columns; a term has one panel for training and validation."""
     keys = list(dict.fromkeys(key for row in history for key in row if key != "epoch"))
     panels: dict[str, list[str]] = {"loss": [key for key in ("train_loss", "validation_criterion") if key in keys]}
     panels["accuracy"] = [key for key in keys if key.endswith("_accuracy")]

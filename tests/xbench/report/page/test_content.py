@@ -51,6 +51,7 @@ def test_a_real_run_becomes_a_whole_page(tiny, command, tmp_path):
     assert [one["name"] for one in gallery["explainers"]] == list(found.explainers)
     (table,) = read_curves(tmp_path / "run")
     assert {one.label for one in table.series} == {row.explainer for row in rows.values()}
+    assert all(sorted(one.roles.values()) == ["least_first", "most_first"] for one in table.series)
     for kind in ("svg", "pdf"):
         assert len(list((folder / "figures").glob(f"*.{kind}"))) == 2  # scores and curves
     assert all(path.read_bytes().startswith(b"%PDF") for path in (folder / "figures").glob("*.pdf"))
