@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
@@ -19,7 +18,7 @@ from xbench.results.counterfactuals import read_counterfactuals
 from xbench.results.curves import read_curves
 from xbench.results.gallery import read_galleries
 from xbench.results.naming import file_name
-from xbench.results.rows import write_whole
+from xbench.runtime.files import folder_beside, replace_folder, write_text
 
 if TYPE_CHECKING:
     from xbench.comparison import Comparison
@@ -57,18 +56,13 @@ def write_report(
     """
     if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is not a report", "name another with --out")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        partial.mkdir(parents=True)
-        _Writer(comparison, sources, partial, note).write(title, figures)
-        if out.exists():
-            shutil.rmtree(out)
-        partial.replace(out)
+        with folder_beside(out) as partial:
+            _Writer(comparison, sources, partial, note).write(title, figures)
+            replace_folder(partial, out)
     except OSError as error:
         where = error.filename or out
         raise UserError(f"can't write {where}: {error.strerror or error}", "name another place with --out") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return out / "index.html"
 
 
@@ -94,22 +88,22 @@ class _Writer:
         """Everything, the page last."""
         _copy_assets(self.folder)
         drawn = [self._place(at, place, figures) for at, place in enumerate(self.places)]
-        write_whole(self.folder / "tables" / "scores.csv", csv_table(self.comparison.rankings))
+        write_text(self.folder / "tables" / "scores.csv", csv_table(self.comparison.rankings))
         index = {
             "places": drawn,
             "galleries": self._galleries(),
             "strips": self._strips(),
             "ramps": ramps(),
         }
-        write_whole(self.folder / MARK, data_script("report", index))
+        write_text(self.folder / MARK, data_script("report", index))
         page = render(self.comparison, self.sources, self.places, title, self._pictures(), index)
-        write_whole(self.folder / "index.html", page)
+        write_text(self.folder / "index.html", page)
 
     def _place(self, at: int, place: Place, figures: bool) -> dict[str, Any]:
         """Data, tables and figures of a place; what the page knows of it before it loads the data."""
         files: dict[int, dict[str, str]] = {}
         for number, ranking in enumerate(place.rankings):
-            setting = ranking.field.setting
+            setting = ranking.group.setting
             stem = self._stem(place.dataset, place.model, setting.metric, setting.sign)
             files[number] = {
                 "csv": self._text(f"tables/{stem}.csv", csv_table([ranking])),
@@ -128,7 +122,7 @@ class _Writer:
 
             drawings = draw_figures(place, self.folder, self.note)
             for number, ranking in enumerate(place.rankings):
-                files[number] |= drawings.get(("scores", ranking.field.setting.metric), {})
+                files[number] |= drawings.get(("scores", ranking.group.setting.metric), {})
         runs = self.comparison.runs
         data = place_data(place, runs, files)
         for table in data["curves"]:
@@ -191,7 +185,7 @@ class _Writer:
         return stem
 
     def _text(self, name: str, text: str) -> str:
-        write_whole(self.folder / name, text)
+        write_text(self.folder / name, text)
         return name
 
 

@@ -39,7 +39,7 @@ def draw_figures(place: Place, folder: Path, note: Callable[[str], None]) -> dic
         rows = [
             one.entry.row
             for ranking in place.rankings
-            if ranking.field.setting.metric == metric
+            if ranking.group.setting.metric == metric
             for one in ranking.standings
         ]
         stem = figures / file_name("scores", place.dataset, place.model, metric)

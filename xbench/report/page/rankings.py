@@ -12,8 +12,8 @@ from xbench.results.curves import CurveSeries, CurveTable
 
 if TYPE_CHECKING:
     # Reports lie below comparisons: the command line hands a comparison over.
-    from xbench.comparison import Comparison, Ranking, Run, Standing
-    from xbench.statistics.agreement import Agreement, Correlation
+    from xbench.comparison import Comparison, MetricAgreement, Ranking, Run, Standing
+    from xbench.statistics.agreement import Correlation
 
 _SIGNS = ("original", "absolute")
 
@@ -33,7 +33,7 @@ class Place:
     dataset: str
     model: str
     rankings: list[Ranking] = field(default_factory=list)
-    agreements: list[Agreement] = field(default_factory=list)
+    agreements: list[MetricAgreement] = field(default_factory=list)
     curves: list[CurveTable] = field(default_factory=list)
 
     @property
@@ -44,27 +44,25 @@ class Place:
     @property
     def signs(self) -> list[str]:
         """Of its rankings: "original" first."""
-        found = {ranking.field.setting.sign for ranking in self.rankings}
+        found = {ranking.group.setting.sign for ranking in self.rankings}
         return [sign for sign in _SIGNS if sign in found] + sorted(found - set(_SIGNS))
 
     @property
     def metrics(self) -> list[str]:
         """Of its rankings, in their order."""
-        return list(dict.fromkeys(ranking.field.setting.metric for ranking in self.rankings))
+        return list(dict.fromkeys(ranking.group.setting.metric for ranking in self.rankings))
 
 
 def places(comparison: Comparison, curves: Iterable[tuple[str, CurveTable]]) -> list[Place]:
     """Sort what was compared, and each run's curves (its name, the table), by dataset and model."""
     found: dict[tuple[str, str], Place] = {}
     for ranking in comparison.rankings:
-        setting = ranking.field.setting
+        setting = ranking.group.setting
         key = (setting.dataset, setting.model)
         found.setdefault(key, Place(*key)).rankings.append(ranking)
     for agreement in comparison.agreements:
-        for place in found.values():
-            # "dataset / model (own model), original maps": what `Setting.place` and `compare` call it
-            if agreement.place.rpartition(", ")[0].removesuffix(" (own model)") == place.title:
-                place.agreements.append(agreement)
+        shared = agreement.setting
+        found[shared.dataset, shared.model].agreements.append(agreement)
     tables: dict[tuple[str, ...], CurveTable] = {}
     for run, table in curves:
         where = (table.dataset, table.model, table.metric, table.sign)
@@ -117,7 +115,7 @@ def place_data(place: Place, runs: Sequence[Run], files: dict[int, dict[str, str
 
 def ranking_data(ranking: Ranking) -> dict[str, Any]:
     """One table: what its rows share, and the rows, best first."""
-    setting, first = ranking.field.setting, ranking.standings[0].entry.row
+    setting, first = ranking.group.setting, ranking.standings[0].entry.row
     labels = [standing.entry.label for standing in ranking.standings]
     return {
         "metric": setting.metric,
@@ -126,7 +124,7 @@ def ranking_data(ranking: Ranking) -> dict[str, Any]:
         "target": setting.target,
         "split": setting.split,
         "card": setting.card,
-        "higher": ranking.field.higher_is_better,
+        "higher": ranking.group.higher_is_better,
         "n": first.n,
         "groups": first.groups,
         "reference": ranking.reference,
@@ -175,10 +173,10 @@ def _curves(table: CurveTable) -> dict[str, Any]:
     }
 
 
-def _agreement(found: Agreement) -> dict[str, Any]:
+def _agreement(found: MetricAgreement) -> dict[str, Any]:
     return {
         "place": found.place,
-        "sign": next((sign for sign in _SIGNS if found.place.endswith(f", {sign} maps")), ""),
+        "sign": found.setting.sign,
         "metrics": found.metrics,
         "pairs": [
             {
