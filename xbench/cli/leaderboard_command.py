@@ -102,11 +102,11 @@ def check(files: tuple[Path, ...], board: Path) -> int:
 @_board
 def show(suite: str, dataset: str, model: str, metric: str, sign: str | None, top: int | None, board: Path) -> None:
     """Print the rankings."""
-    from xbench.leaderboard import fields, read_board
+    from xbench.leaderboard import ranked_groups, read_board
     from xbench.leaderboard.display import board_tables, chosen
     from xbench.terminal import results_console
 
-    found = chosen(fields(read_board(board)), suite, dataset, model, metric, sign or "")
+    found = chosen(ranked_groups(read_board(board)), suite, dataset, model, metric, sign or "")
     console = results_console()
     console.print(board_tables(found, top) if found else "no submission yet")
 

@@ -12,6 +12,8 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from xbench.runtime.files import whole_file
+
 # Okabe and Ito's palette: told apart with every kind of colour vision
 BLUE = "#0072B2"
 VERMILLION = "#D55E00"
@@ -85,10 +87,10 @@ def drawing(width: float, height: float, title: str = "") -> Iterator[Figure]:
 
 def save(figure: Figure, stem: Path, kinds: Sequence[str] = KINDS) -> list[Path]:
     """Write `<stem>.svg` and `<stem>.png`, or other kinds: the same figure gives the same bytes."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in kinds]
     for kind, path in zip(kinds, paths, strict=True):
-        figure.savefig(path, format=kind, dpi=DPI, **_UNDATED[kind])
+        with whole_file(path) as file:
+            figure.savefig(file, format=kind, dpi=DPI, **_UNDATED[kind])
     return paths
 
 

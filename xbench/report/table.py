@@ -75,7 +75,7 @@ def _model_figures(figures: Mapping[str, Any]) -> Table:
     for row in _MODEL_FIGURES:
         cells = []
         for name, label in row.items():
-            words = [label, *_with_interval(figures[name]).split(" ", 1)] if name in figures else [""] * 3
+            words = (label, *_with_interval(figures[name])) if name in figures else ("", "", "")
             cells += [Text(word, style=style) for word, style in zip(words, ("dim", "", ""), strict=True)]
         table.add_row("", *cells)
     return table
@@ -89,8 +89,9 @@ def has_learned(figures: Mapping[str, Any]) -> bool | None:
     return bool(auc[1] > _CHANCE)
 
 
-def _with_interval(figure: Sequence[float | None]) -> str:
-    return f"{number(figure[0])} [{number(figure[1])}, {number(figure[2])}]"
+def _with_interval(figure: Sequence[float | None]) -> tuple[str, str]:
+    """Return a figure's value and its interval, each in words."""
+    return number(figure[0]), f"[{number(figure[1])}, {number(figure[2])}]"
 
 
 def _metric_part(rows: Sequence[ScoreRow]) -> Iterator[RenderableType]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xbench.runtime.files import whole_file
+
 if TYPE_CHECKING:
     import torch
 
@@ -47,7 +49,7 @@ class ArrayWriter:
 
 @contextmanager
 def writing(path: Path, dtype: Any, shape: tuple[int, ...]) -> Iterator[ArrayWriter]:
-    """Write an .npy file part by part.
+    """Write an .npy file part by part; it takes its name when it is complete.
 
     Written as a file, not through a memory map: a full disk is then an OSError, where a memory map kills the process.
 
@@ -57,7 +59,7 @@ def writing(path: Path, dtype: Any, shape: tuple[int, ...]) -> Iterator[ArrayWri
         shape: (N, ...), of the whole.
     """
     kind = np.dtype(dtype)
-    with path.open("wb") as file:
+    with whole_file(path) as file:
         header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         yield ArrayWriter(file, kind)

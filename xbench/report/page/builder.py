@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -16,6 +14,7 @@ from xbench.report.page.panel import SCRIPT, STYLE, Panel, Section
 from xbench.report.page.places import Place
 from xbench.report.page.scripts import data_script
 from xbench.report.page.sprites import ramps
+from xbench.runtime.files import folder_beside, replace_folder
 
 if TYPE_CHECKING:
     from xbench.comparison import Comparison
@@ -54,18 +53,13 @@ def write_report(
     """
     if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is not a report", "name another with --out")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        partial.mkdir(parents=True)
-        _write(Draft(comparison, sources, partial, figures, note), panels, title)
-        if out.exists():
-            shutil.rmtree(out)
-        partial.replace(out)
+        with folder_beside(out) as partial:
+            _write(Draft(comparison, sources, partial, figures, note), panels, title)
+            replace_folder(partial, out)
     except OSError as error:
         where = error.filename or out
         raise UserError(f"can't write {where}: {error.strerror or error}", "name another place with --out") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return out / "index.html"
 
 

@@ -11,7 +11,7 @@ from xbench.report.page.places import places
 from xbench.report.page.scripts import data_script
 from xbench.results.curves import read_curves
 from xbench.results.naming import file_name
-from xbench.results.rows import write_whole
+from xbench.runtime.files import write_text
 
 if TYPE_CHECKING:
     from xbench.comparison import Comparison
@@ -83,7 +83,7 @@ class Draft:
 
     def text(self, name: str, text: str) -> str:
         """Write a text file and return its name."""
-        write_whole(self.folder / name, text)
+        write_text(self.folder / name, text)
         return name
 
     def data(self, name: str, data: Any) -> str:

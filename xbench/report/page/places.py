@@ -11,24 +11,10 @@ from xbench.results.curves import CurveSeries, CurveTable
 
 if TYPE_CHECKING:
     # Reports lie below comparisons: the command line hands a comparison over.
-    from xbench.comparison import Comparison, Ranking
-    from xbench.statistics.agreement import Agreement
+    from xbench.comparison import Comparison, MetricAgreement, Ranking
 
 SIGNS = ("original", "absolute")
 """Of maps, in the order in which they are shown."""
-
-
-@dataclass(frozen=True)
-class SignedAgreement:
-    """The agreement of metrics on maps of one sign.
-
-    Attributes:
-        sign: "original" or "absolute".
-        agreement: Of the metrics.
-    """
-
-    sign: str
-    agreement: Agreement
 
 
 @dataclass(frozen=True)
@@ -46,7 +32,7 @@ class Place:
     dataset: str
     model: str
     rankings: list[Ranking] = field(default_factory=list)
-    agreements: list[SignedAgreement] = field(default_factory=list)
+    agreements: list[MetricAgreement] = field(default_factory=list)
     curves: list[CurveTable] = field(default_factory=list)
 
     @property
@@ -57,27 +43,25 @@ class Place:
     @property
     def signs(self) -> list[str]:
         """The signs of its rankings, "original" first."""
-        found = {ranking.field.setting.sign for ranking in self.rankings}
+        found = {ranking.group.setting.sign for ranking in self.rankings}
         return [sign for sign in SIGNS if sign in found] + sorted(found - set(SIGNS))
 
     @property
     def metrics(self) -> list[str]:
         """The metrics of its rankings, in their order."""
-        return list(dict.fromkeys(ranking.field.setting.metric for ranking in self.rankings))
+        return list(dict.fromkeys(ranking.group.setting.metric for ranking in self.rankings))
 
 
 def places(comparison: Comparison, curves: Iterable[tuple[str, CurveTable]]) -> list[Place]:
     """Sort what was compared, and each run's curves (its name, the table), by dataset and model."""
     found: dict[tuple[str, str], Place] = {}
-    settings = {}
     for ranking in comparison.rankings:
-        setting = ranking.field.setting
+        setting = ranking.group.setting
         key = (setting.dataset, setting.model)
         found.setdefault(key, Place(*key)).rankings.append(ranking)
-        settings[f"{setting.place}, {setting.sign} maps"] = setting  # what `compare` calls an agreement of these maps
     for agreement in comparison.agreements:
-        shared = settings[agreement.place]
-        found[shared.dataset, shared.model].agreements.append(SignedAgreement(shared.sign, agreement))
+        shared = agreement.setting
+        found[shared.dataset, shared.model].agreements.append(agreement)
     tables: dict[tuple[str, ...], CurveTable] = {}
     for run, table in curves:
         where = (table.dataset, table.model, table.metric, table.sign)

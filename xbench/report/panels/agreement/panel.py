@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from xbench.report.agreement import agreement_chart
 from xbench.report.page.draft import FIGURES, KINDS, Draft
 from xbench.report.page.panel import Panel
-from xbench.report.page.places import Place, SignedAgreement
+from xbench.report.page.places import Place
 
 if TYPE_CHECKING:
+    from xbench.comparison import MetricAgreement
     from xbench.statistics.agreement import Correlation
 
 
@@ -23,17 +24,16 @@ class AgreementPanel(Panel):
     def of_place(self, draft: Draft, place: Place) -> list[dict[str, Any]]:
         """Return the correlations of all pairs of metrics, by sign."""
         found = []
-        for signed in place.agreements:
-            paths = agreement_chart(draft.folder / FIGURES, signed.agreement, KINDS) if draft.figures else []
-            found.append(_data(signed) | {"files": draft.files(paths)})
+        for agreement in place.agreements:
+            paths = agreement_chart(draft.folder / FIGURES, agreement, KINDS) if draft.figures else []
+            found.append(_data(agreement) | {"files": draft.files(paths)})
         return found
 
 
-def _data(signed: SignedAgreement) -> dict[str, Any]:
-    found = signed.agreement
+def _data(found: MetricAgreement) -> dict[str, Any]:
     return {
         "place": found.place,
-        "sign": signed.sign,
+        "sign": found.setting.sign,
         "metrics": found.metrics,
         "pairs": [
             {

@@ -28,7 +28,7 @@ class RankingPanel(Panel):
         charts = _charts(draft, place)
         rankings = []
         for ranking in place.rankings:
-            files = _tables(draft, place, ranking) | charts.get(ranking.field.setting.metric, {})
+            files = _tables(draft, place, ranking) | charts.get(ranking.group.setting.metric, {})
             rankings.append(ranking_data(ranking) | {"files": files})
         return {"rankings": rankings, "missing": _missing(place, draft.comparison.runs)}
 
@@ -49,7 +49,7 @@ def _overviews(draft: Draft, place: Place) -> dict[str, Any]:
 
 
 def _tables(draft: Draft, place: Place, ranking: Ranking) -> Files:
-    setting = ranking.field.setting
+    setting = ranking.group.setting
     stem = draft.stem(place.dataset, place.model, setting.metric, setting.sign)
     return {
         "csv": draft.text(f"tables/{stem}.csv", csv_table([ranking])),
@@ -65,7 +65,7 @@ def _charts(draft: Draft, place: Place) -> dict[str, Files]:
         rows = [
             standing.entry.row
             for ranking in place.rankings
-            if ranking.field.setting.metric == metric
+            if ranking.group.setting.metric == metric
             for standing in ranking.standings
         ]
         stem = draft.folder / FIGURES / file_name("scores", place.dataset, place.model, metric)
@@ -84,7 +84,7 @@ def _missing(place: Place, runs: Sequence[Run]) -> list[dict[str, str]]:
 
 def ranking_data(ranking: Ranking) -> dict[str, Any]:
     """Return one table: what its rows share, and the rows, best first."""
-    setting, first = ranking.field.setting, ranking.standings[0].entry.row
+    setting, first = ranking.group.setting, ranking.standings[0].entry.row
     labels = [standing.entry.label for standing in ranking.standings]
     return {
         "metric": setting.metric,
@@ -93,7 +93,7 @@ def ranking_data(ranking: Ranking) -> dict[str, Any]:
         "target": setting.target,
         "split": setting.split,
         "card": setting.card,
-        "higher": ranking.field.higher_is_better,
+        "higher": ranking.group.higher_is_better,
         "n": first.n,
         "groups": first.groups,
         "reference": ranking.reference,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from xbench.report.page.places import Place
-from xbench.results.cells import cell_text
+from xbench.results.cells import csv_text
 from xbench.results.numbers import number
 
 if TYPE_CHECKING:
@@ -61,18 +59,12 @@ _LATEX = {
 
 def csv_table(rankings: Iterable[Ranking]) -> str:
     """Write all rows of the rankings; NaN is an empty cell, and what a spreadsheet would execute is defused."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    for ranking in rankings:
-        for standing in ranking.standings:
-            record = _record(ranking, standing)
-            writer.writerow([cell_text(value, kind) for value, kind in zip(record, COLUMNS.values(), strict=True)])
-    return text.getvalue()
+    records = [_record(ranking, standing) for ranking in rankings for standing in ranking.standings]
+    return csv_text(COLUMNS, (dict(zip(COLUMNS, record, strict=True)) for record in records))
 
 
 def _record(ranking: Ranking, standing: Standing) -> tuple[object, ...]:
-    row, setting, found = standing.entry.row, ranking.field.setting, standing.difference
+    row, setting, found = standing.entry.row, ranking.group.setting, standing.difference
     return (
         setting.dataset,
         setting.model,
@@ -99,7 +91,7 @@ def _record(ranking: Ranking, standing: Standing) -> tuple[object, ...]:
 
 def latex_ranking(ranking: Ranking) -> str:
     """Write one ranking: rank, explainer, value with its interval; bold as in `best`, controls in italics."""
-    setting, first = ranking.field.setting, ranking.standings[0].entry.row
+    setting, first = ranking.group.setting, ranking.standings[0].entry.row
     bold, arrow = best(ranking), _arrow(ranking)
     lines = []
     for standing in ranking.standings:
@@ -116,7 +108,7 @@ def latex_ranking(ranking: Ranking) -> str:
 
 def latex_overview(place: Place, sign: str) -> str:
     """Write one dataset, model and sign: a row per explainer, a column per ranking."""
-    rankings = [one for one in place.rankings if one.field.setting.sign == sign]
+    rankings = [one for one in place.rankings if one.group.setting.sign == sign]
     explainers: dict[str, Standing] = {}
     cells: dict[tuple[str, int], str] = {}
     for column, ranking in enumerate(rankings):
@@ -132,7 +124,7 @@ def latex_overview(place: Place, sign: str) -> str:
         " & ".join([_name(explainers[label]), *(cells.get((label, at), "--") for at in range(len(rankings)))])
         for label in ordered
     ]
-    heads = " & ".join(["Explainer", *(f"{latex(one.field.setting.metric)} {_arrow(one)}" for one in rankings)])
+    heads = " & ".join(["Explainer", *(f"{latex(one.group.setting.metric)} {_arrow(one)}" for one in rankings)])
     about = f"{latex(sign).capitalize()} maps on {latex(place.dataset)}, {latex(place.model)}."
     return _latex("l" * (len(rankings) + 1), heads, lines, about)
 
@@ -160,7 +152,7 @@ def _latex(columns: str, heads: str, lines: Sequence[str], about: str) -> str:
 
 
 def _arrow(ranking: Ranking) -> str:
-    return r"$\uparrow$" if ranking.field.higher_is_better else r"$\downarrow$"
+    return r"$\uparrow$" if ranking.group.higher_is_better else r"$\downarrow$"
 
 
 def _name(standing: Standing) -> str:
