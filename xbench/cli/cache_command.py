@@ -20,7 +20,7 @@ def command() -> None:
 @command.command("list")
 @_cache
 def list_artifacts(cache: Path | None) -> None:
-    """Every finished artifact: kind, size, what it is."""
+    """List every finished artifact: kind, size, what it is."""
     from xbench.jobs.store import Store, default_root
 
     store = Store(cache or default_root())
@@ -35,7 +35,7 @@ def list_artifacts(cache: Path | None) -> None:
 @command.command("size")
 @_cache
 def size(cache: Path | None) -> None:
-    """Megabytes by kind."""
+    """Add up the megabytes of each kind."""
     from xbench.jobs.store import Store, default_root
 
     store = Store(cache or default_root())
@@ -52,7 +52,10 @@ def size(cache: Path | None) -> None:
 @command.command("verify")
 @_cache
 def verify(cache: Path | None) -> int:
-    """Check every file against its checksum; damaged artifacts are rebuilt by the next run that needs them."""
+    """Check every file against its checksum.
+
+    Damaged artifacts are built again by the next run that needs them.
+    """
     from xbench.jobs.store import Store, default_root, find_damage
 
     damaged = total = 0
@@ -75,7 +78,7 @@ def verify(cache: Path | None) -> int:
 def prune(
     cache: Path | None, unused_days: float | None, kind: tuple[str, ...], everything: bool, dry_run: bool
 ) -> None:
-    """Delete cached work: unused, of a kind, or everything. Needs at least one of the options."""
+    """Delete cached work: unused, of a kind, or everything; at least one of the options is needed."""
     from xbench.jobs.store import Store, default_root
 
     if not (kind or everything or unused_days is not None):

@@ -16,7 +16,10 @@ from xbench.contracts.specs import CELL_KINDS
 @click.argument("reference", metavar="REF")
 @click.option("--model", metavar="REF", help="Model to check an explainer with, if it needs one of its own kind.")
 def command(kind: str, reference: str, model: str | None) -> int:
-    """Run the conformance checks on one item, yours or a built-in one; exit code 3 if one fails."""
+    """Run the conformance checks on one item.
+
+    It may be yours or a built-in one. The exit code is 3 if a check fails.
+    """
     from xbench.registry.discovery import discover
     from xbench.registry.references import choose
     from xbench.testing import Scenario, check

@@ -33,14 +33,14 @@ _MOST_RESAMPLES = 100_000
 
 
 def verify_submission(path: Path, count: int, seed: int | None, device: str | None, cache: Path | None) -> int:
-    """Print a verdict a cell.
+    """Compute some cells again and print a verdict on each.
 
     Args:
-        path: Of the submission.
-        count: Cells to compute.
-        seed: Of their choice; None to draw one.
-        device: To compute on; None for the submission's.
-        cache: To compute in; None for one that is removed afterwards.
+        path: The submission's file.
+        count: How many cells to compute.
+        seed: Which cells are chosen; None to draw one.
+        device: Where to compute; None for the submission's device.
+        cache: The cache folder; None for one that is removed afterwards.
 
     Returns:
         The exit code.

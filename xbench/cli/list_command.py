@@ -10,7 +10,10 @@ from xbench.contracts.specs import KINDS
 @click.command("list", epilog="\b\nExamples:\n  xbench list\n  xbench list explainers")
 @click.argument("kind", required=False, type=click.Choice([*(f"{kind}s" for kind in KINDS), "broken"]))
 def command(kind: str | None) -> None:
-    """List datasets, models, explainers, metrics and suites, and plugins that could not be loaded."""
+    """List datasets, models, explainers, metrics, suites.
+
+    Plugins that could not be loaded are listed with the reason.
+    """
     from rich.table import Table
 
     from xbench.contracts.specs import ExplainerSpec

@@ -66,8 +66,8 @@ Examples:
 def command(config: Path | None, suite: str | None, dry_run: bool, **options: Any) -> int:
     """Score explainers with metrics and write a run folder.
 
-    All combinations of the explainers, metrics, models and datasets are scored; the controls join by themselves. What
-    is done once is cached, so a run that was interrupted continues, and the same line again only looks things up.
+    All combinations of the explainers, metrics, models and datasets are scored, and the controls join by themselves.
+    What is computed is cached, so a run that was interrupted continues, and the same line again only looks things up.
     """
     from xbench.run.workflow import carry_out, request, show_plan
 

@@ -23,7 +23,10 @@ Examples:
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("name")
 def command(kind: str, name: str) -> None:
-    """Show one item: what it is, its options with defaults, its reference; the tables of a suite."""
+    """Show one item: options, defaults, reference.
+
+    Of a suite, its tables are shown, and what differs from the paper.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -72,6 +75,7 @@ def _inline(spec: Spec, option: str) -> str:
 
 
 def _of_explainer(spec: Spec) -> list[tuple[str, str]]:
+
     if not isinstance(spec, ExplainerSpec):
         return []
     alone = f"{spec.name} alone is {spec.name}:{spec.default}" if spec.default else ""

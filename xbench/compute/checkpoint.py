@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from xbench.errors import UserError
+from xbench.runtime.files import whole_file
 
 CHECKPOINT = "checkpoint.pt"
 _KEPT = ("epoch", "best_epoch", "best_criterion", "history", "best")
@@ -85,9 +86,8 @@ class TrainingState:
         }
         content = io.BytesIO()
         torch.save(saved, content)
-        partial = self._path.with_name(CHECKPOINT + ".partial")
-        partial.write_bytes(content.getbuffer())  # torch's own writer hides a full disk behind a RuntimeError
-        partial.replace(self._path)
+        with whole_file(self._path) as file:
+            file.write(content.getbuffer())  # torch's own writer hides a full disk behind a RuntimeError
 
 
 def _copy_state(network: nn.Module) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from xbench.contracts.options import Options
+from xbench.contracts.roles import CurveRole
 from xbench.errors import PluginError
 from xbench.runtime.blame import blamed
 from xbench.runtime.mapped import MappedArray
@@ -137,12 +138,15 @@ class Curves:
         y: Name of each curve to its (P,) heights.
         x_label: With the unit.
         y_label: With the unit.
+        roles: Name of a curve to its role; a curve that is not named is "other". Every picture draws a role alike,
+            whatever the curve is called.
     """
 
     x: np.ndarray
     y: Mapping[str, np.ndarray]
     x_label: str
     y_label: str
+    roles: Mapping[str, CurveRole] = field(default_factory=dict)
 
 
 class Metric(ABC):

@@ -18,6 +18,7 @@ from xbench.jobs.model import PredictionsJob
 from xbench.jobs.store import Store
 from xbench.registry.references import Choice
 from xbench.runtime.blame import blamed
+from xbench.runtime.files import whole_file
 
 OBSERVATIONS = "observations.npz"
 _AT_WORK = frozenset({"explain", "transfer", "masked"})
@@ -39,10 +40,8 @@ def _case(predictions: PredictionsJob, session: Session, **more: Any) -> Case:
 
 
 def _save(folder: Path, arrays: dict[str, np.ndarray]) -> None:
-    partial = folder / (OBSERVATIONS + ".partial")
-    with partial.open("wb") as file:
+    with whole_file(folder / OBSERVATIONS) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    partial.replace(folder / OBSERVATIONS)
 
 
 def _load(folder: Path) -> dict[str, np.ndarray]:

@@ -27,6 +27,7 @@ from xbench.contracts.session import Progress, Session, SilentProgress
 from xbench.errors import ArtifactError
 from xbench.provenance import digest, file_digest
 from xbench.runtime.devices import float32
+from xbench.runtime.files import PARTIAL, write_text
 
 MANIFEST = "manifest.json"
 
@@ -184,7 +185,7 @@ class Store:
         with float32(session.precision):
             item.build(session)
         seconds = time.perf_counter() - start
-        for leftover in work.rglob("*.partial"):
+        for leftover in work.rglob(f"*{PARTIAL}"):
             leftover.unlink()
         facts = session.facts | ({"resumed": True} if resumed else {})
         manifest = _write_manifest(work, item, facts, seconds)
@@ -276,9 +277,7 @@ def _write_manifest(folder: Path, item: Buildable, facts: Mapping[str, Any], sec
     manifest = Manifest(item.kind, item.label, item.fingerprint, item.recipe(), files, dict(facts), seconds, created)
     content = json.loads(json.dumps(vars(manifest), default=_plain))
     content["seal"] = digest(content)
-    partial = folder / (MANIFEST + ".partial")
-    partial.write_text(json.dumps(content, indent=1))
-    partial.replace(folder / MANIFEST)
+    write_text(folder / MANIFEST, json.dumps(content, indent=1))
     return manifest
 
 

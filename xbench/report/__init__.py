@@ -1,4 +1,4 @@
-"""Figures and tables made from a run's results alone, without torch and without the plugins that made them.
+"""Figures, tables and pages made from a run's results alone, without torch and without the plugins that made them.
 
 The names below are imported on first use, so that matplotlib and rich are loaded only by those who draw.
 """

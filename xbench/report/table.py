@@ -24,15 +24,15 @@ _SIGN_ORDER = {"original": 0, "absolute": 1}
 
 
 def score_tables(rows: Sequence[ScoreRow], header: RunHeader) -> RenderableType:
-    """What a run found, to be printed by a rich console (plain text where that is not a terminal).
+    """Return what a run found, for a rich console (plain text if that is not a terminal).
 
-    Per dataset and model: the classifier's test figures, a warning if it learned nothing; per metric a table in which
-    each sign (and subject, and metric card) is ranked for itself, the controls that an explainer does not beat, and the
-    cells without a value.
+    Each dataset and model has the classifier's test figures, and a warning if it learned nothing. Each metric has a
+    table in which each sign (and subject, and metric card) is ranked for itself, the controls that an explainer does
+    not beat, and the cells without a value.
 
     Args:
-        rows: Of one run.
-        header: Of the same run.
+        rows: The scores of one run.
+        header: The header of the same run.
     """
     parts: list[RenderableType] = []
     for (dataset, model), cells in _grouped(rows, "dataset", "model").items():
@@ -70,27 +70,28 @@ def _model_lines(dataset: str, model: str, header: RunHeader) -> Iterator[Render
 
 
 def _model_figures(figures: Mapping[str, Any]) -> Table:
-    """Three figures a line, each as name, value, interval."""
+    """Set three figures on a line, each as name, value, interval."""
     table = Table.grid(padding=(0, 1))
     for row in _MODEL_FIGURES:
         cells = []
         for name, label in row.items():
-            words = [label, *_with_interval(figures[name]).split(" ", 1)] if name in figures else [""] * 3
+            words = (label, *_with_interval(figures[name])) if name in figures else ("", "", "")
             cells += [Text(word, style=style) for word, style in zip(words, ("dim", "", ""), strict=True)]
         table.add_row("", *cells)
     return table
 
 
 def has_learned(figures: Mapping[str, Any]) -> bool | None:
-    """Whether the AUC's 95 % interval lies above chance; None where there is no AUC with an interval."""
+    """Return whether the AUC's 95 % interval lies above chance; None if there is no AUC with an interval."""
     auc = figures.get("auc")
     if not auc or any(_undefined(figure) for figure in auc):
         return None
     return bool(auc[1] > _CHANCE)
 
 
-def _with_interval(figure: Sequence[float | None]) -> str:
-    return f"{number(figure[0])} [{number(figure[1])}, {number(figure[2])}]"
+def _with_interval(figure: Sequence[float | None]) -> tuple[str, str]:
+    """Return a figure's value and its interval, each in words."""
+    return number(figure[0]), f"[{number(figure[1])}, {number(figure[2])}]"
 
 
 def _metric_part(rows: Sequence[ScoreRow]) -> Iterator[RenderableType]:
@@ -113,7 +114,7 @@ def _metric_part(rows: Sequence[ScoreRow]) -> Iterator[RenderableType]:
 
 
 def _sections(rows: Iterable[ScoreRow]) -> list[list[ScoreRow]]:
-    """What was ranked together, best first: one sign, one classifier explained, one card."""
+    """Group what was ranked together, best first: one sign, one classifier explained, one card."""
     scored = [row for row in rows if not math.isnan(row.value)]
     scored.sort(key=lambda row: (_SIGN_ORDER.get(row.sign, 2), -row.value if row.higher_is_better else row.value))
     return list(_grouped(scored, "sign", "subject", "card").values())
@@ -156,7 +157,7 @@ def _table_cells(row: ScoreRow) -> list[Text]:
 
 
 def _unbeaten(rows: Sequence[ScoreRow]) -> Iterator[Text]:
-    """For one section: the explainers that each control equals or beats. `inverted:x` is held against x alone."""
+    """Name the explainers of a section that each control equals or beats; `inverted:x` is compared to x alone."""
     users = [row for row in rows if not row.control]
     for control in (row for row in rows if row.control):
         inner = control.explainer.partition(":")[2]
@@ -179,5 +180,5 @@ def _undefined(value: float | None) -> bool:
 
 
 def one_line(text: str) -> str:
-    """A reason in one line, without what would steer a terminal."""
+    """Write a reason in one line, without characters that would steer a terminal."""
     return "".join(letter if letter.isprintable() else " " for letter in " ".join(text.split()))

@@ -14,7 +14,7 @@ from xbench.registry.entries import Registry
 from xbench.registry.references import choose
 from xbench.request.config import CELL_LISTS, Reference, RunConfig, ScoringConfig, TableConfig
 from xbench.request.suites import Suite, SuiteTable, find_suite, paper_rows
-from xbench.results.rows import write_whole
+from xbench.runtime.files import write_text
 
 if TYPE_CHECKING:
     from xbench.results.paper import PaperRow
@@ -64,7 +64,7 @@ class SuiteRun:
         """Leave a copy of the suite and, if there are any, the paper's numbers in a run folder."""
         from xbench.results.paper import PAPER_FILE, SUITE_FILE, write_paper_rows
 
-        write_whole(folder / SUITE_FILE, self.suite.path.read_text(encoding="utf-8"))
+        write_text(folder / SUITE_FILE, self.suite.path.read_text(encoding="utf-8"))
         if self.papers:
             write_paper_rows(self.papers, folder / PAPER_FILE)
 

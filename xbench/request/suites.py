@@ -105,7 +105,7 @@ def read_suite(path: Path) -> Suite:
     raw = read_toml(path, "suite")
     where = f"suite {path}"
     shared = {word: raw.pop(word) for word in _OF_TABLES if word in raw}
-    tables, papers = (_blocks(raw.pop(word, []), f"{where}, [[{word}]]") for word in ("table", "paper"))
+    tables, papers = (_blocks(raw.pop(word, []), where, f"[[{word}]]") for word in ("table", "paper"))
     if not tables:
         raise UserError(f"{where} has no table", "a [[table]] with name, explainer, metric, model and dataset")
     _check_top(raw, where)
@@ -128,9 +128,9 @@ def _check_top(words: Mapping[str, Any], where: str) -> None:
             raise UserError(f"{where} has no key {key!r}", hint)
 
 
-def _blocks(value: Any, where: str) -> list[tuple[int, dict[str, Any]]]:
+def _blocks(value: Any, where: str, head: str) -> list[tuple[int, dict[str, Any]]]:
     if not isinstance(value, list) or not all(isinstance(block, dict) for block in value):
-        raise UserError(f"{where} is not a list of tables", f"write {where.rpartition(' ')[2]} above each")
+        raise UserError(f"{where}, {head} is not a list of tables", f"write {head} above each")
     return list(enumerate(value, 1))
 
 

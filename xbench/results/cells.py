@@ -1,8 +1,11 @@
-"""The cells of the CSV tables that xbench writes: exact, and harmless in a spreadsheet."""
+"""Write and read the cells of the CSV tables of xbench: exact, and harmless in a spreadsheet."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from xbench.errors import UserError
@@ -11,8 +14,28 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what makes a spreadsheet ex
 _SEPARATOR = "|"
 
 
+def csv_text(columns: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> str:
+    r"""Return a CSV table: a line of names, and a line per record.
+
+    Lines end as RFC 4180 says, in \r\n. With another line end Python leaves a \r in a cell unquoted.
+
+    Args:
+        columns: Name of each column -> its type, as `cell_text` takes it.
+        records: Name of each column -> its value; other names are ignored.
+
+    Raises:
+        UserError: A name in a list holds the separator "|".
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    for record in records:
+        writer.writerow([cell_text(record[name], kind) for name, kind in columns.items()])
+    return text.getvalue()
+
+
 def cell_text(value: Any, kind: Any) -> str:
-    """A CSV cell: floats to the last bit, NaN empty, what a spreadsheet would execute behind an apostrophe.
+    """Return a CSV cell: floats to the last bit, NaN empty, what a spreadsheet would execute behind an apostrophe.
 
     Raises:
         UserError: A name in a rank set holds the separator "|".
@@ -31,7 +54,7 @@ def cell_text(value: Any, kind: Any) -> str:
 
 
 def cell_value(text: str, kind: Any, where: str) -> Any:
-    """The value of a cell; the inverse of `cell_text`.
+    """Return the value of a cell; the inverse of `cell_text`.
 
     Raises:
         UserError: It is not of its kind (`where` is named).

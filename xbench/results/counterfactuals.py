@@ -1,4 +1,4 @@
-"""Counterfactual images as arrays in a run folder: `counterfactuals/<dataset>--<model>--<explainer>.npz`."""
+"""Keep counterfactual images as arrays in a run: `counterfactuals/<dataset>--<model>--<explainer>.npz`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from xbench.errors import UserError
 from xbench.results.rows import SCHEMA, Record, upgraded
+from xbench.runtime.files import whole_file
 from xbench.version import __version__
 
 COUNTERFACTUALS = "counterfactuals"
@@ -22,16 +23,16 @@ COUNTERFACTUAL_UPGRADES: dict[int, Callable[[Record], Record]] = {3: lambda reco
 
 @dataclass(frozen=True)
 class CounterfactualArrays:
-    """n images x on their way to their counterfactuals G_c(x), with what the classifier says of each frame.
+    """n images x on their way to their counterfactuals G_c(x), and the classifier's probabilities of each frame.
 
     Two classes have one strip, S = 1, of t in [-1, 1]: x + |t| (G_c(x) - x), toward class 0 where t < 0 and toward
     class 1 where t > 0. So its first frame is G-(x), its middle one x, its last one G+(x). K > 2 classes have a strip
     each, S = K, of t in [0, 1], from x to G_c(x). Of a volume, one slice is kept.
 
     Attributes:
-        dataset: Name.
+        dataset: Name of the dataset.
         model: The classifier.
-        explainer: That makes the counterfactuals.
+        explainer: The explainer that makes the counterfactuals.
         classes: K names.
         ids: n samples.
         labels: int64 (n,).
@@ -58,7 +59,7 @@ class CounterfactualArrays:
 
     @property
     def start(self) -> int:
-        """The frame that is x: where t is 0."""
+        """Index of the frame that is x, where t is 0."""
         return int(np.flatnonzero(self.t == 0)[0])
 
 
@@ -78,19 +79,16 @@ _OPTIONAL = ("relevance", "targets")
 
 def write_counterfactuals(arrays: CounterfactualArrays, path: Path) -> None:
     """Write `counterfactuals/<...>.npz`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     stored: Record = {"schema": np.array(SCHEMA), "xbench_version": np.array(__version__)}
     stored |= {name: np.array(getattr(arrays, name), dtype=str) for name in (*_WORDS, *_NAMES)}
     numbers = {name: getattr(arrays, name) for name in _AXES if getattr(arrays, name) is not None}
     stored |= {name: values.astype(_AXES[name][1]) for name, values in numbers.items()}
-    with partial.open("wb") as file:
+    with whole_file(path) as file:
         np.savez_compressed(file, **stored)
-    partial.replace(path)
 
 
 def read_counterfactuals(run: Path) -> list[CounterfactualArrays]:
-    """The counterfactuals of a run folder, in the order of their files' names; none where no explainer makes any.
+    """Read the counterfactuals of a run folder in the order of file names; none where no explainer makes any.
 
     Raises:
         UserError: A file can't be read, is of a newer schema, or its arrays do not fit together.
@@ -114,7 +112,7 @@ def _read(path: Path) -> CounterfactualArrays:
 
 
 def _check(numbers: Record, samples: int, classes: int) -> None:
-    """Types, finite values, axes of one letter equally long, labels that are classes, and a strip that begins at x."""
+    """Check types, finite values, equal lengths of axes of one letter, labels, and that the strip holds x."""
     sizes = {"n": samples, "K": classes, "S": 1 if classes == 2 else classes}
     for name, values in numbers.items():
         axes, kind = _AXES[name]

@@ -1,17 +1,19 @@
-"""The curves of a run as numbers: `curves/<dataset>--<model>--<metric>--<sign>.json`, beside their figures."""
+"""Keep the curves of a run as numbers: `curves/<dataset>--<model>--<metric>--<sign>.json`, beside their figures."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from xbench.contracts.roles import CurveRole
 from xbench.errors import UserError
-from xbench.results.rows import SCHEMA, Record, read_text, upgraded, write_whole
+from xbench.results.rows import SCHEMA, Record, read_text, upgraded
+from xbench.runtime.files import write_text
 from xbench.version import __version__
 
 CURVES = "curves"
@@ -20,19 +22,22 @@ CURVES = "curves"
 CURVE_UPGRADES: dict[int, Callable[[Record], Record]] = {3: lambda record: record}
 """From schema n to n + 1; the files are there since schema 3."""
 
+# Files written before curves had roles: Fidelity's two curves are known by their names.
+_ROLES_BEFORE: Mapping[str, CurveRole] = {"most important first": "most_first", "least important first": "least_first"}
+
 
 @dataclass(frozen=True)
 class CurveTable:
     """The curves of one metric, dataset, model and sign.
 
     Attributes:
-        dataset: Name.
+        dataset: Name of the dataset.
         model: The classifier.
-        metric: Name with options.
+        metric: Name of the metric, with options.
         sign: "original" or "absolute".
-        x_label: With the unit.
-        y_label: With the unit.
-        series: One per explainer.
+        x_label: Label of the horizontal axis, with the unit.
+        y_label: Label of the vertical axis, with the unit.
+        series: The curves, one series per explainer.
     """
 
     dataset: str
@@ -49,15 +54,16 @@ def write_curves(table: CurveTable, path: Path) -> None:
     record = {name: getattr(table, name) for name in ("dataset", "model", "metric", "sign", "x_label", "y_label")}
     record["series"] = [
         {
-            "explainer": one.label,
-            "control": one.control,
-            "x": _numbers(one.x),
-            "curves": {name: _numbers(values) for name, values in one.curves.items()},
+            "explainer": series.label,
+            "control": series.control,
+            "x": _numbers(series.x),
+            "curves": {name: _numbers(values) for name, values in series.curves.items()},
+            "roles": dict(series.roles),
         }
-        for one in table.series
+        for series in table.series
     ]
     stamp = {"schema": SCHEMA, "xbench_version": __version__}
-    write_whole(path, json.dumps(stamp | record, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(stamp | record, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _numbers(values: Any) -> list[float | None]:
@@ -65,7 +71,7 @@ def _numbers(values: Any) -> list[float | None]:
 
 
 def read_curves(run: Path) -> list[CurveTable]:
-    """The curves of a run folder, in the order of their files' names; none where it has only pictures of them.
+    """Read the curves of a run folder in the order of file names; none where it has only pictures of them.
 
     Raises:
         UserError: A file can't be read, or is of a newer schema.
@@ -78,14 +84,15 @@ def _read(path: Path) -> CurveTable:
         record = json.loads(read_text(path))
         record = upgraded(record | {"schema": int(record["schema"])}, CURVE_UPGRADES, str(path))
         words = {name: str(record[name]) for name in ("dataset", "model", "metric", "sign", "x_label", "y_label")}
-        return CurveTable(**words, series=[_series(one) for one in record["series"]])
+        return CurveTable(**words, series=[_series(series) for series in record["series"]])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"can't read {path} as curves: {type(error).__name__}: {error}", "run again") from error
 
 
 def _series(record: Mapping[str, Any]) -> CurveSeries:
     curves = {str(name): _array(values) for name, values in record["curves"].items()}
-    return CurveSeries(str(record["explainer"]), bool(record["control"]), _array(record["x"]), curves)
+    roles = record.get("roles", {name: role for name, role in _ROLES_BEFORE.items() if name in curves})
+    return CurveSeries(str(record["explainer"]), bool(record["control"]), _array(record["x"]), curves, dict(roles))
 
 
 def _array(values: Sequence[float | None]) -> np.ndarray:
@@ -100,10 +107,12 @@ class CurveSeries:
         label: The explainer.
         control: It must lose: drawn in grey.
         x: (P,) positions.
-        curves: Name -> (P,) heights. "MiF" and "LiF" are known by name; the area between two curves is shaded.
+        curves: Name -> (P,) heights. The area between two curves is shaded.
+        roles: Name -> role, as in `xbench.Curves`; a curve that is not named is "other".
     """
 
     label: str
     control: bool
     x: np.ndarray
     curves: Mapping[str, np.ndarray]
+    roles: Mapping[str, CurveRole] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The gallery's images, outlines and maps as arrays in a run folder: `gallery/<dataset>--<model>.npz`."""
+"""Keep the gallery's images, outlines and maps as arrays in a run folder: `gallery/<dataset>--<model>.npz`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from xbench.errors import UserError
 from xbench.results.rows import SCHEMA, Record, upgraded
+from xbench.runtime.files import whole_file
 from xbench.version import __version__
 
 GALLERY = "gallery"
@@ -24,18 +25,18 @@ _STEPS = 127  # of an int8 on either side of zero
 
 @dataclass(frozen=True)
 class GalleryArrays:
-    """What the explainers of one dataset and model say about n samples, ready to be looked at.
+    """Images and maps of n samples of one dataset and model, ready to be looked at.
 
     A map is kept in 8 bits: steps of 1/127 of its 99th percentile (`scales`), beyond which it is cut, as the drawn
     gallery shows it. Of a volume, the slice with the largest expert's mask is kept.
 
     Attributes:
-        dataset: Name.
+        dataset: Name of the dataset.
         model: The classifier.
         classes: K names.
-        ids: n samples.
+        ids: n sample ids.
         labels: int64 (n,).
-        probabilities: float32 (n, K), of the classifier.
+        probabilities: float32 (n, K), the classifier's.
         images: uint8 (n, C, H, W).
         masks: bool (n, H, W), the expert's; empty where `has_mask` is false.
         has_mask: bool (n,).
@@ -81,7 +82,7 @@ _AXES = {
 
 
 def eight_bits(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Maps float (n, H, W) -> int8 (n, H, W) and the float32 (n,) that 127 stands for."""
+    """Return maps, float (n, H, W), as int8 (n, H, W), and the values float32 (n,) that 127 stands for."""
     scales = np.array([robust_scale(values) for values in maps], dtype=np.float32)
     shares = np.clip(maps / scales[:, None, None], -1, 1)
     return np.rint(_STEPS * shares).astype(np.int8), scales
@@ -89,18 +90,15 @@ def eight_bits(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def write_gallery(arrays: GalleryArrays, path: Path) -> None:
     """Write `gallery/<...>.npz`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     stored: Record = {"schema": np.array(SCHEMA), "xbench_version": np.array(__version__)}
     stored |= {name: np.array(getattr(arrays, name), dtype=str) for name in (*_WORDS, *_NAMES)}
     stored |= {name: getattr(arrays, name) for name in _AXES}
-    with partial.open("wb") as file:
+    with whole_file(path) as file:
         np.savez_compressed(file, **stored)
-    partial.replace(path)
 
 
 def read_galleries(run: Path) -> list[GalleryArrays]:
-    """The galleries of a run folder, in the order of their names; none in a run of an xbench that wrote only pictures.
+    """Read the galleries of a run folder in the order of file names; none if its xbench wrote only pictures.
 
     Raises:
         UserError: One can't be read, is of a newer schema, or its arrays do not fit together.
@@ -123,7 +121,7 @@ def _read(path: Path) -> GalleryArrays:
 
 
 def _check_shapes(arrays: Record, sizes: dict[str, int]) -> None:
-    """Every axis that bears the same letter must be equally long."""
+    """Check that all axes of the same letter are equally long."""
     for name, axes in _AXES.items():
         shape = arrays[name].shape
         fits = all(sizes.setdefault(axis, size) == size for axis, size in zip(axes, shape, strict=False))
@@ -132,6 +130,6 @@ def _check_shapes(arrays: Record, sizes: dict[str, int]) -> None:
 
 
 def robust_scale(values: np.ndarray) -> float:
-    """The 99th percentile of the absolute values; the maximum where that is 0, and 1 for a map of zeros."""
+    """Return the 99th percentile of the absolute values; the maximum where that is 0, and 1 for a map of zeros."""
     size = np.abs(values)
     return float(np.percentile(size, 99)) or float(size.max()) or 1.0

@@ -1,9 +1,14 @@
-"""Names of things -> names of files."""
+"""Shorten references to names, and make names of files."""
 
 from __future__ import annotations
 
 
+def bare_name(reference: str) -> str:
+    """Return the name in a reference, without options and argument: "lime" of "lime:samples=200"."""
+    return reference.partition(":")[0]
+
+
 def file_name(*words: str) -> str:
-    """A file name that every file system takes."""
+    """Return a file name that every file system takes."""
     kept = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in "--".join(words))
     return kept.strip("-.")

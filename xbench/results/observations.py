@@ -1,4 +1,4 @@
-"""Per-sample observations on disk: one long Parquet table per metric, a row per cell and sample."""
+"""Keep per-sample observations on disk: one long Parquet table per metric, a row per cell and sample."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from xbench.errors import PluginError, UserError
 from xbench.results.rows import SCHEMA, Record, upgraded
+from xbench.runtime.files import whole_file
 from xbench.version import __version__
 
 OBSERVATION_UPGRADES: dict[int, Callable[[Record], Record]] = dict.fromkeys((1, 2, 3), lambda record: record)
@@ -28,7 +29,7 @@ class ObservationCell:
     """One metric's observations of one explainer's maps.
 
     Attributes:
-        dataset: Name.
+        dataset: Name of the dataset.
         model: The classifier.
         explainer: The explainer.
         subject: "shared" or "self".
@@ -53,7 +54,7 @@ class ObservationCell:
 
 
 def observations_path(run: Path, metric: str) -> Path:
-    """`observations/<metric>.parquet` in a run's folder; characters that file systems refuse are percent-encoded."""
+    """Return `observations/<metric>.parquet` in a run folder; what file systems refuse is percent-encoded."""
     return run / "observations" / f"{quote(metric, safe='')}.parquet"
 
 
@@ -69,10 +70,8 @@ def write_observations(cells: Iterable[ObservationCell], path: Path) -> None:
     tables = [_table(cell) for cell in cells]
     whole = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
     stamp = {"xbench_schema": str(SCHEMA), "xbench_version": __version__}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(whole.replace_schema_metadata(stamp), partial, compression="zstd")
-    partial.replace(path)
+    with whole_file(path) as file:
+        pq.write_table(whole.replace_schema_metadata(stamp), file, compression="zstd")
 
 
 def _table(cell: ObservationCell) -> Any:
@@ -89,7 +88,7 @@ def _table(cell: ObservationCell) -> Any:
 
 
 def _column(values: np.ndarray) -> Any:
-    """An Arrow array of (N, ...): lists of lists as deep as the trailing axes."""
+    """Return an Arrow array of (N, ...): lists of lists as deep as the trailing axes."""
     if values.ndim == 1:
         return pa.array(values)
     rows, width = values.shape[:2]
@@ -98,7 +97,7 @@ def _column(values: np.ndarray) -> Any:
 
 
 def read_observations(path: Path) -> list[ObservationCell]:
-    """The cells of a file, in the order written, with the shapes and types written.
+    """Read the cells of a file, in the order, shapes and types they were written with.
 
     Raises:
         UserError: It can't be read, is of a newer schema, or lacks a column.
@@ -125,7 +124,7 @@ def read_observations(path: Path) -> list[ObservationCell]:
 
 
 def _runs(table: Any) -> list[tuple[int, int]]:
-    """First and last-but-one row of each cell."""
+    """Return the first row of each cell, and the row after its last."""
     codes = np.stack([table[name].combine_chunks().dictionary_encode().indices.to_numpy() for name in _KEYS])
     edges = np.flatnonzero((codes[:, 1:] != codes[:, :-1]).any(0)) + 1
     return list(zip([0, *edges.tolist()], [*edges.tolist(), len(table)], strict=True))
@@ -144,7 +143,7 @@ def _cell(table: Any, path: Path) -> ObservationCell:
 
 
 def _array(column: Any, where: str) -> np.ndarray:
-    """The inverse of `_column`."""
+    """Return the array of an Arrow column; the inverse of `_column`."""
     if not isinstance(column, pa.ListArray | pa.LargeListArray):
         values: np.ndarray = column.to_numpy(zero_copy_only=False)
         return values.astype(str) if values.dtype == object else values

@@ -1,4 +1,4 @@
-"""The numbers of a paper, kept beside those of a run, and how the two orders of methods compare."""
+"""Keep the numbers of a paper beside those of a run, and compare the two orders of methods."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import numpy as np
 from scipy.stats import rankdata
 
 from xbench.errors import UserError
-from xbench.results.cells import cell_text, cell_value
-from xbench.results.rows import ScoreRow, read_text, write_whole
+from xbench.results.cells import cell_value, csv_text
+from xbench.results.rows import ScoreRow, read_text
+from xbench.runtime.files import write_text
 from xbench.statistics.correlation import spearman
 
 PAPER_FILE = "paper.csv"
@@ -31,16 +32,16 @@ class PaperRow:
     """One number in print.
 
     Attributes:
-        table: The suite's table that it belongs to.
+        table: Table of the suite that it belongs to.
         citation: Which table of which paper.
         method: The paper's name of the row.
         metric: Label of our metric; where nothing here measures it, in words what the paper did.
         explainer: Label of our explainer; empty where there is none.
         sign: "original" or "absolute"; may be empty for what nothing here measures.
         model: Label of our model; may be empty as well.
-        value: In the unit of our metric.
-        ci_low: Of its 95 % interval; NaN where none was printed.
-        ci_high: Of the same.
+        value: The number, in the unit of our metric.
+        ci_low: Lower end of its 95 % interval; NaN where none was printed.
+        ci_high: Upper end of its 95 % interval; NaN where none was printed.
     """
 
     table: str
@@ -60,12 +61,7 @@ _TYPES = get_type_hints(PaperRow)
 
 def write_paper_rows(rows: Iterable[PaperRow], path: Path) -> None:
     """Write rows as CSV, whole or not at all, as `write_scores` does."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(_TYPES)
-    for row in rows:
-        writer.writerow([cell_text(getattr(row, name), kind) for name, kind in _TYPES.items()])
-    write_whole(path, text.getvalue())
+    write_text(path, csv_text(_TYPES, map(vars, rows)))
 
 
 def read_paper_rows(path: Path) -> list[PaperRow]:
@@ -131,7 +127,7 @@ class BesidePaper:
 
 
 def beside_paper(papers: Sequence[PaperRow], rows: Sequence[ScoreRow]) -> list[BesidePaper]:
-    """Each printed column beside the run's rows of the same labels, on every dataset of the run that has any.
+    """Put each printed column beside the run's rows of the same labels, on every dataset of the run that has any.
 
     What the run does not measure comes once, without a dataset and without rows of ours.
     """
@@ -153,20 +149,20 @@ def _partners(members: Sequence[PaperRow], row: ScoreRow) -> bool:
 
 
 def _answers(row: ScoreRow, paper: PaperRow) -> bool:
-    """An explainer scored against its own classifier is what it is beside whatever model."""
+    """Return whether a row measures what the paper did; a row of an explainer's own classifier fits any model."""
     return row.explainer == paper.explainer and (row.subject == "self" or row.model == paper.model)
 
 
 def _on(key: tuple[str, str, str, str], members: list[PaperRow], rows: list[ScoreRow], dataset: str) -> BesidePaper:
     scored = [row for row in rows if not math.isnan(row.value)]
     pairings = [Pairing(paper, next((row for row in scored if _answers(row, paper)), None)) for paper in members]
-    both = [place for place, pairing in enumerate(pairings) if pairing.ours is not None]
+    both = [index for index, pairing in enumerate(pairings) if pairing.ours is not None]
     if not both:
         return BesidePaper(*key, dataset, tuple(pairings))
-    theirs, own = np.array([(pairings[place].paper.value, _value(pairings[place])) for place in both]).T
+    theirs, own = np.array([(pairings[index].paper.value, _value(pairings[index])) for index in both]).T
     direction = -1 if rows[0].higher_is_better else 1
-    for place, paper_rank, rank in zip(both, rankdata(direction * theirs), rankdata(direction * own), strict=True):
-        pairings[place] = dataclasses.replace(pairings[place], paper_rank=float(paper_rank), rank=float(rank))
+    for index, paper_rank, rank in zip(both, rankdata(direction * theirs), rankdata(direction * own), strict=True):
+        pairings[index] = dataclasses.replace(pairings[index], paper_rank=float(paper_rank), rank=float(rank))
     rho = float(spearman(theirs, own)) if len(both) >= _FEWEST else math.nan
     return BesidePaper(*key, dataset, tuple(pairings), rho, len(both))
 

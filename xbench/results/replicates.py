@@ -1,4 +1,4 @@
-"""Bootstrap replicates on disk: what makes runs comparable in pairs without the plugins that made them."""
+"""Keep bootstrap replicates on disk, so that runs are compared in pairs without the plugins that made them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from xbench.errors import UserError
 from xbench.provenance import digest
 from xbench.results.rows import SCHEMA, Record, upgraded
+from xbench.runtime.files import whole_file
 from xbench.version import __version__
 
 REPLICATES = "replicates.npz"
@@ -37,7 +38,7 @@ class Replicates:
 
 
 def sampling(ids: Sequence[str], groups: Sequence[str], seed: int) -> str:
-    """Hash of all that `xbench.statistics.resampling.resamples` depends on, but for their number.
+    """Return the hash of all that `xbench.statistics.resampling.resamples` depends on, but for their number.
 
     The first resamples of a longer series are those of a shorter one, so series of different length are paired too.
     """
@@ -47,8 +48,7 @@ def sampling(ids: Sequence[str], groups: Sequence[str], seed: int) -> str:
 def write_replicates(cells: Mapping[str, Replicates], path: Path) -> None:
     """Write replicates by the fingerprint of their observations, whole or not at all; all series are equally long."""
     values = [cell.values for cell in cells.values()]
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with whole_file(path) as file:
         np.savez(
             file,
             schema=np.array(SCHEMA),
@@ -57,11 +57,10 @@ def write_replicates(cells: Mapping[str, Replicates], path: Path) -> None:
             samplings=np.array([cell.sampling for cell in cells.values()], dtype=str),
             replicates=np.stack(values).astype(np.float64) if values else np.empty((0, 0)),
         )
-    partial.replace(path)
 
 
 def read_replicates(path: Path) -> dict[str, Replicates]:
-    """The replicates of a run by the fingerprint of their observations; none where the file is missing.
+    """Read the replicates of a run by the fingerprint of their observations; none where the file is missing.
 
     Raises:
         UserError: It can't be read, or is of a newer schema.

@@ -15,7 +15,9 @@ from typing import Any, Literal, get_origin, get_type_hints
 import numpy as np
 
 from xbench.errors import UserError
-from xbench.results.cells import cell_text, cell_value
+from xbench.results.cells import cell_value, csv_text
+from xbench.results.numbers import rank_range
+from xbench.runtime.files import write_text
 from xbench.version import __version__
 
 SCHEMA = 4
@@ -74,10 +76,15 @@ class ScoreRow:
         maps_fingerprint: Of the maps.
         model_fingerprint: Of the model's weights.
         dataset_fingerprint: Of the dataset and the samples scored, the same on every machine
-        (`DataJob.dataset_identity`). device: "cpu", "cuda", ... precision: One of
-        `xbench.runtime.precision.PRECISIONS`. batch_size: Of passes without gradients. status: "ok", "failed" or
-        "skipped". reason: Why not "ok". warning: What must be known before believing the value, such as an explainer
-        that says its training failed. xbench_version: That wrote the row. schema: Of the row.
+            (`DataJob.dataset_identity`).
+        device: "cpu", "cuda", ...
+        precision: One of `xbench.runtime.precision.PRECISIONS`.
+        batch_size: Of passes without gradients.
+        status: "ok", "failed" or "skipped".
+        reason: Why not "ok".
+        warning: What must be known before believing the value, such as an explainer that says its training failed.
+        xbench_version: That wrote the row.
+        schema: Of the row.
     """
 
     dataset: str
@@ -126,9 +133,7 @@ class ScoreRow:
     @property
     def ranks(self) -> str:
         """The ranks that the data allow: "1" or "2–4"; empty without one."""
-        if not self.rank:
-            return ""
-        return str(self.rank) if self.rank == self.rank_high else f"{self.rank}–{self.rank_high}"
+        return rank_range(self.rank, self.rank_high)
 
 
 @dataclass(frozen=True)
@@ -182,12 +187,7 @@ def write_scores(rows: Iterable[ScoreRow], path: Path) -> None:
     Raises:
         UserError: A name in a rank set holds the separator "|".
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)  # RFC 4180: with another line end than \r\n, Python leaves a \r in a cell unquoted
-    writer.writerow(_TYPES)
-    for row in rows:
-        writer.writerow([cell_text(getattr(row, name), kind) for name, kind in _TYPES.items()])
-    write_whole(path, text.getvalue())
+    write_text(path, csv_text(_TYPES, map(vars, rows)))
 
 
 def read_scores(path: Path) -> list[ScoreRow]:
@@ -243,7 +243,7 @@ def _check_names(names: Iterable[str], wanted: Iterable[str], where: str) -> Non
 def write_header(header: RunHeader, path: Path) -> None:
     """Write the header as JSON, whole or not at all. NaN and infinity become null: JSON has no word for them."""
     text = json.dumps(_plain(dataclasses.asdict(header)), indent=2, ensure_ascii=False, allow_nan=False)
-    write_whole(path, text + "\n")
+    write_text(path, text + "\n")
 
 
 def read_header(path: Path) -> RunHeader:
@@ -285,26 +285,27 @@ def _plain(value: Any) -> Any:
 
 
 def upgraded(record: Record, steps: Mapping[int, Callable[[Record], Record]], where: str) -> Record:
-    """The record in the present schema, one step after the other.
+    """Return the record in the present schema, upgraded one step after the other.
 
     Args:
         record: Holds its own schema number under "schema", and under "xbench_version" who wrote it.
         steps: From schema n to n + 1.
-        where: The file, for messages.
+        where: The file, for messages; empty where the caller names it.
 
     Raises:
         UserError: The record is newer than this xbench, or older than any that it knows.
     """
     number = record["schema"]
+    named = f"{where}: " if where else ""
     if number > SCHEMA:
         writer = record.get("xbench_version") or "of a later version"
         raise UserError(
-            f"{where}: schema {number} is newer than schema {SCHEMA}, the last that xbench {__version__} reads",
+            f"{named}schema {number} is newer than schema {SCHEMA}, the last that xbench {__version__} reads",
             f"it was written by xbench {writer}: install that version or a later one",
         )
     for step in range(number, SCHEMA):
         if step not in steps:
-            raise UserError(f"{where}: schema {step} is unknown", f"xbench {__version__} reads up to {SCHEMA}")
+            raise UserError(f"{named}schema {step} is unknown", f"xbench {__version__} reads up to {SCHEMA}")
         record = steps[step](record) | {"schema": step + 1}
     return record
 
@@ -321,11 +322,3 @@ def read_text(path: Path) -> str:
         raise UserError(f"can't read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: byte {error.start} is wrong") from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a UTF-8 file under another name and rename it, so that nobody finds half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(text.encode())
-    partial.replace(path)

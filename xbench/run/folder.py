@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import datetime
 import itertools
-import os
-import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -34,6 +32,7 @@ from xbench.run.gallery import draw_gallery
 from xbench.run.scoring import ScoredCell, broken_rows, card_digest, card_of
 from xbench.run.summary import RunRecord, planned_labels
 from xbench.runtime.environment import environment
+from xbench.runtime.files import folder_beside
 
 
 def write_run(
@@ -47,29 +46,26 @@ def write_run(
     Raises:
         ArtifactError: It can't be written.
     """
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        partial.mkdir(parents=True)
-        rows = [item.row for item in run.scored] + broken_rows(run.plan)
-        write_scores(rows, partial / "scores.csv")
-        _write_observations(run.scored, partial)
-        write_replicates(_replicates(run.scored), partial / REPLICATES)
-        with progress.task("drawing figures") as bar:
-            _draw(run.scored, partial, bar.note)
-            _draw_views(run.plan.views, partial / "models")
-            _draw_calibrations(run.models, partial / "models")
-            bar.note("counterfactual images")
-            draw_counterfactuals(run.plan.strips, partial / COUNTERFACTUALS)
-        header = replace(_header(config, run), wall_seconds=time.perf_counter() - run.began)
-        write_header(header, partial / "run.json")
-        if run.suite is not None:
-            run.suite.write(partial)
-        out = _put_in_place(partial, out)
+        with folder_beside(out) as partial:
+            rows = [item.row for item in run.scored] + broken_rows(run.plan)
+            write_scores(rows, partial / "scores.csv")
+            _write_observations(run.scored, partial)
+            write_replicates(_replicates(run.scored), partial / REPLICATES)
+            with progress.task("drawing figures") as bar:
+                _draw(run.scored, partial, bar.note)
+                _draw_views(run.plan.views, partial / "models")
+                _draw_calibrations(run.models, partial / "models")
+                bar.note("counterfactual images")
+                draw_counterfactuals(run.plan.strips, partial / COUNTERFACTUALS)
+            header = replace(_header(config, run), wall_seconds=time.perf_counter() - run.began)
+            write_header(header, partial / "run.json")
+            if run.suite is not None:
+                run.suite.write(partial)
+            out = _put_in_place(partial, out)
     except OSError as error:
         hint = "name another with --out; all that was computed is cached"
         raise ArtifactError(f"run folder {out} can't be written: {error}", hint) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return out, header, rows
 
 
@@ -202,7 +198,7 @@ def _draw_curves(members: Sequence[ScoredCell], stem: Path) -> None:
         curves = job.metric.curves(job.observations)
         if curves is not None:
             axes = (curves.x_label, curves.y_label)
-            series.append(CurveSeries(item.row.explainer, item.row.control, curves.x, curves.y))
+            series.append(CurveSeries(item.row.explainer, item.row.control, curves.x, curves.y, curves.roles))
     if series:
         row = members[0].row
         stem.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Config + registry -> cells and the ordered artifacts they need; every incompatible cell is reported at once."""
+"""Plan a run: its cells and the ordered artifacts they need. All cells that do not fit are reported at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from xbench.request.selection import Wanted, WantedMetric, distinct, named, spec
 
 @dataclass(frozen=True)
 class Cell:
-    """One number to be: an explainer in one sign, scored by a metric against a classifier on a dataset.
+    """A number to be computed: an explainer in one sign, scored by a metric against a classifier on a dataset.
 
     Attributes:
         explainer: The explainer.
@@ -48,22 +48,22 @@ class Cell:
 
     @property
     def jobs(self) -> list[Job]:
-        """Everything it needs, in order of making."""
+        """Everything it needs, in the order it is made."""
         return _ordered([self.observations])
 
 
 @dataclass(frozen=True)
 class BrokenCell:
-    """A number that can't be, because the explainer can't be made, by its plugin's fault.
+    """A number that can't be computed because the explainer can't be made, by its plugin's fault.
 
     Attributes:
-        dataset: Label.
-        model: Label.
-        explainer: Label.
+        dataset: Label of the dataset.
+        model: Label of the classifier.
+        explainer: Label of the explainer.
         control: Whether it is a control.
-        metric: Label.
-        higher_is_better: The metric's direction.
-        reason: Naming the distribution.
+        metric: Label of the metric.
+        higher_is_better: Direction of the metric.
+        reason: Why, with the name of the distribution.
     """
 
     dataset: str
@@ -76,21 +76,45 @@ class BrokenCell:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """An explainer that does not fit a model, or a metric that does not fit an explainer or a dataset.
+
+    Attributes:
+        explainer: Label of the explainer.
+        dataset: Label of the dataset.
+        reason: Why it does not fit, as a plugin or the plan says it.
+        model: Label of the classifier that the explainer can't explain; empty where the metric does not fit.
+        metric: Label of the metric that does not fit; empty where the explainer does not.
+    """
+
+    explainer: str
+    dataset: str
+    reason: str
+    model: str = ""
+    metric: str = ""
+
+    def __str__(self) -> str:
+        if self.metric:
+            return f"{self.explainer} x {self.metric} on {self.dataset}: {self.reason}"
+        return f"{self.explainer} on {self.model} on {self.dataset}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run will do.
 
     Attributes:
-        cells: All numbers to be.
-        skipped: Controls that do not apply, with the reason.
-        broken: Numbers that can't be, because an explainer can't be made.
+        cells: All numbers to be computed.
+        skipped: What does not fit and need not, such as controls that do not apply.
+        broken: Numbers that can't be computed because an explainer can't be made.
         settings: Shared by all jobs.
         views: Pictures of the models.
         strips: Counterfactual images of the explainers that make any.
-        tables: Of a suite: name -> the cells of that table; a cell may be in several.
+        tables: Name of each table of a suite -> its cells; a cell may be in several. Empty without a suite.
     """
 
     cells: tuple[Cell, ...]
-    skipped: tuple[str, ...]
+    skipped: tuple[Refusal, ...]
     broken: tuple[BrokenCell, ...]
     settings: Settings
     views: tuple[ViewJob, ...] = ()
@@ -104,7 +128,7 @@ class Plan:
 
 
 def make_plan(config: RunConfig, registry: Registry, store: Store) -> Plan:
-    """Resolve names and options, pair everything with everything, refuse what does not fit.
+    """Resolve names and options, pair everything with everything, and refuse what does not fit.
 
     Raises:
         UserError: Unknown names, wrong options, or cells that can't work: all of these in one message.
@@ -117,7 +141,7 @@ def make_plan(config: RunConfig, registry: Registry, store: Store) -> Plan:
 def make_suite_plan(
     tables: Mapping[str, RunConfig], added: Sequence[Reference], registry: Registry, store: Store
 ) -> Plan:
-    """The union of the cells of several tables; what does not fit is left out with its reason, as after `all`.
+    """Plan the cells of several tables together. What does not fit is skipped and reported, as with `all`.
 
     Args:
         tables: Name -> what it asks for; they differ only in what `TableConfig` holds.
@@ -129,10 +153,8 @@ def make_suite_plan(
         UserError: Unknown names, wrong options; an added explainer, or nothing at all, that fits anywhere.
     """
     planner = _planner(next(iter(tables.values())), store)
-    made = {}
-    for name, config in tables.items():
-        made[name] = planner.add(config, registry, strict=False)
-    return planner.finish(made, named("explainer", added, registry))
+    cells = {name: planner.add(config, registry, strict=False) for name, config in tables.items()}
+    return planner.finish(cells, named("explainer", added, registry))
 
 
 def _planner(config: RunConfig, store: Store) -> _Planner:
@@ -149,7 +171,7 @@ def _planner(config: RunConfig, store: Store) -> _Planner:
     return _Planner(store, settings, config.model_view)
 
 
-class _Place:
+class _ModelOnData:
     """A model on a dataset, and what has been built for it."""
 
     def __init__(self, store: Store, settings: Settings, model: Choice, data: DataJob) -> None:
@@ -157,7 +179,7 @@ class _Place:
         self.job = ModelJob(store, settings, model, data)
         shared = PredictionsJob(store, settings, CalibrationJob(store, settings, self.job, data))
         self.maps = MapsFactory(store, settings, self.job, shared)
-        self.fits = SupportCheck()
+        self.support = SupportCheck()
         self.prepared: dict[tuple[str, int], PreparationJob] = {}
 
 
@@ -169,14 +191,14 @@ class _Planner:
     settings: Settings
     model_view: bool
     data: dict[str, DataJob] = field(default_factory=dict)
-    places: dict[tuple[str, str], _Place] = field(default_factory=dict)
+    pairs: dict[tuple[str, str], _ModelOnData] = field(default_factory=dict)
     cells: dict[tuple[str, ...], Cell] = field(default_factory=dict)
-    refusals: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    skipped: list[Refusal] = field(default_factory=list)
     broken: list[BrokenCell] = field(default_factory=list)
 
     def add(self, config: RunConfig, registry: Registry, strict: bool) -> tuple[Cell, ...]:
-        """All cells that `config` asks for, each once, whoever asked for it before.
+        """Add all cells that `config` asks for, and return them; one that was asked for before is shared.
 
         Args:
             config: Everything is paired with everything.
@@ -190,53 +212,55 @@ class _Planner:
             for kind in ("dataset", "model")
         )
         signs = ("original", "absolute") if config.sign == "both" else (config.sign,)
-        found: list[Cell] = []
+        cells: list[Cell] = []
         for dataset in datasets:
             data = self.data.setdefault(dataset.label, DataJob(self.store, self.settings, dataset))
             check_target(self.settings.target, len(data.info.classes))
             for model in models:
                 key = (data.label, model.label)
-                if key not in self.places:
-                    self.places[key] = _Place(self.store, self.settings, model, data)
-                found += self._add_place(self.places[key], explainers, scorers, signs)
-        return tuple(found)
+                if key not in self.pairs:
+                    self.pairs[key] = _ModelOnData(self.store, self.settings, model, data)
+                cells += self._add_pair(self.pairs[key], explainers, scorers, signs)
+        return tuple(cells)
 
-    def _add_place(
-        self, place: _Place, explainers: list[Wanted], metrics: list[WantedMetric], signs: Sequence[str]
+    def _add_pair(
+        self, pair: _ModelOnData, explainers: list[Wanted], metrics: list[WantedMetric], signs: Sequence[str]
     ) -> Iterator[Cell]:
-        """All cells of one model on one dataset."""
-        made_metrics: list[tuple[WantedMetric, Metric]] = [(scorer, scorer.choice.create()) for scorer in metrics]
+        """Yield all cells of one model on one dataset."""
+        created: list[tuple[WantedMetric, Metric]] = [(scorer, scorer.choice.create()) for scorer in metrics]
         for wanted in explainers:
             try:
-                made = self._maps(wanted, place)
+                maps = self._maps(wanted, pair)
             except PluginError as error:
-                self._break(wanted, place.job, made_metrics, str(error))
+                self._break(wanted, pair.job, created, str(error))
                 continue
-            if made is None:
+            if maps is None:
                 continue
-            by_sign = {"original": made, "absolute": place.maps.of(wanted.choice, absolute=True)}
-            for scorer, metric in made_metrics:
+            by_sign = {"original": maps, "absolute": pair.maps.of(wanted.choice, absolute=True)}
+            for scorer, metric in created:
                 choice = scorer.choice
                 if wanted.is_company and metric.costs_as_much_as_the_maps:
                     continue
-                reason = _misfit(metric, choice, made.explainer, place.data)
+                reason = _misfit(metric, choice, maps.explainer, pair.data)
                 if reason:
-                    text = f"{wanted.choice.label} x {choice.label} on {place.data.label}: {reason}"
-                    self._refuse(wanted, text, must_fit=wanted.must_fit and scorer.must_fit)
+                    refusal = Refusal(wanted.choice.label, pair.data.label, reason, metric=choice.label)
+                    self._refuse(wanted, refusal, must_fit=wanted.must_fit and scorer.must_fit)
                     continue
-                key = (choice.label, id(made.predictions))
-                if key not in place.prepared:
-                    job = PreparationJob(self.store, self.settings, choice, choice.create(), made.predictions)
-                    place.prepared[key] = job
+                key = (choice.label, id(maps.predictions))
+                if key not in pair.prepared:
+                    job = PreparationJob(self.store, self.settings, choice, choice.create(), maps.predictions)
+                    pair.prepared[key] = job
                 for sign in signs:
-                    yield self._cell(wanted, sign, by_sign[sign], place.prepared[key])
+                    yield self._cell(wanted, sign, by_sign[sign], pair.prepared[key])
 
-    def _maps(self, wanted: Wanted, place: _Place) -> MapsJob | None:
-        made, model = place.maps.of(wanted.choice), place.job
-        reason = place.fits.refusal(made, model)
+    def _maps(self, wanted: Wanted, pair: _ModelOnData) -> MapsJob | None:
+        """Return the maps of an explainer; None, and a refusal noted, where it can't explain the model."""
+        maps, model = pair.maps.of(wanted.choice), pair.job
+        reason = pair.support.refusal(maps, model)
         if not reason:
-            return made
-        self._refuse(wanted, f"{wanted.choice.label} on {model.label} on {model.data.label}: {reason}", wanted.must_fit)
+            return maps
+        refusal = Refusal(wanted.choice.label, model.data.label, reason, model=model.label)
+        self._refuse(wanted, refusal, wanted.must_fit)
         return None
 
     def _break(self, wanted: Wanted, model: ModelJob, metrics: list[tuple[WantedMetric, Metric]], reason: str) -> None:
@@ -244,49 +268,50 @@ class _Planner:
         for scorer, metric in metrics:
             self.broken.append(BrokenCell(*where, scorer.choice.label, metric.higher_is_better, reason))
 
-    def _refuse(self, wanted: Wanted, text: str, must_fit: bool) -> None:
+    def _refuse(self, wanted: Wanted, refusal: Refusal, must_fit: bool) -> None:
         if must_fit:
-            self.refusals.append(text)
+            self.refusals.append(refusal)
         elif not wanted.is_company:  # what is made of a refused explainer's maps goes with it, in silence
-            self.skipped.append(text)
+            self.skipped.append(refusal)
 
-    def _cell(self, wanted: Wanted, sign: str, made: MapsJob, preparation: PreparationJob) -> Cell:
-        key = (made.data.label, made.model.label, wanted.choice.label, preparation.choice.label, sign)
+    def _cell(self, wanted: Wanted, sign: str, maps: MapsJob, preparation: PreparationJob) -> Cell:
+        key = (maps.data.label, maps.model.label, wanted.choice.label, preparation.choice.label, sign)
         if key not in self.cells:
             subject = "self" if scores_itself(wanted.choice) else "shared"
             # An unsigned map is its own absolute: the same observations stand in both rankings. What is made from
             # another explainer's maps took those absolute before.
-            absolute = sign == "absolute" and made.inner is None and made.explainer.signed
-            observations = ObservationsJob(self.store, self.settings, preparation, made, absolute)
+            absolute = sign == "absolute" and maps.inner is None and maps.explainer.signed
+            observations = ObservationsJob(self.store, self.settings, preparation, maps, absolute)
             self.cells[key] = Cell(wanted.choice, spec_of(wanted.choice).control, subject, sign, observations)
         return self.cells[key]
 
     def finish(self, tables: Mapping[str, tuple[Cell, ...]] | None = None, added: Iterable[Choice] = ()) -> Plan:
-        """The plan.
+        """Return the plan.
 
         Args:
-            tables: Of a suite: name -> its cells.
+            tables: Name of each table of a suite -> its cells.
             added: Explainers that must have a cell.
 
         Raises:
             UserError: Something the user asked for does not fit, or nothing at all does; all of it is listed.
-            PluginError: Nothing is left to be scored.
+            PluginError: No explainer that is left can be made.
         """
         scored = {cell.explainer.label for cell in self.cells.values()} | {cell.explainer for cell in self.broken}
-        lost = tuple(f"{choice.label} " for choice in added if choice.label not in scored)
-        refusals = self.refusals + [text for text in self.skipped if lost and text.startswith(lost)]
+        lost = {choice.label for choice in added} - scored
+        refusals = self.refusals + [refusal for refusal in self.skipped if refusal.explainer in lost]
         if refusals or not (self.cells or self.broken):
-            raise UserError("these cells can't be run:\n  " + "\n  ".join(dict.fromkeys(refusals or self.skipped)))
+            lines = dict.fromkeys(map(str, refusals or self.skipped))
+            raise UserError("these cells can't be run:\n  " + "\n  ".join(lines))
         if not self.cells:
             raise PluginError(self.broken[0].reason)
         skipped, broken = tuple(dict.fromkeys(self.skipped)), tuple(dict.fromkeys(self.broken))
-        views = [ViewJob(self.store, self.settings, place.job) for place in self.places.values() if self.model_view]
+        views = [ViewJob(self.store, self.settings, pair.job) for pair in self.pairs.values() if self.model_view]
         return Plan(
             tuple(self.cells.values()), skipped, broken, self.settings, tuple(views), self._strips(), tables or {}
         )
 
     def _strips(self) -> tuple[CounterfactualsJob, ...]:
-        """One of each explainer that makes counterfactual images and has a cell."""
+        """Return one job for each explainer that makes counterfactual images and has a cell."""
         makers = {id(cell.maps): cell.maps for cell in self.cells.values() if not cell.control}
         return tuple(
             CounterfactualsJob(self.store, self.settings, maps) for maps in makers.values() if maps.explainer.transfers
@@ -304,7 +329,7 @@ def _misfit(metric: Metric, choice: Choice, explainer: Explainer, data: DataJob)
 
 
 def _ordered(ends: Iterable[Job]) -> list[Job]:
-    """The ends and all their upstream, each fingerprint once, upstream first."""
+    """Return the ends and everything upstream of them, each fingerprint once, upstream first."""
     seen: dict[str, Job] = {}
 
     def visit(job: Job) -> None:

@@ -1,4 +1,4 @@
-"""Observations -> scores; the only place that loops over cells."""
+"""Score and rank the cells of a run from their observations. Nothing else loops over cells."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from xbench.contracts.session import Progress
 from xbench.errors import PluginError, XbenchError
 from xbench.provenance import digest
 from xbench.results.rows import ScoreRow
+from xbench.results.standings import Ranked, ranked
 from xbench.run.build import Failures
 from xbench.run.plan import Cell, Plan
 from xbench.run.same_maps import same_maps
-from xbench.statistics.resampling import interval, rank_sets, resamples
+from xbench.statistics.ranking import rank_sets
+from xbench.statistics.resampling import interval, resamples
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class ScoredCell:
     Attributes:
         cell: What was to be scored.
         row: Its score row, ranks included.
-        error: Why it failed, or None.
+        error: Why it failed; None if it did not.
         replicates: float64 (B,), its value on each resample; None if it failed.
     """
 
@@ -38,14 +40,14 @@ class ScoredCell:
 
 
 def score_cells(plan: Plan, failures: Failures, count: int, progress: Progress) -> list[ScoredCell]:
-    """Values, intervals and ranks of every cell, failed ones included, in the plan's order.
+    """Return value, interval and ranks of every cell, failed ones included, in the plan's order.
 
     Cells of the same dataset, classifier and metric card are resampled alike, compared in pairs and ranked together.
 
     Args:
         plan: What was run.
-        failures: What failed, by fingerprint.
-        count: Bootstrap resamples.
+        failures: Fingerprint of what failed -> its error.
+        count: Number of bootstrap resamples.
         progress: Where to show the work.
     """
     replicates: dict[int, np.ndarray] = {}
@@ -71,17 +73,8 @@ def score_cells(plan: Plan, failures: Failures, count: int, progress: Progress) 
                 errors[index] = error
             bar.advance()
     for members in _ranked_together(plan.cells, rows, replicates):
-        repeated = _repeated(members, plan.cells)
-        _add_ranks([index for index in members if index not in repeated], rows, replicates)
-        for index, first in repeated.items():
-            ranked = rows[first]
-            rows[index] = dataclasses.replace(
-                rows[index],
-                rank=ranked.rank,
-                rank_high=ranked.rank_high,
-                rank_set=ranked.rank_set,
-                same_as=ranked.explainer,
-            )
+        for index, ranks in _ranks(members, plan.cells, rows, replicates).items():
+            rows[index] = _with_ranks(rows[index], ranks)
     return [
         ScoredCell(cell, rows[index], errors.get(index), replicates.get(index)) for index, cell in enumerate(plan.cells)
     ]
@@ -129,7 +122,7 @@ def _bare_row(cell: Cell, plan: Plan, reason: str) -> ScoreRow:
 
 
 def broken_rows(plan: Plan) -> list[ScoreRow]:
-    """Failed rows of the explainers that can't be made."""
+    """Return failed rows of the explainers that can't be made."""
     nothing = dict.fromkeys(("value", "ci_low", "ci_high"), math.nan) | dict.fromkeys(("n", "groups"), 0)
     nothing |= dict.fromkeys(("rank", "rank_high", "batch_size"), 0)
     nothing |= dict.fromkeys(("seconds_fit", "seconds_maps", "seconds_metric"), 0.0)
@@ -155,12 +148,12 @@ def broken_rows(plan: Plan) -> list[ScoreRow]:
 
 
 def card_of(cell: Cell) -> dict[str, Any]:
-    """The metric card of a cell; its sign is the column it stands in, also where an unsigned map serves both."""
+    """Return the metric card of a cell. Its sign is the column it stands in, also where a map serves both."""
     return cell.observations.card() | {"sign": cell.sign}
 
 
 def card_digest(cell: Cell) -> str:
-    """Hash of the metric card."""
+    """Return the hash of the metric card."""
     return digest(card_of(cell))[:16]
 
 
@@ -172,7 +165,7 @@ def _valued(row: ScoreRow, cell: Cell, drawn: Sequence[np.ndarray]) -> tuple[Sco
     )
     low, high = interval(replicates)
     groups = np.array(maps.data.scored.groups)
-    if "used" in observations:  # a metric's word for the samples that count: those with a mask, say
+    if "used" in observations:  # a metric says which samples count: those with a mask, say
         groups = groups[observations["used"].astype(bool)]
     innermost = maps.innermost
     valued = dataclasses.replace(
@@ -202,32 +195,43 @@ def _ranked_together(
 
 
 def _repeated(members: list[int], cells: Sequence[Cell]) -> dict[int, int]:
-    """The cells whose maps are those of an earlier one, to that one: the user's explainers come before controls.
+    """Return the cells whose maps are those of an earlier one -> that one; the user's explainers precede controls.
 
     One explainer under two names (`vinet`, and what it stands for on this device) has the very same maps.
     """
     ordered = sorted(members, key=lambda index: cells[index].control)
     jobs = [cells[index].maps for index in ordered]
-    where: dict[str, int] = {}
+    earliest: dict[str, int] = {}
     for index, job in zip(ordered, jobs, strict=True):
-        where.setdefault(job.fingerprint, index)
+        earliest.setdefault(job.fingerprint, index)
     same = same_maps(jobs)
-    found = {}
+    repeated = {}
     for index, job in zip(ordered, jobs, strict=True):
-        first = where[same.get(job.fingerprint, job.fingerprint)]
+        first = earliest[same.get(job.fingerprint, job.fingerprint)]
         if first != index:
-            found[index] = first
-    return found
+            repeated[index] = first
+    return repeated
 
 
-def _add_ranks(members: list[int], rows: dict[int, ScoreRow], replicates: Mapping[int, np.ndarray]) -> None:
-    first = rows[members[0]]
-    ranks = rank_sets(
-        np.array([rows[index].value for index in members]),
-        np.stack([replicates[index] for index in members]),
+def _ranks(
+    members: list[int], cells: Sequence[Cell], rows: Mapping[int, ScoreRow], replicates: Mapping[int, np.ndarray]
+) -> dict[int, Ranked]:
+    """Rank the cells of one group; a cell with the maps of another one takes its ranks."""
+    repeated = _repeated(members, cells)
+    judged = [index for index in members if index not in repeated]
+    first = rows[judged[0]]
+    found = rank_sets(
+        np.array([rows[index].value for index in judged]),
+        np.stack([replicates[index] for index in judged]),
         first.higher_is_better,
         patients=first.groups,
     )
-    for index, rank in zip(members, ranks, strict=True):
-        tied = tuple(rows[members[other]].explainer for other in sorted(rank.tied) if members[other] != index)
-        rows[index] = dataclasses.replace(rows[index], rank=rank.low, rank_high=rank.high, rank_set=tied)
+    ranks = dict(zip(judged, ranked([rows[index].explainer for index in judged], found), strict=True))
+    twins = {index: ranks[original].shared_with(rows[index].explainer) for index, original in repeated.items()}
+    return ranks | twins
+
+
+def _with_ranks(row: ScoreRow, ranks: Ranked) -> ScoreRow:
+    return dataclasses.replace(
+        row, rank=ranks.rank, rank_high=ranks.rank_high, rank_set=ranks.rank_set, same_as=ranks.same_as
+    )

@@ -1,4 +1,4 @@
-"""What a run says beside its scores: how good the classifiers are, what the user must know, the exit code."""
+"""Sum up a run beside its scores: how good the classifiers are, what the user must know, the exit code."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _INCOMPLETE = 0.01
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run that is over, to be written down.
+    """A finished run, to be written down.
 
     Attributes:
         plan: What was planned.
         scored: All cells with their rows.
-        models: The classifiers, as `describe_models` gives them.
+        models: The classifiers, as `describe_models` returns them.
         warnings: What the user must know.
         command: The words typed.
         began: `time.perf_counter()` when it began.
-        suite: The suite that was run, if it was one.
+        suite: The suite that was run; None without one.
     """
 
     plan: Plan
@@ -43,13 +43,13 @@ class RunRecord:
 
 
 def describe_models(plan: Plan, failures: Failures, count: int) -> list[dict[str, Any]]:
-    """The classifiers of a run: test figures with intervals, how they were trained, and what is suspicious."""
-    found: dict[str, PredictionsJob] = {}
+    """Describe the classifiers of a run: figures with intervals, how they were trained, and what is suspicious."""
+    predictions: dict[str, PredictionsJob] = {}
     for cell in plan.cells:
         job = cell.maps.predictions
         if job.fingerprint not in failures:
-            found.setdefault(job.fingerprint, job)
-    return [_describe_model(job, plan, count) for job in found.values()]
+            predictions.setdefault(job.fingerprint, job)
+    return [_describe_model(job, plan, count) for job in predictions.values()]
 
 
 def _describe_model(job: PredictionsJob, plan: Plan, count: int) -> dict[str, Any]:
@@ -80,24 +80,24 @@ def _describe_model(job: PredictionsJob, plan: Plan, count: int) -> dict[str, An
     }
 
 
-def _as_header(found: Calibration) -> dict[str, Any]:
-    """Its fields; figures as [value, low, high], like those of "metrics"."""
-    fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+def _as_header(reliability: Calibration) -> dict[str, Any]:
+    """Return the fields of a calibration, with figures as [value, low, high], like those of "metrics"."""
+    fields = {field.name: getattr(reliability, field.name) for field in dataclasses.fields(reliability)}
     return {name: list(value[:3]) if isinstance(value, Figure) else value.tolist() for name, value in fields.items()}
 
 
 def _learned(figures: Mapping[str, Figure]) -> bool:
-    """Whether the held-out AUC is above chance by its whole interval."""
+    """Return whether the whole interval of the held-out AUC is above chance."""
     return bool(figures["auc"].low > 0.5)
 
 
 def warnings_of(plan: Plan, models: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the user must know about this run before believing a number of it."""
-    found = []
+    """Return what the user must know about this run before believing a number of it."""
+    warnings = []
     for model in models:
         auc, low, high = model["metrics"]["auc"]
         if not model["learned"]:
-            found.append(
+            warnings.append(
                 f"{model['name']} on {model['dataset']} has learned nothing that holds: held-out AUC {auc:.2f} "
                 f"[{low:.2f}, {high:.2f}]; explanations of it say nothing about the task"
             )
@@ -105,21 +105,21 @@ def warnings_of(plan: Plan, models: Sequence[Mapping[str, Any]]) -> list[str]:
         facts = cell.maps.facts if cell.maps.store.has(cell.maps) else {}
         state = cell.maps.innermost.state
         if state is not None and state.store.has(state) and state.facts.get("warning"):
-            found.append(f"{cell.explainer.label}: {state.facts['warning']}")
+            warnings.append(f"{cell.explainer.label}: {state.facts['warning']}")
         if facts.get("constant_maps"):
-            found.append(
+            warnings.append(
                 f"{cell.explainer.label}: {facts['constant_maps']} of {len(cell.maps.data.scored)} maps are constant"
             )
         missing = facts.get("completeness_error", 0.0)
         if missing > _INCOMPLETE:
-            found.append(f"{cell.explainer.label}: a map misses the sum it promises by {missing:.1%} of a logit")
+            warnings.append(f"{cell.explainer.label}: a map misses the sum it promises by {missing:.1%} of a logit")
     if plan.settings.limit is not None:
-        found.append(f"--limit {plan.settings.limit}: for trying things out, not for reporting")
-    return found + [f"skipped: {text}" for text in plan.skipped]
+        warnings.append(f"--limit {plan.settings.limit}: for trying things out, not for reporting")
+    return warnings + [f"skipped: {refusal}" for refusal in plan.skipped]
 
 
 def planned_labels(plan: Plan) -> dict[str, dict[str, list[str]]]:
-    """Of each table of a suite: "explainers", "metrics", "models", "datasets" and "signs" that were planned."""
+    """Return, for each table of a suite, what was planned: explainers, metrics, models, datasets and signs."""
     return {
         name: {
             "explainers": _distinct(cell.explainer.label for cell in cells),
@@ -137,7 +137,7 @@ def _distinct(labels: Iterable[str]) -> list[str]:
 
 
 def worst_exit_code(scored: Sequence[ScoredCell], plan: Plan) -> int:
-    """0, or the exit code of what failed: 3 for a plugin's fault, 2 for the user's, 1 for ours."""
+    """Return 0, or the exit code of what failed: 3 for a plugin's fault, 2 for the user's, 1 for xbench's."""
     codes = [cell.error.exit_code for cell in scored if cell.error is not None]
     codes += [PluginError.exit_code for _ in plan.broken]
     for error in (PluginError, UserError, XbenchError):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from xbench.comparison.conventions import Conventions, standings, standings_table, write_standings
+from xbench.comparison.conventions import Conventions, ranks_table, ranks_under, write_ranks
 from xbench.errors import UserError
 from xbench.jobs.store import Store, default_root
 from xbench.registry.discovery import discover
@@ -121,8 +121,8 @@ def show_plan(wanted: Request) -> int:
         subject = " (its own classifier)" if cell.subject == "self" else ""
         scored = f"{cell.observations.choice.label} of {cell.explainer.label}{subject}, {cell.sign}"
         console.print(f"  {scored}, for {cell.maps.predictions.label}", markup=False, highlight=False)
-    for text in plan.skipped:
-        console.print(f"  skipped: {text}", style="yellow", markup=False, highlight=False)
+    for refusal in plan.skipped:
+        console.print(f"  skipped: {refusal}", style="yellow", markup=False, highlight=False)
     jobs = plan.jobs
     cached = sum(job.store.has(job) for job in jobs)
     console.print(f"\n{len(jobs)} artifacts, {cached} cached", style="bold")
@@ -174,23 +174,23 @@ def carry_out(wanted: Request) -> int:
         console.print()
         console.print(beside_tables(suite.papers, rows))
     if wanted.tried is not None:
-        _show_standings(rows, wanted.tried, out, console)
+        _show_conventions(rows, wanted.tried, out, console)
     console.print(f"run folder: {out}", markup=False, highlight=False)
     return worst_exit_code(scored, plan)
 
 
-def _show_standings(rows: Sequence[ScoreRow], tried: Conventions, out: Path, console: Console) -> None:
+def _show_conventions(rows: Sequence[ScoreRow], tried: Conventions, out: Path, console: Console) -> None:
     """Print what becomes of the ranks, and write it beside the scores: one file a dataset and model."""
     from xbench.results.naming import file_name
 
     (out / "conventions").mkdir()
     for dataset, model in dict.fromkeys((row.dataset, row.model) for row in rows):
         members = [row for row in rows if (row.dataset, row.model) == (dataset, model)]
-        found, flips = standings(members, tried)
+        explainers, flips = ranks_under(members, tried)
         console.print()
         console.print(f"{model} on {dataset}", style="bold", markup=False, highlight=False)
-        console.print(standings_table(found, flips))
-        write_standings(found, flips, out / "conventions" / f"{file_name(dataset, model)}.csv")
+        console.print(ranks_table(explainers, flips))
+        write_ranks(explainers, flips, out / "conventions" / f"{file_name(dataset, model)}.csv")
 
 
 def _of_suite(run: SuiteRun) -> str:

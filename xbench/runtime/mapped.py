@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xbench.runtime.files import whole_file
+
 if TYPE_CHECKING:
     import torch
 
@@ -53,7 +55,7 @@ class ArrayWriter:
 
 @contextmanager
 def writing(path: Path, dtype: Any, shape: tuple[int | None, ...]) -> Iterator[ArrayWriter]:
-    """Write an .npy file part by part.
+    """Write an .npy file part by part; it takes its name when it is complete.
 
     It is written as a file, not through a memory map: a full disk is then an OSError, where a memory map kills the
     process.
@@ -64,7 +66,7 @@ def writing(path: Path, dtype: Any, shape: tuple[int | None, ...]) -> Iterator[A
         shape: (N, ...), of the whole; with None for N, of as many samples as are appended.
     """
     kind, (total, *rest) = np.dtype(dtype), [size or 0 for size in shape]
-    with path.open("wb") as file:
+    with whole_file(path) as file:
         _write_header(file, kind, (total, *rest))
         start = file.tell()
         writer = ArrayWriter(file, kind)

@@ -1,9 +1,8 @@
-"""How sure we are: resamples by patient, intervals, paired tests, ranks."""
+"""Resample by patient, and say how sure a value or a difference is: intervals and paired tests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import norm
@@ -11,25 +10,13 @@ from scipy.stats import norm
 from xbench.runtime.seeding import rng
 
 RESAMPLES = 2000
-_CHUNK = 1 << 21  # weights held at once: 16 MiB of float64
-
-
-class Rank(NamedTuple):
-    """Where an explainer may stand.
-
-    Attributes:
-        low: The best rank that the data allow, from 1.
-        high: The worst.
-        tied: Indices of the explainers it can't be told from, itself included.
-    """
-
-    low: int
-    high: int
-    tied: frozenset[int]
+_CHUNK = 1 << 21  # how many weights are held at once: 16 MiB of float64
 
 
 def resamples(groups: Sequence[str], count: int = RESAMPLES, seed: int = 0) -> list[np.ndarray]:
-    """Cluster bootstrap: patients drawn with replacement, each with all its samples (Davison & Hinkley 1997, 3.8).
+    """Draw cluster-bootstrap resamples: patients with replacement, each with all its samples.
+
+    See Davison & Hinkley 1997, section 3.8.
 
     Args:
         groups: The patient of each of N samples.
@@ -53,13 +40,13 @@ def resamples(groups: Sequence[str], count: int = RESAMPLES, seed: int = 0) -> l
 
 
 def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The integers of [start, start + size) of each pair, one after the other."""
+    """Return the integers of [start, start + size) of each pair, one after the other."""
     ends = np.cumsum(sizes)
     return np.repeat(starts - ends + sizes, sizes) + np.arange(ends[-1])
 
 
 def resample_weights(groups: Sequence[str], count: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
-    """The resamples of `resamples` as weights, for figures that are sums over samples: no loop over resamples then.
+    """Return the resamples of `resamples` as weights. A figure that is a sum over samples then needs no loop.
 
     Yields:
         float64 (chunk, N), how often each resample holds each sample; `count` rows in all.
@@ -73,7 +60,10 @@ def resample_weights(groups: Sequence[str], count: int = RESAMPLES, seed: int = 
 
 
 def interval(replicates: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of bootstrap replicates (B,), without undefined (NaN) ones; (NaN, NaN) if none is left."""
+    """Return the percentile interval of bootstrap replicates (B,).
+
+    Undefined (NaN) replicates are left out. The result is (NaN, NaN) if none is left.
+    """
     defined = np.asarray(replicates, dtype=np.float64)
     defined = defined[~np.isnan(defined)]
     if not len(defined):
@@ -83,17 +73,17 @@ def interval(replicates: np.ndarray, level: float = 0.95) -> tuple[float, float]
 
 
 def paired_p(replicates_a: np.ndarray, replicates_b: np.ndarray) -> float:
-    """Two-sided bootstrap p of "a and b are equal", from replicates (B,) on the same resamples.
+    """Return the two-sided bootstrap p of "a and b are equal", from replicates (B,) on the same resamples.
 
-    Twice the smaller share of differences on either side of zero, ties counted on both, with one added to count and
-    total so that p is never 0 (Davison & Hinkley 1997, eq. 4.11): at least 2 / (B + 1). Pairs with a NaN are left out;
-    NaN if none is left.
+    p is twice the smaller share of differences on either side of zero, with ties counted on both sides. One is added
+    to count and total, so p is never 0 but at least 2 / (B + 1) (Davison & Hinkley 1997, eq. 4.11). Pairs with a NaN
+    are left out. The result is NaN if no pair is left.
     """
     return float(_sign_p(np.asarray(replicates_a, dtype=np.float64) - np.asarray(replicates_b, dtype=np.float64)))
 
 
 def _sign_p(differences: np.ndarray) -> np.ndarray:
-    """`paired_p` over the last axis of differences (..., B)."""
+    """Return `paired_p` over the last axis of differences (..., B)."""
     defined = (~np.isnan(differences)).sum(-1)
     below, above = (differences <= 0).sum(-1), (differences >= 0).sum(-1)
     p = np.minimum(1.0, 2 * (np.minimum(below, above) + 1) / (defined + 1))
@@ -101,7 +91,7 @@ def _sign_p(differences: np.ndarray) -> np.ndarray:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down adjusted p-values (Holm 1979). NaN stays NaN and is not counted as a test."""
+    """Return Holm's step-down adjusted p-values (Holm 1979). NaN stays NaN and is not counted as a test."""
     p = np.asarray(p, dtype=np.float64)
     adjusted = np.full(p.shape, np.nan)
     tested = np.flatnonzero(~np.isnan(p))
@@ -111,71 +101,44 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def rank_sets(
-    values: np.ndarray,
-    replicates: np.ndarray,
-    higher_is_better: bool,
-    level: float = 0.05,
-    patients: int | None = None,
-) -> list[Rank]:
-    """The ranks each explainer may have, all true at once with probability 1 - level (Mogstad et al. 2024, section 3).
-
-    All pairs are tested on the same resamples and corrected after Holm. An explainer's best rank is one more than the
-    number that beat it; its worst leaves as many behind as it beats.
-
-    A count of replicates can't give a p below 2 / (B + 1), and after Holm that is too coarse for many explainers (20 of
-    them would need 7600 resamples before any two could be told apart). So where no replicate crosses zero, p is the
-    normal tail of the difference over its bootstrap standard error, if that is smaller.
-
-    Args:
-        values: (E,) of the explainers; undefined (NaN) ones come last, untested.
-        replicates: (E, B), the values on B common resamples.
-        higher_is_better: Direction.
-        level: Family-wise error.
-        patients: How many independent patients were resampled. No test of G patients that all agree gives a p below
-            2^(1-G), so none is claimed; a bootstrap of three patients would.
-
-    Returns:
-        A `Rank` per explainer, in order.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    scored = np.flatnonzero(~np.isnan(values))
-    first, second = (scored[index] for index in np.triu_indices(len(scored), k=1))
-    p = holm(pair_p(values, np.asarray(replicates, dtype=np.float64), first, second, patients))
-    apart = np.zeros((len(values), len(values)), dtype=bool)
-    gain = values[first] - values[second]
-    told = (p < level) & (gain != 0)  # NaN: never told apart
-    ahead = np.where((gain > 0) == higher_is_better, first, second)[told]
-    behind = np.where((gain > 0) == higher_is_better, second, first)[told]
-    apart[ahead, behind] = True
-    return _ranks(apart, ~np.isnan(values))
-
-
 def pair_p(
     values: np.ndarray, replicates: np.ndarray, first: np.ndarray, second: np.ndarray, patients: int | None
 ) -> np.ndarray:
-    """Two-sided p of each pair of explainers, not corrected for their number.
+    """Return the two-sided p of each pair of explainers, not corrected for the number of pairs.
+
+    A count of replicates can't give a p below 2 / (B + 1). After Holm that is too coarse for many explainers: 20 of
+    them would need 7600 resamples before any two could be told apart. So where no replicate crosses zero, p is the
+    normal tail of the difference over its bootstrap standard error, if that is smaller.
 
     Args:
-        values: (E,).
-        replicates: float64 (E, B), on the same resamples.
+        values: (E,), one per explainer.
+        replicates: float64 (E, B), the values on the same resamples.
         first: int (P,), index of one explainer of each pair.
-        second: int (P,), of the other.
-        patients: None, or their number, below whose 2^(1 - patients) no p can fall.
+        second: int (P,), index of the other explainer.
+        patients: Number of patients, as in `floored`; None for no floor.
 
     Returns:
-        (P,).
+        float64 (P,).
     """
     p = np.empty(len(first))
     for explainer in np.unique(first):  # a row of pairs at a time keeps memory at E x B
         of = first == explainer
         differences = replicates[explainer] - replicates[second[of]]
         p[of] = _refined_p(differences, values[explainer] - values[second[of]])
+    return floored(p, patients)
+
+
+def floored(p: np.ndarray, patients: int | None) -> np.ndarray:
+    """Raise p-values to the smallest that this many independent patients allow.
+
+    No test of G patients that all agree gives a p below 2^(1 - G), so none is claimed. A bootstrap of three patients
+    would claim less.
+    """
     return p if patients is None else np.maximum(p, 2.0 ** (1 - patients))
 
 
 def _refined_p(differences: np.ndarray, gains: np.ndarray) -> np.ndarray:
-    """`_sign_p` of (P, B), and the normal tail where the count of replicates has come to its end."""
+    """Return `_sign_p` of (P, B), and the normal tail where the count of replicates has come to its end."""
     p = _sign_p(differences)
     defined = ~np.isnan(differences)
     number = defined.sum(-1)
@@ -186,17 +149,3 @@ def _refined_p(differences: np.ndarray, gains: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         tail = 2 * norm.sf(np.abs(gains) / spread)
     return np.where(same_sign, np.fmin(p, tail), p)
-
-
-def _ranks(apart: np.ndarray, scored: np.ndarray) -> list[Rank]:
-    """`apart[a, b]`: a beats b. Unscored explainers share the ranks behind all others."""
-    total, number = len(scored), int(scored.sum())
-    ranks = []
-    for index in range(total):
-        if scored[index]:
-            tied = scored & ~apart[index] & ~apart[:, index]
-            low, high = 1 + int(apart[:, index].sum()), number - int(apart[index].sum())
-        else:
-            tied, low, high = ~scored, number + 1, total
-        ranks.append(Rank(low, high, frozenset(np.flatnonzero(tied).tolist())))
-    return ranks

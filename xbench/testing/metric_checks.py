@@ -10,11 +10,12 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from xbench.contracts.metric import Case, Metric, TrainMaps
+from xbench.contracts.roles import CurveRole
 from xbench.contracts.session import Session
 from xbench.errors import PluginError
 from xbench.runtime.seeding import rng
@@ -141,6 +142,9 @@ def _curves(scenario: Scenario, subject: Any) -> None:
             f"curve {name!r} has shape {np.shape(heights)}: give one height per x, {np.shape(curves.x)}"
         )
     assert all((curves.x_label, curves.y_label)), "curves() gave no axis label: name the quantity and its unit"
+    for name, role in curves.roles.items():
+        assert name in curves.y, f"curves() gives a role to {name!r}, which is none of its curves: {list(curves.y)}"
+        assert role in get_args(CurveRole), f"curve {name!r} has the role {role!r}: use one of {get_args(CurveRole)}"
 
 
 def _card(scenario: Scenario, subject: Any) -> None:

@@ -114,6 +114,7 @@ class Fidelity(Metric):
                 "probability": "probability of the explained class",
                 "logit": "score of the explained class",
             }[self.options.score],
+            roles={"most important first": "most_first", "least important first": "least_first"},
         )
 
     def supports(self, info: DatasetInfo) -> str | None:

@@ -14,6 +14,7 @@ from torch import nn
 from xbench import DatasetInfo, Session, Split, UserError, class_scores
 from xbench.compute.training import predict, train_classifier
 from xbench.contracts.options import suggestion
+from xbench.runtime.files import whole_file
 from xbench.runtime.mapped import writing
 from xbench.runtime.randomness import isolated
 from xbench.runtime.seeding import derive
@@ -197,7 +198,9 @@ class Testers:
             folder.mkdir(parents=True, exist_ok=True)
             seed = derive(self._session.seed, "tester", index)
             session = dataclasses.replace(self._session, folder=folder, seed=seed, facts={})
-            _save(self._trained_answers(train, test, session), ready)
+            answers = self._trained_answers(train, test, session)
+            with whole_file(ready) as file:
+                np.save(file, answers)
         found: np.ndarray = np.load(ready)
         return found
 
@@ -206,10 +209,3 @@ class Testers:
         logits, _ = predict(network.to(session.device), test, session)
         classes: np.ndarray = class_scores(logits).argmax(1).numpy()
         return classes
-
-
-def _save(values: np.ndarray, path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        np.save(file, values)
-    partial.replace(path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from xbench import UserError
-from xbench.comparison import Run, compare, differing_conventions, fields, ranking
+from xbench.comparison import Run, compare, differing_conventions, ranked_groups, ranking
 from xbench.results.replicates import Replicates, sampling
 from xbench.results.rows import RunHeader, ScoreRow
 from xbench.statistics.resampling import interval, paired_p, resamples
@@ -70,8 +70,8 @@ def explained(seed=0, noise=0.05, **means):
 
 
 def only_ranking(run, against="", **more):
-    (field,) = fields([run], **more)
-    return ranking(field, against)
+    (group,) = ranked_groups([run], **more)
+    return ranking(group, against)
 
 
 def by_label(found):
@@ -157,10 +157,10 @@ class TestFields:
         whole = a_run("whole", {"m": samples})
         one = a_run("one", {"m": {name: samples[name] for name in ("a", "c-random")}})
         other = a_run("other", {"m": {name: samples[name] for name in ("b", "c-random")}}, count=300)
-        (field,) = fields([one, other])
-        assert [entry.label for entry in field.entries] == ["a", "c-random", "b"]
-        assert field.entries[1].runs == ("one", "other")
-        together, alone = by_label(ranking(field)), by_label(only_ranking(whole))
+        (group,) = ranked_groups([one, other])
+        assert [entry.label for entry in group.entries] == ["a", "c-random", "b"]
+        assert group.entries[1].runs == ("one", "other")
+        together, alone = by_label(ranking(group)), by_label(only_ranking(whole))
         assert {label: standing.ranks for label, standing in together.items()} == {
             label: standing.ranks for label, standing in alone.items()
         }
@@ -171,8 +171,8 @@ class TestFields:
 
     def test_other_results_under_one_name_stay_apart_with_their_runs_names(self):
         one, other = (a_run(name, {"m": explained(seed, a=0.5, b=0.4)}) for seed, name in enumerate(("one", "other")))
-        (field,) = fields([one, other])
-        assert [entry.label for entry in field.entries] == ["a [one]", "b [one]", "a [other]", "b [other]"]
+        (group,) = ranked_groups([one, other])
+        assert [entry.label for entry in group.entries] == ["a [one]", "b [one]", "a [other]", "b [other]"]
 
     @pytest.mark.parametrize(
         ("change", "reason"),
@@ -208,10 +208,11 @@ class TestFields:
         tiny, paper = {"a": "a:preset=tiny"}, {"a": "a:preset=paper"}
         one = a_run("one", {"m": samples}, resolved=tiny)
         other = a_run("other", {"m": explained(1, a=0.7)}, resolved=paper)
-        assert [entry.label for entry in fields([one])[0].entries] == ["a", "b"]
-        (field,) = fields([one, other])
-        assert [entry.label for entry in field.entries] == ["a:preset=tiny", "b", "a:preset=paper"]
-        assert [len(fields([one, other], explainers=[name])[0].entries) for name in ("a", "a:preset=paper")] == [2, 1]
+        assert [entry.label for entry in ranked_groups([one])[0].entries] == ["a", "b"]
+        (group,) = ranked_groups([one, other])
+        assert [entry.label for entry in group.entries] == ["a:preset=tiny", "b", "a:preset=paper"]
+        sizes = [len(ranked_groups([one, other], explainers=[name])[0].entries) for name in ("a", "a:preset=paper")]
+        assert sizes == [2, 1]
         assert compare([one, other], against="a:preset=paper").rankings[0].reference == "a:preset=paper"
 
     def test_one_explainer_under_two_names_of_two_runs_is_one_entry(self):
@@ -219,8 +220,8 @@ class TestFields:
         short = a_run("short", {"m": samples}, resolved={"a": "a:preset=tiny"})
         spelt = {"a:preset=tiny": samples["a"], "c": samples["c"], "twin": samples["a"] + 1e-9}
         long = a_run("long", {"m": spelt}, same_as={"twin": "a:preset=tiny"})
-        (field,) = fields([short, long])
-        assert {entry.label: entry.runs for entry in field.entries} == {
+        (group,) = ranked_groups([short, long])
+        assert {entry.label: entry.runs for entry in group.entries} == {
             "a:preset=tiny": ("short", "long"), "b": ("short",), "c": ("short", "long"), "twin": ("long",),
         }  # fmt: skip
 
@@ -306,7 +307,7 @@ class TestBlocks:
         assert said == [f"m, original maps: {words}"]
 
     def test_runs_of_another_device_take_no_test_from_the_first(self):
-        # The user's own weights are the same on both devices, so that both stand in one field.
+        # The user's own weights are the same on both devices, so that both stand in one group.
         places = {name: explained(seed, a=0.9, b=0.5, c=0.4) for seed, name in enumerate("xy")}
         again = {name: explained(seed + 9, a=0.9, b=0.5, c=0.4) for seed, name in enumerate("xy")}
         shared = {"x": "weights of x", "y": "weights of y"}
@@ -388,7 +389,7 @@ class TestErrorRates:
         """
         draw = np.random.default_rng(5)
         names = "abcdefghijklmnop"
-        (blank,) = fields([a_run("r", {"m": explained(**dict.fromkeys(names, 0.0))}, count=2)])
+        (blank,) = ranked_groups([a_run("r", {"m": explained(**dict.fromkeys(names, 0.0))}, count=2)])
         rows = np.stack(resamples(PATIENTS, 400, seed=0))
         claims = np.zeros(2)
         for _ in range(200):
@@ -399,9 +400,9 @@ class TestErrorRates:
                 )
                 for entry, values in zip(blank.entries, samples, strict=True)
             )
-            field = dataclasses.replace(blank, entries=entries)
-            found = ranking(field)
-            for index, one in enumerate((found, ranking(field, against=found.reference))):
+            group = dataclasses.replace(blank, entries=entries)
+            found = ranking(group)
+            for index, one in enumerate((found, ranking(group, against=found.reference))):
                 claims[index] += any(each.difference.p_holm < 0.05 for each in one.standings if each.difference)
         honest, hasty = claims / 200
         assert honest <= 0.09  # more by chance: 1 %

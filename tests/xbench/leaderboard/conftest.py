@@ -15,7 +15,8 @@ from xbench.leaderboard.thinning import thinned
 from xbench.provenance import digest
 from xbench.results.replicates import REPLICATES, Replicates, sampling, write_replicates
 from xbench.results.rows import RunHeader, ScoreRow, write_header, write_scores
-from xbench.statistics.resampling import interval, rank_sets, resamples
+from xbench.statistics.ranking import rank_sets
+from xbench.statistics.resampling import interval, resamples
 
 PATIENTS = [f"p{index}" for index in range(60)]
 EXPLAINERS = {"gradient": 0.40, "vinet": 0.60, "occlusion": 0.40, "random": 0.0}

@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 
 from xbench import UserError
-from xbench.comparison.conventions import Conventions, Flip, Standing, standings, write_standings
+from xbench.comparison.conventions import ConventionRanks, Conventions, Flip, ranks_under, write_ranks
 from xbench.registry.discovery import discover
 from xbench.registry.references import choose
 from xbench.request.grid import Grid, read_grid, resolve
@@ -102,8 +102,8 @@ TRIED = Conventions(
 def test_an_order_that_turns_round_beyond_doubt_is_a_flip(row):
     rows = [row("a", "f", 3), row("b", "f", 2), row("c", "f", 1)]
     rows += [row("a", "f:removal=zero", 1), row("b", "f:removal=zero", 2), row("c", "f:removal=zero", 0)]
-    found, flips = standings(rows, TRIED)
-    assert found == [Standing("a", 1, 1, 2), Standing("b", 2, 1, 2), Standing("c", 3, 3, 3)]
+    found, flips = ranks_under(rows, TRIED)
+    assert found == [ConventionRanks("a", 1, 1, 2), ConventionRanks("b", 2, 1, 2), ConventionRanks("c", 3, 3, 3)]
     assert flips == [Flip("a", "b", ("removal=zero",))]
 
 
@@ -113,15 +113,15 @@ def test_what_can_not_be_told_apart_does_not_flip(row, where):
     for metric, values in {"f": (2, 1), "f:removal=zero": (1, 2)}.items():
         tied = metric == where
         rows += [row("a", metric, values[0], ("b",) * tied), row("b", metric, values[1], ("a",) * tied)]
-    found, flips = standings(rows, TRIED)
+    found, flips = ranks_under(rows, TRIED)
     assert [(one.best, one.worst) for one in found] == [(1, 2), (1, 2)]
     assert flips == []
 
 
 def test_blurred_copies_stand_for_their_explainer(row):
     rows = [row("a", "f", 3), row("b", "f", 2), row("blurred:a", "f", 1), row("blurred:b", "f", 2)]
-    found, flips = standings(rows, TRIED)
-    assert found == [Standing("a", 1, 1, 2), Standing("b", 2, 1, 2)]
+    found, flips = ranks_under(rows, TRIED)
+    assert found == [ConventionRanks("a", 1, 1, 2), ConventionRanks("b", 2, 1, 2)]
     assert flips == [Flip("a", "b", ("blur=2",))]
 
 
@@ -129,14 +129,16 @@ def test_lower_may_be_better_and_failures_are_left_out(row):
     lower = {"higher_is_better": False}
     rows = [dataclasses.replace(row(name, "f", value), **lower) for name, value in zip("abc", (1, 2, 3), strict=True)]
     rows[2] = dataclasses.replace(rows[2], status="failed")
-    found, _ = standings(rows, TRIED)
+    found, _ = ranks_under(rows, TRIED)
     assert [one.explainer for one in found] == ["a", "b"]
-    assert standings([], TRIED) == ([], [])
+    assert ranks_under([], TRIED) == ([], [])
 
 
 def test_the_table_is_written(tmp_path):
     path = tmp_path / "standings.csv"
-    write_standings([Standing("a", 1, 1, 2), Standing("b", 2, 1, 2)], [Flip("a", "b", ("sign=absolute",))], path)
+    write_ranks(
+        [ConventionRanks("a", 1, 1, 2), ConventionRanks("b", 2, 1, 2)], [Flip("a", "b", ("sign=absolute",))], path
+    )
     with path.open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert lines[0] == {"explainer": "a", "rank": "1", "best": "1", "worst": "2", "flips": "b (sign=absolute)"}

@@ -282,8 +282,13 @@ def test_what_does_not_fit_is_left_out_and_said(planned):
     plan = planned(dataset=("fake:masks=false",))
     assert {cell.observations.choice.label for cell in plan.cells} == {"fidelity"}
     assert [len(cells) for cells in plan.tables.values()] == [6, 0]
-    assert any(text.startswith("refusing on tiny:epochs=3 on fake:masks=false:") for text in plan.skipped)
-    assert any(text.startswith("gradient x roc_auc on fake:masks=false: metric roc_auc") for text in plan.skipped)
+    assert any(str(refusal).startswith("refusing on tiny:epochs=3 on fake:masks=false:") for refusal in plan.skipped)
+    refused = {(refusal.explainer, refusal.model, refusal.dataset, refusal.metric) for refusal in plan.skipped}
+    assert ("refusing", "tiny:epochs=3", "fake:masks=false", "") in refused
+    assert ("gradient", "", "fake:masks=false", "roc_auc") in refused
+    assert any(
+        str(refusal).startswith("gradient x roc_auc on fake:masks=false: metric roc_auc") for refusal in plan.skipped
+    )
     assert len(set(plan.skipped)) == len(plan.skipped)
 
 

@@ -1,13 +1,12 @@
-"""Resamples, intervals, paired tests and ranks, against closed forms and independent libraries."""
+"""Resamples, intervals and paired tests, against closed forms and independent libraries."""
 
 import math
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 from statsmodels.stats.multitest import multipletests
 
-from xbench.statistics.resampling import holm, interval, paired_p, rank_sets, resample_weights, resamples
+from xbench.statistics.resampling import holm, interval, paired_p, resample_weights, resamples
 
 
 class TestResamples:
@@ -100,64 +99,3 @@ class TestHolm:
     def test_undefined_is_not_a_test(self):
         assert holm(np.array([0.01, np.nan, 0.04])) == pytest.approx([0.02, np.nan, 0.04], nan_ok=True)
         assert len(holm(np.array([]))) == 0
-
-
-class TestRankSets:
-    def replicates(self, means, spread=0.01, count=2000):
-        noise = np.random.default_rng(0).normal(size=(len(means), count))
-        return np.asarray(means)[:, None] + spread * noise
-
-    def test_identical_explainers_are_never_told_apart(self):
-        same = self.replicates([0.7])[0]
-        for rank in rank_sets(np.full(4, 0.7), np.stack([same] * 4), True):
-            assert (rank.low, rank.high, rank.tied) == (1, 4, {0, 1, 2, 3})
-
-    @pytest.mark.parametrize("higher", [True, False])
-    def test_clearly_different_ones_always_are(self, higher):
-        values = np.linspace(0, 1, 25)[np.random.default_rng(1).permutation(25)]
-        ranks = rank_sets(values, self.replicates(values, spread=0.001), higher)
-        expected = (-values if higher else values).argsort().argsort() + 1
-        assert [rank.low for rank in ranks] == [rank.high for rank in ranks] == expected.tolist()
-        assert [rank.tied for rank in ranks] == [{index} for index in range(25)]
-
-    def test_overlapping_middle(self):
-        values = [0.9, 0.5, 0.501, 0.1]
-        ranks = rank_sets(np.array(values), self.replicates(values), True)
-        assert [(rank.low, rank.high) for rank in ranks] == [(1, 1), (2, 3), (2, 3), (4, 4)]
-        assert ranks[1].tied == ranks[2].tied == {1, 2}
-
-    def test_undefined_values_come_last(self):
-        values = [np.nan, 0.9, 0.1, np.nan]
-        ranks = rank_sets(np.array(values), self.replicates(values), True)
-        assert [(rank.low, rank.high) for rank in ranks] == [(3, 4), (1, 1), (2, 2), (3, 4)]
-        assert ranks[0].tied == {0, 3}
-
-    def test_nothing_or_one_to_rank(self):
-        assert rank_sets(np.array([]), np.empty((0, 10)), True) == []
-        assert rank_sets(np.array([0.5]), np.full((1, 10), 0.5), True) == [(1, 1, {0})]
-
-    def test_family_wise_error_is_kept(self):
-        """Ten equal explainers: some pair is told apart in at most about 5 % of 200 studies."""
-        rng = np.random.default_rng(3)
-        false_claims = 0
-        rows = np.stack(resamples([str(i) for i in range(80)], count=500, seed=0))
-        for _ in range(200):
-            samples = rng.normal(size=(10, 80))
-            ranks = rank_sets(samples.mean(1), samples[:, rows].mean(-1), True)
-            false_claims += any(len(rank.tied) < 10 for rank in ranks)
-        assert false_claims / 200 < 0.09
-
-    def test_normal_tail_only_sharpens_a_count_at_its_end(self):
-        """Two explainers, 100 replicates, none across zero: p is the normal tail, not 2 / 101."""
-        gains = 4 + norm.ppf((np.arange(100) + 0.5) / 100)
-        replicates = np.stack([gains, np.zeros(100)])
-        told = [
-            len(rank_sets(np.array([4.0, 0.0]), replicates, True, level=level)[0].tied) == 1 for level in (1e-3, 1e-6)
-        ]
-        assert told == [True, False]
-
-    def test_three_patients_claim_nothing(self):
-        values = np.array([0.9, 0.1])
-        replicates = self.replicates(values)
-        assert rank_sets(values, replicates, True, patients=3)[0].tied == {0, 1}
-        assert rank_sets(values, replicates, True, patients=8)[0].tied == {0}

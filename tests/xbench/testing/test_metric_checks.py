@@ -92,6 +92,20 @@ class ShortCurve(GoodMetric):
         return Curves(np.arange(3), {"one": np.arange(2)}, "x", "y")
 
 
+class RoleOfNone(GoodMetric):
+    def curves(self, observations):
+        from xbench import Curves
+
+        return Curves(np.arange(3), {"one": np.arange(3)}, "x", "y", {"two": "most_first"})
+
+
+class NoRole(GoodMetric):
+    def curves(self, observations):
+        from xbench import Curves
+
+        return Curves(np.arange(3), {"one": np.arange(3)}, "x", "y", {"one": "best_first"})
+
+
 class NoCard(GoodMetric):
     def card(self, info):
         return {}
@@ -129,6 +143,8 @@ def test_targets_are_there_for_those_who_ask(failures):
         (NotAFloat, "observations_plain", "gave a ndarray"),
         (SeesOrder, "summary_ignores_order", "in another order"),
         (ShortCurve, "curves", "one height per x"),
+        (RoleOfNone, "curves", "gives a role to 'two', which is none of its curves"),
+        (NoRole, "curves", "has the role 'best_first': use one of"),
         (NoCard, "card", "is empty"),
         (CardOfArrays, "card", "can't be written as JSON"),
         (TargetsUnasked, "observations_plain", "targets only with needs 'targets'"),

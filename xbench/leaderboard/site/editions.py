@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from xbench.leaderboard.records import CUSTOM, Submission, SuiteKey
-from xbench.leaderboard.standings import Field, fields
+from xbench.leaderboard.standings import RankedGroup, ranked_groups
 from xbench.results.naming import file_name
 
 
@@ -18,12 +18,12 @@ class Place:
     Attributes:
         dataset: Name.
         model: The classifier.
-        fields: Scored there.
+        groups: What was scored there.
     """
 
     dataset: str
     model: str
-    fields: tuple[Field, ...]
+    groups: tuple[RankedGroup, ...]
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Edition:
         return self.suite.name.startswith(CUSTOM)
 
     @property
-    def fields(self) -> list[Field]:
+    def groups(self) -> list[RankedGroup]:
         """Of all places."""
-        return [field for place in self.places for field in place.fields]
+        return [group for place in self.places for group in place.groups]
 
 
 def editions(submissions: Iterable[Submission]) -> list[Edition]:
@@ -74,7 +74,7 @@ def editions(submissions: Iterable[Submission]) -> list[Edition]:
     ordered = sorted(members, key=_age, reverse=True)
     ordered.sort(key=lambda suite: (suite.name.startswith(CUSTOM), suite.name))
     return [
-        Edition(suite, tuple(members[suite]), _places(fields(members[suite])), _stem(newest[suite.name]))
+        Edition(suite, tuple(members[suite]), _places(ranked_groups(members[suite])), _stem(newest[suite.name]))
         for suite in ordered
     ]
 
@@ -87,10 +87,10 @@ def _stem(suite: SuiteKey) -> str:
     return file_name(suite.label)
 
 
-def _places(found: Sequence[Field]) -> tuple[Place, ...]:
+def _places(groups: Sequence[RankedGroup]) -> tuple[Place, ...]:
     """By dataset and classifier; where most explainers are ranked comes first, for a page opens there."""
-    members: dict[tuple[str, str], list[Field]] = {}
-    for field in found:
-        members.setdefault((field.setting.dataset, field.setting.model), []).append(field)
-    made = [Place(*names, tuple(group)) for names, group in members.items()]
-    return tuple(sorted(made, key=lambda place: -max(len(field.standings) for field in place.fields)))
+    members: dict[tuple[str, str], list[RankedGroup]] = {}
+    for group in groups:
+        members.setdefault((group.setting.dataset, group.setting.model), []).append(group)
+    places = [Place(*names, tuple(of_place)) for names, of_place in members.items()]
+    return tuple(sorted(places, key=lambda place: -max(len(group.standings) for group in place.groups)))

@@ -80,8 +80,8 @@ def _older(editions: Sequence[Edition]) -> dict[str, list[Edition]]:
 
 
 def _facts(edition: Edition) -> dict[str, Any]:
-    settings = [field.setting for field in edition.fields]
-    standings = [each for field in edition.fields for each in field.standings]
+    settings = [group.setting for group in edition.groups]
+    standings = [each for group in edition.groups for each in group.standings]
     datasets = list(dict.fromkeys(setting.dataset for setting in settings))
     return {
         "datasets": [(name, _is_phantom(name, edition)) for name in datasets],
@@ -131,9 +131,9 @@ def _failed(edition: Edition) -> list[dict[str, Any]]:
 def _cards(edition: Edition) -> list[dict[str, Any]]:
     """Every metric card that a ranking bears, once."""
     found: dict[str, dict[str, Any]] = {}
-    for field in edition.fields:
-        setting = field.setting
+    for group in edition.groups:
+        setting = group.setting
         found.setdefault(
-            setting.card, {"hash": setting.card, "metric": setting.metric, "sign": setting.sign, "card": field.card}
+            setting.card, {"hash": setting.card, "metric": setting.metric, "sign": setting.sign, "card": group.card}
         )
     return sorted(found.values(), key=lambda each: (each["metric"], each["sign"], each["hash"]))

@@ -1,4 +1,4 @@
-"""Fields -> what a page loads of a dataset and classifier: the rankings, and every paired difference."""
+"""Return what a page loads of a dataset and classifier: the rankings, and every paired difference."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from xbench.leaderboard.records import Submission
 from xbench.leaderboard.site.editions import Place
-from xbench.leaderboard.standings import Field, Setting, Standing
+from xbench.leaderboard.standings import RankedGroup, Standing, SuiteSetting
 from xbench.leaderboard.tables import reproduce
 
 _DIGITS = 16  # of a fingerprint, as in the tables
@@ -39,8 +39,8 @@ class Origins:
 
 def rankings_data(place: Place, origins: Origins) -> list[dict[str, Any]]:
     """The rankings of a place, their rows best first."""
-    apart = distinctions([field.setting for field in place.fields])
-    return [_ranking(field, words, origins) for field, words in zip(place.fields, apart, strict=True)]
+    apart = distinctions([group.setting for group in place.groups])
+    return [_ranking(group, words, origins) for group, words in zip(place.groups, apart, strict=True)]
 
 
 def differences_data(place: Place) -> list[dict[str, Any]]:
@@ -49,18 +49,18 @@ def differences_data(place: Place) -> list[dict[str, Any]]:
     The lists `value`, `half` (of the 95 % interval's width) and `p` (Holm's) run over the pairs of `who`, the positions
     of rows: the first with each later one, then the second, and so on. `paired` is true, false or a list.
     """
-    return [_differences(field) for field in place.fields]
+    return [_differences(group) for group in place.groups]
 
 
-def distinctions(settings: Sequence[Setting]) -> list[str]:
+def distinctions(settings: Sequence[SuiteSetting]) -> list[str]:
     """What tells each setting from the others of its metric and sign, in words; empty where there is no other."""
-    groups: dict[tuple[str, str], list[Setting]] = {}
+    groups: dict[tuple[str, str], list[SuiteSetting]] = {}
     for setting in settings:
         groups.setdefault((setting.metric, setting.sign), []).append(setting)
     return [_distinction(setting, groups[setting.metric, setting.sign]) for setting in settings]
 
 
-def _distinction(setting: Setting, others: Sequence[Setting]) -> str:
+def _distinction(setting: SuiteSetting, others: Sequence[SuiteSetting]) -> str:
     words = {
         "subject": "own model" if setting.subject == "self" else "",
         "target": f"target {setting.target}",
@@ -73,9 +73,9 @@ def _distinction(setting: Setting, others: Sequence[Setting]) -> str:
     return ", ".join(words[name] for name in differing if words[name])
 
 
-def _ranking(field: Field, apart: str, origins: Origins) -> dict[str, Any]:
-    setting = field.setting
-    position = {each.explainer: at for at, each in enumerate(field.standings)}
+def _ranking(group: RankedGroup, apart: str, origins: Origins) -> dict[str, Any]:
+    setting = group.setting
+    position = {each.explainer: at for at, each in enumerate(group.standings)}
     return {
         "metric": setting.metric,
         "apart": apart,
@@ -85,7 +85,7 @@ def _ranking(field: Field, apart: str, origins: Origins) -> dict[str, Any]:
         "split": setting.split,
         "card": setting.card,
         "higher": setting.higher_is_better,
-        "rows": [_row(each, position, origins) for each in field.standings],
+        "rows": [_row(each, position, origins) for each in group.standings],
     }
 
 
@@ -117,9 +117,9 @@ def _distinct(words: Iterable[str]) -> Iterable[str]:
     return dict.fromkeys(words)
 
 
-def _differences(field: Field) -> dict[str, Any]:
-    position = {each.explainer: at for at, each in enumerate(field.standings)}
-    pairs = field.differences
+def _differences(group: RankedGroup) -> dict[str, Any]:
+    position = {each.explainer: at for at, each in enumerate(group.standings)}
+    pairs = group.differences
     paired = [each.paired for each in pairs]
     return {
         "who": sorted({position[name] for each in pairs for name in (each.first, each.second)}),

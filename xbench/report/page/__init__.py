@@ -1,6 +1,12 @@
-"""One or several runs -> a folder with a page that opens offline, made from run folders alone."""
+"""One or several runs -> a folder with a page that opens offline, made from run folders alone.
+
+The page is a row of panels. What a panel is stands here; the panels of xbench are in `xbench.report.panels`.
+"""
 
 from xbench.report.page.builder import write_report
+from xbench.report.page.draft import Draft
+from xbench.report.page.panel import Panel, Section
+from xbench.report.page.places import Place
 from xbench.report.page.source import Source
 
-__all__ = ["Source", "write_report"]
+__all__ = ["Draft", "Panel", "Place", "Section", "Source", "write_report"]

@@ -288,6 +288,8 @@ def test_summary_is_the_area_between_the_curves(tmp_path):
     assert metric.summarise(seen) == pytest.approx(
         areas["least important first"] - areas["most important first"], abs=1e-12
     )
+    by_role = {role: areas[name] for name, role in curves.roles.items()}
+    assert metric.summarise(seen) == pytest.approx(by_role["least_first"] - by_role["most_first"], abs=1e-12)
 
 
 @pytest.mark.parametrize(("n", "size"), [(10, 32), (33, 8), (5, 100), (3, 1)])

@@ -9,7 +9,7 @@
 "use strict";
 
 const xbenchCompare = (() => {
-  const { el, number, interval, intervalBar, create, known, breakable } = xbenchTable;
+  const { el, number, interval, probability, intervalBar, create, known, breakable } = xbenchTable;
   const LEVEL = 0.05;
 
   function find(ranking, differences, first, second) {
@@ -32,8 +32,6 @@ const xbenchCompare = (() => {
       words: !told ? "not told apart" : value > 0 === ranking.higher ? "A is better" : "B is better",
     };
   }
-
-  const probability = (p) => (!known(p) ? "–" : p < 0.001 ? "<0.001" : p.toFixed(3));
 
   function bar(found) {
     if (!known(found.low)) return "";

@@ -6,6 +6,7 @@
      svg(tag, attributes, ...children)  the same in SVG's namespace
      number(value)                      three decimals, an exponent where they would hide the number, a dash for null
      interval(low, high)                "[0.349, 0.439]", or a dash
+     probability(p)                     "0.034", "<0.001", or a dash
      intervalBar({value, low, high, min, max, muted})   a small picture of an interval on the scale [min, max]
      breakable(text)                    the text with places to break a line behind : - _ , / and =
      matches(text, query)               whether every word of the query is in the text, whatever the case
@@ -57,6 +58,8 @@ const xbenchTable = (() => {
 
   const known = (value) => value !== null && value !== undefined && !Number.isNaN(value);
   const interval = (low, high) => (known(low) && known(high) ? `[${number(low)}, ${number(high)}]` : "–");
+
+  const probability = (p) => (!known(p) ? "–" : p < 0.001 ? "<0.001" : p.toFixed(3));
 
   function intervalBar({ value, low, high, min, max, muted }) {
     const width = 120, height = 16, span = max - min || 1;
@@ -176,5 +179,5 @@ const xbenchTable = (() => {
     return { table, update(changed) { rows = changed; draw(); } };
   }
 
-  return { el, svg, number, interval, intervalBar, matches, choose, state, create, known, breakable };
+  return { el, svg, number, interval, probability, intervalBar, matches, choose, state, create, known, breakable };
 })();

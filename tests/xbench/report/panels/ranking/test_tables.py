@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from xbench.report.page.tables import latex
+from xbench.report.panels.ranking.tables import latex
 
 EXPLAINERS = {"vinet": 0.6, "smooth_grad": 0.6, "gradient": 0.3, "=1+1": 0.2, "random": 0.9}
 

@@ -1,4 +1,4 @@
-"""Run folders -> fields: the rows that may be ranked together, of one run or of several."""
+"""Read run folders and group the rows that may be ranked together, of one run or of several."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from xbench.errors import UserError
+from xbench.results.naming import bare_name
 from xbench.results.replicates import REPLICATES, Replicates, read_replicates
 from xbench.results.rows import RunHeader, ScoreRow, read_header, read_scores
+from xbench.results.standings import Setting
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,11 @@ class Run:
     """What a run folder holds.
 
     Attributes:
-        name: Of the folder, or its path where two folders bear one name.
-        header: run.json.
-        rows: scores.csv.
-        replicates: By the fingerprint of the observations; empty for a run of an xbench that did not write them.
+        name: Name of the folder, or its path where two folders bear one name.
+        header: Content of run.json.
+        rows: Content of scores.csv.
+        replicates: Fingerprint of the observations -> their replicates; empty for a run of an xbench that did not
+            write them.
     """
 
     name: str
@@ -32,56 +35,33 @@ class Run:
     replicates: Mapping[str, Replicates]
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What rows must share to be ranked together.
+@dataclass(frozen=True, order=True)
+class RunSetting(Setting):
+    """What rows must share to be ranked together by their replicates: one classifier and one set of resamples.
 
     Attributes:
-        dataset: Name.
-        split: Scored.
-        dataset_fingerprint: Of the dataset.
-        model: The classifier.
-        model_fingerprint: Of its weights.
-        subject: "shared" or "self".
-        target: Target rule.
-        sign: Of the maps.
-        metric: Name with options.
-        card: Hash of the metric card.
-        sampling: Of the resamples; empty without replicates.
+        model_fingerprint: Fingerprint of the classifier's weights.
+        sampling: `xbench.results.replicates.sampling` of the resamples; empty without replicates.
     """
 
-    dataset: str
-    split: str
-    dataset_fingerprint: str
-    model: str
     model_fingerprint: str
-    subject: str
-    target: str
-    sign: str
-    metric: str
-    card: str
     sampling: str
 
-    @property
-    def place(self) -> str:
-        """Where it was scored, in words."""
-        return f"{self.dataset} / {self.model}" + (" (own model)" if self.subject == "self" else "")
-
-    def without(self, *names: str) -> Setting:
-        """A copy with some attributes emptied: what fields share that differ in them alone."""
+    def without(self, *names: str) -> RunSetting:
+        """Return a copy with some attributes emptied: what groups share that differ in these attributes alone."""
         return dataclasses.replace(self, **dict.fromkeys(names, ""))
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of a field.
+    """A row of a group.
 
     Attributes:
-        name: The explainer, of several runs as it was resolved.
-        label: The same, with its run behind it where runs bring different results under one name.
+        name: The explainer; in a comparison of several runs as it was resolved.
+        label: The same, followed by its run where runs bring different results under one name.
         row: Its scores.
-        runs: Which brought it.
-        replicates: float64 (B,), the same B for all entries of a field; None without.
+        runs: The runs that brought it.
+        replicates: float64 (B,), the same B for all entries of a group; None without replicates.
     """
 
     name: str
@@ -92,16 +72,19 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Field:
-    """The rows that may be ranked together.
+class RankedGroup:
+    """The rows that are ranked together.
+
+    A leaderboard has a record of its own (`xbench.leaderboard.RankedGroup`): its members are pooled over seeds and
+    submissions, where an entry here is one row with all its replicates.
 
     Attributes:
         setting: What they share.
-        card: What the number means: the metric card itself.
+        card: The metric card, which says what the number means.
         entries: The rows with status "ok".
     """
 
-    setting: Setting
+    setting: RunSetting
     card: Mapping[str, Any]
     entries: tuple[Entry, ...]
 
@@ -118,14 +101,14 @@ class Field:
     @property
     def metric_name(self) -> str:
         """The metric without its options."""
-        return str(self.card.get("metric") or self.setting.metric.partition(":")[0])
+        return str(self.card.get("metric") or bare_name(self.setting.metric))
 
     def oriented(self, entry: Entry) -> float:
-        """The value such that more is better."""
+        """Return the value such that more is better."""
         return entry.row.value if self.higher_is_better else -entry.row.value
 
     def twin(self, entry: Entry) -> Entry | None:
-        """The entry of the explainer that gives the same maps as this one, if the run found one and it is here."""
+        """Return the entry of the explainer with the same maps as this one, if the run found one and it is here."""
         for other in self.entries:
             if other is not entry and entry.row.same_as == other.row.explainer and set(entry.runs) & set(other.runs):
                 return other
@@ -161,12 +144,14 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     ]
 
 
-def fields(runs: Iterable[Run], metrics: Sequence[str] = (), explainers: Sequence[str] = ()) -> list[Field]:
-    """Sort the rows of all runs into fields, in the order they come.
+def ranked_groups(
+    runs: Iterable[Run], metrics: Sequence[str] = (), explainers: Sequence[str] = ()
+) -> list[RankedGroup]:
+    """Sort the rows of all runs into groups that are ranked together, in the order they come.
 
     The same cell in several runs counts once. Cells of one explainer's name but of other maps stay apart, each with
-    its run's name. Of one run explainers keep the names that the user gave them; of several they are named by what they
-    were resolved to, since the same word need not mean the same on another device.
+    its run's name. The explainers of a single run keep the names that the user gave them. Those of several runs are
+    named by what they were resolved to, since the same word need not mean the same on another device.
 
     Args:
         runs: As `read_runs` gives them.
@@ -174,24 +159,20 @@ def fields(runs: Iterable[Run], metrics: Sequence[str] = (), explainers: Sequenc
         explainers: Only these, as the user named them or as they were resolved; empty for all.
     """
     runs = list(runs)
-    found: dict[Setting, list[tuple[ScoreRow, Run]]] = {}
+    members: dict[RunSetting, list[tuple[ScoreRow, Run]]] = {}
     cards: dict[str, Mapping[str, Any]] = {}
     for run in runs:
         cards |= {card: content for card, content in run.header.cards.items() if isinstance(content, Mapping)}
         for row in run.rows:
-            wanted = not metrics or row.metric in metrics or row.metric.partition(":")[0] in metrics
+            wanted = not metrics or row.metric in metrics or bare_name(row.metric) in metrics
             if row.status == "ok" and wanted and (not explainers or {row.explainer, row.resolved} & set(explainers)):
-                found.setdefault(_setting(row, run), []).append((row, run))
+                replicates = run.replicates.get(row.fingerprint)
+                setting = RunSetting.of(row, sampling=replicates.sampling if replicates else "")
+                members.setdefault(setting, []).append((row, run))
     return [
-        Field(setting, cards.get(setting.card, {}), _entries(members, resolved=len(runs) > 1))
-        for setting, members in found.items()
+        RankedGroup(setting, cards.get(setting.card, {}), _entries(rows, resolved=len(runs) > 1))
+        for setting, rows in members.items()
     ]
-
-
-def _setting(row: ScoreRow, run: Run) -> Setting:
-    replicates = run.replicates.get(row.fingerprint)
-    shared = {field.name: getattr(row, field.name) for field in dataclasses.fields(Setting) if field.name != "sampling"}
-    return Setting(**shared, sampling=replicates.sampling if replicates else "")
 
 
 def _entries(members: Sequence[tuple[ScoreRow, Run]], resolved: bool) -> tuple[Entry, ...]:

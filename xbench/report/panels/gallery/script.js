@@ -1,9 +1,10 @@
-/* gallery.js: leaf through samples: the image, the expert's outline, and every explainer's map. */
+/* Leaf through samples: the image, the expert's outline, and every explainer's map. */
 "use strict";
 
-const xbenchGallery = (() => {
-  const { el, matches, breakable } = xbenchTable;
+(() => {
+  const { el, known, choose, breakable } = xbenchTable;
   const { pixels, tile, paint, overlay, outline, frame } = xbenchMaps;
+  const { body, data, ramps, here, shown, keep, lazily } = xbenchPage;
   const ORDERS = { hardest: "hardest first", surest: "best first", stored: "by class" };
 
   /* Everything decoded once: the pictures of all samples, and each explainer's maps on first use. */
@@ -30,15 +31,15 @@ const xbenchGallery = (() => {
     return { truth: data.classes[data.labels[at]], predicted: data.classes[predicted], chance: chances[predicted], right: predicted === data.labels[at] };
   }
 
-  /* host: where; data: of a gallery; ramps: colours; view: {order, case, opacity, absolute, outline}, told to changed(view). */
-  async function show(host, data, ramps, view, filters, changed) {
+  /* host: where; data: of a gallery; ramps: colours; view: {order, case, opacity, absolute, outline}. */
+  async function show(host, data, ramps, view) {
     const sheets = await decoded(data);
     const size = [data.height, data.width], mapSize = [data.map_height, data.map_width];
     let places = order(data, view.order), at = Math.max(0, places.indexOf(data.ids.indexOf(view.case)));
     let run = 0;
 
     const chosen = el("select", { "aria-label": "Order of the cases", on: { change: () => { view.order = chosen.value; places = order(data, view.order); at = 0; strip(); draw(); } } });
-    xbenchTable.choose(chosen, Object.entries(ORDERS), view.order);
+    choose(chosen, Object.entries(ORDERS), view.order);
     const slider = el("input", { type: "range", min: 0, max: 100, step: 1, value: Math.round(100 * view.opacity), "aria-label": "Opacity of the maps", on: { input: () => { view.opacity = slider.value / 100; draw(); } } });
     const amount = el("output", { class: "amount" });
     const absolute = el("input", { type: "checkbox", on: { change: () => { view.absolute = absolute.checked; draw(); } } });
@@ -85,7 +86,7 @@ const xbenchGallery = (() => {
     async function draw() {
       const mine = ++run, place = places[at];
       view.case = data.ids[place];
-      changed(view);
+      keep();
       amount.textContent = `${Math.round(100 * view.opacity)} %`;
       const { truth, predicted, chance, right } = verdict(data, place);
       words.replaceChildren(el("strong", { text: truth }), ` · predicted ${predicted} ${chance.toFixed(2)}`, right ? "" : el("span", { class: "warning", text: "wrong" }),
@@ -99,10 +100,10 @@ const xbenchGallery = (() => {
       plain.canvas.setAttribute("aria-label", `Image ${data.ids[place]}`);
       marked.canvas.setAttribute("aria-label", line ? `Image ${data.ids[place]} with the expert's outline` : "No expert outlined this image");
       marked.path.setAttribute("d", line);
-      const shown = data.explainers.filter((one) => (filters.controls || !one.control) && matches(one.name, filters.query));
-      const maps = await Promise.all(shown.map(sheets.maps));
+      const fit = data.explainers.filter((one) => shown(one.name, one.control));
+      const maps = await Promise.all(fit.map(sheets.maps));
       if (mine !== run) return;
-      tiles.replaceChildren(figure(plain, "image"), figure(marked, line ? "expert’s outline" : "no outline"), ...shown.map((one, index) => {
+      tiles.replaceChildren(figure(plain, "image"), figure(marked, line ? "expert’s outline" : "no outline"), ...fit.map((one, index) => {
         const made = frame(...size, "");
         const kind = one.signed && !view.absolute ? "signed map" : "map";
         made.canvas.setAttribute("aria-label", `${kind} of ${one.name} for ${data.classes[one.targets[place]] || "the target"}`);
@@ -115,7 +116,7 @@ const xbenchGallery = (() => {
 
     strip();
     await draw();
-    return { filter(changedFilters) { filters = changedFilters; draw(); } };
+    return { redraw: draw };
   }
 
   const figure = (made, name, control) => el("figure", { class: control ? "tile control" : "tile" }, made.node, el("figcaption", {}, breakable(name)));
@@ -139,5 +140,23 @@ const xbenchGallery = (() => {
     return kinds;
   }
 
-  return { show };
+  let drawn = null, view;
+
+  xbenchPage.panel("gallery", {
+    read(saved) {
+      const opacity = known(saved.opacity) ? Math.min(1, Math.max(0, Number(saved.opacity) || 0)) : 1;
+      view = { order: saved.order || "hardest", case: saved.case, opacity, absolute: saved.absolute === "yes", outline: saved.outline !== "no" };
+    },
+    kept: () => ({
+      order: view.order === "hardest" ? "" : view.order, case: view.case,
+      opacity: view.opacity === 1 ? "" : view.opacity, absolute: view.absolute ? "yes" : "", outline: view.outline ? "" : "no",
+    }),
+    open() {
+      drawn = null;
+      lazily(body("gallery"), data("gallery").filter(here), (one) => one.run, async (host, found) => {
+        drawn = await show(host, found, ramps(), view);
+      });
+    },
+    draw() { if (drawn) drawn.redraw(); },
+  });
 })();

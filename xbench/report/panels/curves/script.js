@@ -1,8 +1,9 @@
-/* charts.js: curves as small multiples in inline SVG, and the heat table of agreements. */
+/* Curves as small multiples in inline SVG. */
 "use strict";
 
-const xbenchCharts = (() => {
+(() => {
   const { el, svg, number, known, breakable } = xbenchTable;
+  const { view, body, chosen, shown, downloads } = xbenchPage;
   const WIDTH = 180, HEIGHT = 118, LEFT = 30, TOP = 6, BOTTOM = 20, RIGHT = 6;
 
   function range(values) {
@@ -54,45 +55,30 @@ const xbenchCharts = (() => {
     }
     const curves = Object.values(series.y);
     if (curves.length === 2) picture.append(svg("polygon", { class: "between", points: between(series.x, curves[0], curves[1], toX, toY) }));
-    curves.forEach((y, at) => picture.append(svg("path", { class: `curve curve-${at % 4}`, d: path(series.x, y, toX, toY) })));
+    Object.entries(series.y).forEach(([name, y]) => picture.append(svg("path", { class: `curve curve-${series.look[name]}`, d: path(series.x, y, toX, toY) })));
     return el("figure", { class: series.c ? "panel control" : "panel" }, el("figcaption", {}, breakable(series.e)), picture);
   }
 
   /* One small panel an explainer, all to one scale, the random control in grey behind each. */
-  function curves(table, shown) {
-    const chosen = table.series.filter(shown);
-    if (!chosen.length) return el("p", { class: "note", text: "nothing fits the filter" });
+  function curves(table) {
+    const series = table.series.filter((one) => shown(one.e, one.c));
+    if (!series.length) return el("p", { class: "note", text: "nothing fits the filter" });
     const xs = range(table.series.flatMap((one) => one.x));
     const ys = range(table.series.flatMap((one) => Object.values(one.y).flat()));
     const reference = table.series.find((one) => one.c && one.e.startsWith("random"));
-    const names = Object.keys(chosen[0].y);
-    const key = el("p", { class: "key" }, ...names.map((name, at) => el("span", {},
-      svg("svg", { viewBox: "0 0 24 8", "aria-hidden": "true" }, svg("path", { class: `curve curve-${at % 4}`, d: "M1 4L23 4" })), name)));
+    const names = Object.keys(series[0].y);
+    const key = el("p", { class: "key" }, ...names.map((name) => el("span", {},
+      svg("svg", { viewBox: "0 0 24 8", "aria-hidden": "true" }, svg("path", { class: `curve curve-${series[0].look[name]}`, d: "M1 4L23 4" })), name)));
     if (reference) key.append(el("span", {}, svg("svg", { viewBox: "0 0 24 8", "aria-hidden": "true" }, svg("path", { class: "reference", d: "M1 4L23 4" })), "control: random"));
     return el("div", {}, key, el("p", { class: "note", text: `${table.y} over ${table.x}` }),
-      el("div", { class: "panels" }, ...chosen.sort((a, b) => a.c - b.c).map((one) => panel(one, table, reference, xs, ys))));
+      el("div", { class: "panels" }, ...series.sort((a, b) => a.c - b.c).map((one) => panel(one, table, reference, xs, ys))));
   }
 
-  /* Above the diagonal Spearman's rho, below it Kendall's tau-b. */
-  function heat(agreement) {
-    const names = agreement.metrics, cell = new Map();
-    for (const pair of agreement.pairs) {
-      cell.set(`${pair.a},${pair.b}`, pair.rho);
-      cell.set(`${pair.b},${pair.a}`, pair.tau);
-    }
-    const draw = (row, column) => {
-      if (row === column) return el("td", { class: "self", text: "" });
-      const found = cell.get(`${row},${column}`);
-      if (!found || !known(found[0])) return el("td", { text: "–" });
-      const [value, , , p] = found, share = Math.round(Math.abs(value) * 100);
-      const node = el("td", { class: value < 0 ? "against" : "with", text: value.toFixed(2).replace("-", "−") + (known(p) && p < 0.05 ? "*" : "") });
-      node.style.setProperty("--share", `${share}%`);
-      return node;
-    };
-    return el("div", { class: "scroller", tabindex: 0, role: "region", "aria-label": "agreement of metrics, scrolls sideways" }, el("table", { class: "heat", "aria-label": agreement.place },
-      el("thead", {}, el("tr", {}, el("td"), ...names.map((name) => el("th", { scope: "col" }, breakable(name))))),
-      el("tbody", {}, ...names.map((name, row) => el("tr", {}, el("th", { scope: "row" }, breakable(name)), ...names.map((_, column) => draw(row, column)))))));
+  function draw(tables) {
+    const found = tables.filter(chosen);
+    body("curves").replaceChildren(...(found.length ? found.map((one) => el("div", {}, el("h3", { text: one.metric }), curves(one), downloads(one.files)))
+      : [el("p", { class: "note", text: `${view.metric} has no curves in these runs.` })]));
   }
 
-  return { curves, heat };
+  xbenchPage.panel("curves", { draw });
 })();

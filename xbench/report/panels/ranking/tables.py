@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from xbench.report.page.rankings import Place, best
-from xbench.results.cells import cell_text
+from xbench.report.page.places import Place
+from xbench.results.cells import csv_text
 from xbench.results.numbers import number
 
 if TYPE_CHECKING:
@@ -40,7 +38,7 @@ COLUMNS: dict[str, type] = {
     "p_holm": float,
     "warning": str,
 }
-"""Of the CSV tables."""
+"""The columns of the CSV tables, with the type of their cells."""
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -60,19 +58,13 @@ _LATEX = {
 
 
 def csv_table(rankings: Iterable[Ranking]) -> str:
-    """All rows of the rankings; NaN is an empty cell, what a spreadsheet would execute is defused."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    for ranking in rankings:
-        for standing in ranking.standings:
-            record = _record(ranking, standing)
-            writer.writerow([cell_text(value, kind) for value, kind in zip(record, COLUMNS.values(), strict=True)])
-    return text.getvalue()
+    """Write all rows of the rankings; NaN is an empty cell, and what a spreadsheet would execute is defused."""
+    records = [_record(ranking, standing) for ranking in rankings for standing in ranking.standings]
+    return csv_text(COLUMNS, (dict(zip(COLUMNS, record, strict=True)) for record in records))
 
 
 def _record(ranking: Ranking, standing: Standing) -> tuple[object, ...]:
-    row, setting, found = standing.entry.row, ranking.field.setting, standing.difference
+    row, setting, found = standing.entry.row, ranking.group.setting, standing.difference
     return (
         setting.dataset,
         setting.model,
@@ -98,8 +90,8 @@ def _record(ranking: Ranking, standing: Standing) -> tuple[object, ...]:
 
 
 def latex_ranking(ranking: Ranking) -> str:
-    """One ranking: rank, explainer, value with its interval; bold as in `best`, controls in italics."""
-    setting, first = ranking.field.setting, ranking.standings[0].entry.row
+    """Write one ranking: rank, explainer, value with its interval; bold as in `best`, controls in italics."""
+    setting, first = ranking.group.setting, ranking.standings[0].entry.row
     bold, arrow = best(ranking), _arrow(ranking)
     lines = []
     for standing in ranking.standings:
@@ -115,8 +107,8 @@ def latex_ranking(ranking: Ranking) -> str:
 
 
 def latex_overview(place: Place, sign: str) -> str:
-    """One dataset, model and sign: a row per explainer, a column per ranking."""
-    rankings = [one for one in place.rankings if one.field.setting.sign == sign]
+    """Write one dataset, model and sign: a row per explainer, a column per ranking."""
+    rankings = [one for one in place.rankings if one.group.setting.sign == sign]
     explainers: dict[str, Standing] = {}
     cells: dict[tuple[str, int], str] = {}
     for column, ranking in enumerate(rankings):
@@ -132,9 +124,18 @@ def latex_overview(place: Place, sign: str) -> str:
         " & ".join([_name(explainers[label]), *(cells.get((label, at), "--") for at in range(len(rankings)))])
         for label in ordered
     ]
-    heads = " & ".join(["Explainer", *(f"{latex(one.field.setting.metric)} {_arrow(one)}" for one in rankings)])
+    heads = " & ".join(["Explainer", *(f"{latex(one.group.setting.metric)} {_arrow(one)}" for one in rankings)])
     about = f"{latex(sign).capitalize()} maps on {latex(place.dataset)}, {latex(place.model)}."
     return _latex("l" * (len(rankings) + 1), heads, lines, about)
+
+
+def best(ranking: Ranking) -> set[str]:
+    """Return the labels of the best explainer that is no control, and of those that it can't be told from."""
+    users = [one for one in ranking.standings if not one.entry.row.control and not math.isnan(one.entry.row.value)]
+    if not users:
+        return set()
+    names = {users[0].entry.label, *users[0].rank_set}
+    return {one.entry.label for one in users if one.entry.label in names or one.same_as in names}
 
 
 def _latex(columns: str, heads: str, lines: Sequence[str], about: str) -> str:
@@ -151,7 +152,7 @@ def _latex(columns: str, heads: str, lines: Sequence[str], about: str) -> str:
 
 
 def _arrow(ranking: Ranking) -> str:
-    return r"$\uparrow$" if ranking.field.higher_is_better else r"$\downarrow$"
+    return r"$\uparrow$" if ranking.group.higher_is_better else r"$\downarrow$"
 
 
 def _name(standing: Standing) -> str:
@@ -165,7 +166,7 @@ def _value(standing: Standing, bold: bool) -> str:
 
 
 def _plain(value: float) -> str:
-    """For math mode: a dash where undefined, 1.2e-05 as a power of ten."""
+    """Write a value for math mode: a dash where undefined, 1.2e-05 as a power of ten."""
     text = number(value)
     if "e" not in text:
         return text if text != "–" else r"\mbox{--}"
@@ -174,5 +175,5 @@ def _plain(value: float) -> str:
 
 
 def latex(text: str) -> str:
-    """Text in which LaTeX finds no command."""
+    """Return the text such that LaTeX finds no command in it."""
     return "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))

@@ -1,8 +1,9 @@
-/* strips.js: slide from an image to its counterfactual, with what the classifier says of each frame. */
+/* Slide from an image to its counterfactual, with what the classifier says of each frame. */
 "use strict";
 
-const xbenchStrips = (() => {
+(() => {
   const { el, choose } = xbenchTable;
+  const { body, data, ramps, here, lazily } = xbenchPage;
   const { pixels, tile, paint, overlay, frame } = xbenchMaps;
 
   async function show(host, data, ramps) {
@@ -57,5 +58,11 @@ const xbenchStrips = (() => {
     await draw();
   }
 
-  return { show };
+  xbenchPage.panel("counterfactuals", {
+    open() {
+      const files = data("counterfactuals"), several = new Set(files.map((one) => one.run)).size > 1;
+      const label = (one) => one.explainer + (several ? `, ${one.run}` : "");
+      lazily(body("counterfactuals"), files.filter(here), label, (host, found) => show(host, found, ramps()));
+    },
+  });
 })();

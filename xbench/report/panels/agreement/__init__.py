@@ -1,0 +1,1 @@
+"""Whether metrics put the explainers in the same order."""

@@ -1,0 +1,1 @@
+"""Curves, a small picture for each explainer."""

@@ -1,0 +1,1 @@
+"""How to make the numbers again, and what can be downloaded."""
