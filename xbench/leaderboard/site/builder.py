@@ -59,10 +59,10 @@ def _write(submissions: Sequence[Submission], folder: Path, reports: Path | None
     for name, text in derived(submissions).items():
         write_text(folder / file_name(name), text)
     links = {submission.digest: _copy_report(submission, folder, reports) for submission in submissions}
-    found = editions(submissions)
-    for edition in found:
+    every = editions(submissions)
+    for edition in every:
         _write_edition(edition, folder, links)
-    write_text(folder / "index.html", render_index(found))
+    write_text(folder / "index.html", render_index(every))
 
 
 def _copy_assets(folder: Path) -> None:

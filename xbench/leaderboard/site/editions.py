@@ -66,7 +66,7 @@ class Edition:
 def editions(submissions: Iterable[Submission]) -> list[Edition]:
     """By the suite's name, newest version first; runs without a suite at the end."""
     members: dict[SuiteKey, list[Submission]] = {}
-    for submission in sorted(submissions, key=lambda each: each.order):
+    for submission in sorted(submissions, key=lambda submission: submission.order):
         members.setdefault(submission.suite, []).append(submission)
     newest: dict[str, SuiteKey] = {}
     for suite in sorted(members, key=_age):

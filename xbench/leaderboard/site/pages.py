@@ -49,7 +49,7 @@ def render_edition(edition: Edition, links: Mapping[str, Links]) -> str:
         version=__version__,
         edition=edition,
         facts=_facts(edition),
-        submissions=[_submission(each, links[each.digest]) for each in edition.submissions],
+        submissions=[_submission(submission, links[submission.digest]) for submission in edition.submissions],
         failed=_failed(edition),
         cards=_cards(edition),
     )
@@ -81,14 +81,14 @@ def _older(editions: Sequence[Edition]) -> dict[str, list[Edition]]:
 
 def _facts(edition: Edition) -> dict[str, Any]:
     settings = [group.setting for group in edition.groups]
-    standings = [each for group in edition.groups for each in group.standings]
+    standings = [standing for group in edition.groups for standing in group.standings]
     datasets = list(dict.fromkeys(setting.dataset for setting in settings))
     return {
         "datasets": [(name, _is_phantom(name, edition)) for name in datasets],
         "models": list(dict.fromkeys(setting.model for setting in settings)),
         "metrics": len({setting.metric for setting in settings}),
-        "explainers": len({each.variant.resolved for each in standings if not each.control}),
-        "controls": len({each.variant.resolved for each in standings if each.control}),
+        "explainers": len({standing.variant.resolved for standing in standings if not standing.control}),
+        "controls": len({standing.variant.resolved for standing in standings if standing.control}),
         "seeds": sorted({submission.seed for submission in edition.submissions}),
         "submitters": list(dict.fromkeys(submission.submitter for submission in edition.submissions)),
         "last": edition.submissions[-1].submitted[:10],
@@ -136,4 +136,4 @@ def _cards(edition: Edition) -> list[dict[str, Any]]:
         found.setdefault(
             setting.card, {"hash": setting.card, "metric": setting.metric, "sign": setting.sign, "card": group.card}
         )
-    return sorted(found.values(), key=lambda each: (each["metric"], each["sign"], each["hash"]))
+    return sorted(found.values(), key=lambda card: (card["metric"], card["sign"], card["hash"]))
