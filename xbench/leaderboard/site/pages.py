@@ -28,7 +28,7 @@ class Links:
 
 
 def render_index(editions: Sequence[Edition]) -> str:
-    """The page that lists the suites."""
+    """Render the page that lists the suites."""
     facts = [(edition, _facts(edition)) for edition in editions]
     return _template("index.html.j2").render(
         version=__version__,
@@ -39,7 +39,7 @@ def render_index(editions: Sequence[Edition]) -> str:
 
 
 def render_edition(edition: Edition, links: Mapping[str, Links]) -> str:
-    """The page of one version of a suite.
+    """Render the page of one version of a suite.
 
     Args:
         edition: The version.
@@ -118,7 +118,7 @@ def _submission(submission: Submission, links: Links) -> dict[str, Any]:
 
 
 def _failed(edition: Edition) -> list[dict[str, Any]]:
-    """What could not be scored and why: a line for all metrics of an explainer that failed for the same reason."""
+    """List what could not be scored and why: one line for all metrics that failed for the same reason."""
     metrics: dict[tuple[str, str, str, int, str], list[str]] = {}
     for submission in edition.submissions:
         for row in (entry.row for entry in submission.entries if entry.row.status != "ok"):
@@ -129,7 +129,7 @@ def _failed(edition: Edition) -> list[dict[str, Any]]:
 
 
 def _cards(edition: Edition) -> list[dict[str, Any]]:
-    """Every metric card that a ranking bears, once."""
+    """List every metric card that a ranking bears, once."""
     found: dict[str, dict[str, Any]] = {}
     for group in edition.groups:
         setting = group.setting

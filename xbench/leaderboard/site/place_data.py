@@ -17,10 +17,10 @@ Runs = tuple[Submission, ...]
 
 
 class Origins:
-    """Which submissions a row comes from, and the command that repeats them: each such group is told once.
+    """The submissions that rows come from, and the commands that repeat them; each group of submissions is kept once.
 
     Args:
-        submissions: Of the suite's version; groups name them by their positions.
+        submissions: Those of the suite's version; groups name them by their positions.
     """
 
     def __init__(self, submissions: Sequence[Submission]) -> None:
@@ -29,7 +29,7 @@ class Origins:
         self.records: list[dict[str, Any]] = []
 
     def number(self, runs: Runs) -> int:
-        """Position of these submissions' record among `records`."""
+        """Return the position of these submissions' record among `records`."""
         key = tuple(self._position[submission.digest] for submission in runs)
         if key not in self._groups:
             self._groups[key] = len(self.records)
@@ -38,13 +38,13 @@ class Origins:
 
 
 def rankings_data(place: Place, origins: Origins) -> list[dict[str, Any]]:
-    """The rankings of a place, their rows best first."""
+    """Return the rankings of a place, their rows best first."""
     apart = distinctions([group.setting for group in place.groups])
     return [_ranking(group, words, origins) for group, words in zip(place.groups, apart, strict=True)]
 
 
 def differences_data(place: Place) -> list[dict[str, Any]]:
-    """Every pair of explainers of each ranking, in the rankings' order.
+    """Return every pair of explainers of each ranking, in the rankings' order.
 
     The lists `value`, `half` (of the 95 % interval's width) and `p` (Holm's) run over the pairs of `who`, the positions
     of rows: the first with each later one, then the second, and so on. `paired` is true, false or a list.
@@ -53,7 +53,7 @@ def differences_data(place: Place) -> list[dict[str, Any]]:
 
 
 def distinctions(settings: Sequence[SuiteSetting]) -> list[str]:
-    """What tells each setting from the others of its metric and sign, in words; empty where there is no other."""
+    """Say what tells each setting from the others of its metric and sign; empty where there is no other."""
     groups: dict[tuple[str, str], list[SuiteSetting]] = {}
     for setting in settings:
         groups.setdefault((setting.metric, setting.sign), []).append(setting)
