@@ -70,9 +70,9 @@ def _words(groups: Sequence[RankedGroup]) -> str:
     return f"{groups[0].setting.metric} on {places} ({runs})"
 
 
-def differing_conventions(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
+def differing_conventions(first_card: Mapping[str, Any], second_card: Mapping[str, Any]) -> Iterator[str]:
     """Yield, key by key, what two metric cards do not share; options are named `options.<name>`."""
-    first, second = _flat(one), _flat(other)
+    first, second = _flat(first_card), _flat(second_card)
     for key in [*first, *(key for key in second if key not in first)]:
         if first.get(key, _ABSENT) != second.get(key, _ABSENT):
             yield f"{key}: {_plain(first.get(key, _ABSENT))} vs {_plain(second.get(key, _ABSENT))}"
@@ -90,23 +90,22 @@ def _plain(value: Any) -> str:
 
 
 def _other_samples(first: RankedGroup, second: RankedGroup) -> Iterator[str]:
-    one, other = first.setting, second.setting
-    if one.dataset_fingerprint != other.dataset_fingerprint:
-        yield f"other data under the name {one.dataset}"
+    mine, theirs = first.setting, second.setting
+    if mine.dataset_fingerprint != theirs.dataset_fingerprint:
+        yield f"other data under the name {mine.dataset}"
     rows = first.entries[0].row, second.entries[0].row
-    if one.model_fingerprint != other.model_fingerprint:
+    if mine.model_fingerprint != theirs.model_fingerprint:
         seeds = "" if rows[0].seed == rows[1].seed else f" (seed {rows[0].seed} vs {rows[1].seed})"
-        yield f"other weights under the name {one.model}{seeds}"
-    elif one.sampling != other.sampling:
-        if not (one.sampling and other.sampling):
+        yield f"other weights under the name {mine.model}{seeds}"
+    elif mine.sampling != theirs.sampling:
+        if not (mine.sampling and theirs.sampling):
             yield "no replicates in one of them: not paired"
         else:
             counts = f"{rows[0].n} vs {rows[1].n} samples, seed {rows[0].seed} vs {rows[1].seed}"
             yield f"other samples or other resamples ({counts}): not paired"
-    devices, precisions = zip(rows[0].computed, rows[1].computed, strict=True)
-    for words, (mine, theirs) in (("computed on", devices), ("precision", precisions)):
-        if mine != theirs:
-            yield f"{words}: {mine} vs {theirs}"
+    for words, *values in zip(("computed on", "precision"), rows[0].computed, rows[1].computed, strict=True):
+        if values[0] != values[1]:
+            yield f"{words}: {values[0]} vs {values[1]}"
     for name in ("split", "target"):
-        if getattr(one, name) != getattr(other, name):
-            yield f"{name}: {getattr(one, name)} vs {getattr(other, name)}"
+        if getattr(mine, name) != getattr(theirs, name):
+            yield f"{name}: {getattr(mine, name)} vs {getattr(theirs, name)}"

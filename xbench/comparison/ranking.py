@@ -92,8 +92,8 @@ def _ranks(group: RankedGroup, judged: Sequence[Entry]) -> dict[str, Ranked]:
     if stacked is None:
         return _own_ranks(group, judged)
     names = [entry.label for entry in judged]
-    found = rank_sets(*stacked, group.higher_is_better, patients=_patients(judged))
-    return dict(zip(names, ranked(names, found), strict=True))
+    ranks = rank_sets(*stacked, group.higher_is_better, patients=_patients(judged))
+    return dict(zip(names, ranked(names, ranks), strict=True))
 
 
 def _own_ranks(group: RankedGroup, judged: Sequence[Entry]) -> dict[str, Ranked]:
@@ -102,11 +102,11 @@ def _own_ranks(group: RankedGroup, judged: Sequence[Entry]) -> dict[str, Ranked]
     hold = len(group.runs) == 1 and all(set(entry.row.rank_set) <= set(labels) for entry in judged)
     if not hold:
         return {entry.label: Ranked(explainer=entry.label) for entry in judged}
-    found = {}
+    ranks = {}
     for entry in judged:
         row, rank_set = entry.row, tuple(labels[name] for name in entry.row.rank_set)
-        found[entry.label] = Ranked(explainer=entry.label, rank=row.rank, rank_high=row.rank_high, rank_set=rank_set)
-    return found
+        ranks[entry.label] = Ranked(explainer=entry.label, rank=row.rank, rank_high=row.rank_high, rank_set=rank_set)
+    return ranks
 
 
 def _patients(entries: Sequence[Entry]) -> int:

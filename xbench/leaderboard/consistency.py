@@ -47,10 +47,10 @@ def _run_faults(rows: Sequence[ScoreRow], run: RunHeader) -> Iterator[Numbered]:
 
 
 def _groups(rows: Iterable[tuple[int, ScoreRow]], key: Callable[[ScoreRow], Hashable]) -> dict[Hashable, list[int]]:
-    found: dict[Hashable, list[int]] = {}
+    indices: dict[Hashable, list[int]] = {}
     for index, row in rows:
-        found.setdefault(key(row), []).append(index)
-    return found
+        indices.setdefault(key(row), []).append(index)
+    return indices
 
 
 def _duplicates(rows: Sequence[ScoreRow]) -> Iterator[Numbered]:
@@ -107,9 +107,9 @@ def _card_faults(run: RunHeader) -> dict[str, str]:
     """Return what is wrong with each card that is not named by its own hash."""
     faults = {}
     for name, card in run.cards.items():
-        found = digest(card)[:16] if isinstance(card, Mapping) else ""
-        if found != name:
-            faults[name] = f"card {name} in the header has the hash {found or 'of no card'}"
+        own = digest(card)[:16] if isinstance(card, Mapping) else ""
+        if own != name:
+            faults[name] = f"card {name} in the header has the hash {own or 'of no card'}"
     return faults
 
 

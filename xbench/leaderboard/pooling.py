@@ -121,10 +121,10 @@ def differences(members: Sequence[Sequence[Result]]) -> Differences:
     Args:
         members: The results of each of E explainers, by seed.
     """
-    values = np.array([math.fsum(each.row.value for each in results) / len(results) for results in members])
-    within = _added([float(np.mean([_variance(each.row) for each in results])) for results in members])
+    values = np.array([math.fsum(result.row.value for result in results) / len(results) for results in members])
+    within = _added([float(np.mean([_variance(result.row) for result in results])) for results in members])
     parts = np.array(
-        [np.var([each.row.value for each in results], ddof=1) / len(results) if len(results) > 1 else 0.0
+        [np.var([result.row.value for result in results], ddof=1) / len(results) if len(results) > 1 else 0.0
          for results in members]
     )  # fmt: skip
     between = _added(parts)
@@ -134,7 +134,7 @@ def differences(members: Sequence[Sequence[Result]]) -> Differences:
     paired = np.zeros(within.shape, dtype=bool)
     for seeds, group in _by_seeds(members).items():
         at = np.ix_(group, group)
-        columns = [[members[index][place] for index in group] for place in range(len(seeds))]
+        columns = [[members[index][seed] for index in group] for seed in range(len(seeds))]
         spread = [_paired_variance(column) for column in columns]
         within[at] = np.mean([variance for variance, _ in spread], axis=0)
         paired[at] = np.all([same for _, same in spread], axis=0)

@@ -92,7 +92,7 @@ def inspect(path: Path) -> tuple[Submission | None, list[Finding]]:
     if not rows:
         return None, findings
     texts = {name: header[name] for name in _TEXTS}
-    return Submission(**texts, run=run, entries=tuple(each for each in entries if each)), findings
+    return Submission(**texts, run=run, entries=tuple(entry for entry in entries if entry)), findings
 
 
 def _text(path: Path) -> str:
@@ -167,12 +167,12 @@ def _object(text: str) -> Record:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Record:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    record = dict(pairs)
+    if len(record) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise _FaultError(twice if twice.isidentifier() else "", f"key {quoted(twice)} is there twice")
-    return found
+    return record
 
 
 def _no_constant(text: str) -> float:

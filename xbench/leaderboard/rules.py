@@ -72,7 +72,9 @@ def _control(text: str) -> bool:
     """Return whether a terminal or page would obey part of it: control and format characters, odd line ends."""
     if text.isascii() and text.isprintable():
         return False
-    return any(each not in "\n\t" and unicodedata.category(each) in ("Cc", "Cf", "Cs", "Zl", "Zp") for each in text)
+    return any(
+        letter not in "\n\t" and unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") for letter in text
+    )
 
 
 def header_faults(submission: Submission) -> Iterator[Fault]:

@@ -184,11 +184,11 @@ def _standings(cells: _Cells, names: Mapping[Variant, str]) -> tuple[Standing, .
     originals = {standing.explainer for standing in unranked if not standing.same_as}
     # A twin of an explainer that was not handed in is ranked by itself.
     judged = [standing for standing in unranked if standing.same_as not in originals]
-    found = _ranks(judged, higher)
+    by_name = _ranks(judged, higher)
     for standing in unranked:
-        if standing.explainer not in found:
-            found[standing.explainer] = found[standing.same_as].shared_with(standing.explainer)
-    return tuple(dataclasses.replace(standing, **vars(found[standing.explainer])) for standing in unranked)
+        if standing.explainer not in by_name:
+            by_name[standing.explainer] = by_name[standing.same_as].shared_with(standing.explainer)
+    return tuple(dataclasses.replace(standing, **vars(by_name[standing.explainer])) for standing in unranked)
 
 
 def _unranked(variant: Variant, seeds: Mapping[int, _HandedIn], names: Mapping[Variant, str]) -> Standing:
@@ -224,9 +224,9 @@ def _ranks(judged: Sequence[Standing], higher_is_better: bool) -> dict[str, Rank
     scored = [standing for standing in judged if _has_value(standing)]
     names = [standing.explainer for standing in scored]
     tests, _, _ = _tests(scored)
-    found = ranked(names, ranks(tests, np.ones(len(scored), dtype=bool), higher_is_better))
+    named = ranked(names, ranks(tests, np.ones(len(scored), dtype=bool), higher_is_better))
     unscored = {standing.explainer: Ranked(explainer=standing.explainer) for standing in judged}
-    return unscored | dict(zip(names, found, strict=True))
+    return unscored | dict(zip(names, named, strict=True))
 
 
 def _tests(scored: Sequence[Standing]) -> tuple[PairTests, np.ndarray, tuple[np.ndarray, np.ndarray]]:
@@ -235,8 +235,8 @@ def _tests(scored: Sequence[Standing]) -> tuple[PairTests, np.ndarray, tuple[np.
     Returns:
         The P tests; bool (P,), whether each pair is paired; the ends (P,) and (P,) of the 95 % intervals.
     """
-    found = differences([standing.results for standing in scored])
+    every = differences([standing.results for standing in scored])
     pairs = np.triu_indices(len(scored), k=1)
     patients = min((row.groups for standing in scored for row in standing.rows), default=1)
-    tests = PairTests(*pairs, found.value[pairs], floored(found.p[pairs], patients))
-    return tests, found.paired[pairs], (found.low[pairs], found.high[pairs])
+    tests = PairTests(*pairs, every.value[pairs], floored(every.p[pairs], patients))
+    return tests, every.paired[pairs], (every.low[pairs], every.high[pairs])

@@ -134,14 +134,14 @@ def beside_paper(papers: Sequence[PaperRow], rows: Sequence[ScoreRow]) -> list[B
     columns: dict[tuple[str, str, str, str], list[PaperRow]] = {}
     for paper in papers:
         columns.setdefault((paper.table, paper.citation, paper.metric, paper.sign), []).append(paper)
-    found = []
+    beside = []
     for key, members in columns.items():
         ours = [row for row in rows if (row.metric, row.sign) == key[2:]]
         datasets = dict.fromkeys(row.dataset for row in ours if _partners(members, row))
-        found += [_on(key, members, [row for row in ours if row.dataset == dataset], dataset) for dataset in datasets]
+        beside += [_on(key, members, [row for row in ours if row.dataset == dataset], dataset) for dataset in datasets]
         if not datasets:
-            found.append(BesidePaper(*key, "", tuple(Pairing(paper, None) for paper in members)))
-    return found
+            beside.append(BesidePaper(*key, "", tuple(Pairing(paper, None) for paper in members)))
+    return beside
 
 
 def _partners(members: Sequence[PaperRow], row: ScoreRow) -> bool:

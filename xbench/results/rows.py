@@ -1,4 +1,4 @@
-"""What a run leaves: score rows (CSV) and the run's header (JSON); the observations are in `observations.py`."""
+"""Keep the score rows (CSV) and the header (JSON) of a run; the observations are in `observations.py`."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class ScoreRow:
     """One explainer's value of one metric. A cell that failed has NaN values and a reason.
 
     Attributes:
-        dataset: Name.
+        dataset: Name of the dataset.
         split: The split scored.
-        n: Samples scored.
-        groups: Patients scored.
+        n: Number of samples scored.
+        groups: Number of patients scored.
         model: The classifier.
         explainer: The explainer, as the run named it.
         resolved: The explainer's reference with nothing left open: what `vinet` stood for on this device,
@@ -59,32 +59,32 @@ class ScoreRow:
         sign: "original", or "absolute" values of the maps.
         target: Target rule: "predicted", "true" or a class index.
         metric: The metric.
-        value: Of all samples.
-        ci_low: Of the 95 % interval.
-        ci_high: Of the 95 % interval.
-        higher_is_better: Direction.
+        value: Value over all samples.
+        ci_low: Lower end of the 95 % interval.
+        ci_high: Upper end of the 95 % interval.
+        higher_is_better: Direction of the metric.
         rank: Best possible rank among the explainers of this dataset, model, metric and sign; 0 where it has none.
         rank_high: Worst possible rank.
         rank_set: The explainers it can't be told from.
         same_as: An explainer that gives the same maps of this model: they are one method here and share their ranks.
-        seed: Of the run.
-        seconds_fit: Spent on training the explainer.
-        seconds_maps: Spent on the maps of the split.
-        seconds_metric: Spent on the metric.
+        seed: Seed of the run.
+        seconds_fit: Seconds spent on training the explainer.
+        seconds_maps: Seconds spent on the maps of the split.
+        seconds_metric: Seconds spent on the metric.
         card: Hash of the metric card; rows of different cards are never ranked together.
-        fingerprint: Of the observations.
-        maps_fingerprint: Of the maps.
-        model_fingerprint: Of the model's weights.
-        dataset_fingerprint: Of the dataset and the samples scored, the same on every machine
+        fingerprint: Fingerprint of the observations.
+        maps_fingerprint: Fingerprint of the maps.
+        model_fingerprint: Fingerprint of the model's weights.
+        dataset_fingerprint: Fingerprint of the dataset and the samples scored, the same on every machine
             (`DataJob.dataset_identity`).
         device: "cpu", "cuda", ...
         precision: One of `xbench.runtime.precision.PRECISIONS`.
-        batch_size: Of passes without gradients.
+        batch_size: Images per pass without gradients.
         status: "ok", "failed" or "skipped".
-        reason: Why not "ok".
+        reason: Why the status is not "ok".
         warning: What must be known before believing the value, such as an explainer that says its training failed.
-        xbench_version: That wrote the row.
-        schema: Of the row.
+        xbench_version: Version that wrote the row.
+        schema: Schema number of the row.
     """
 
     dataset: str
@@ -153,9 +153,9 @@ class RunHeader:
         datasets: One object each: the fields of `DatasetInfo`, and "class_counts" (split -> counts).
         warnings: What the user must know.
         suite: The suite that was run: "name", "version", "fingerprint"; empty without one.
-        wall_seconds: Of the whole run.
-        xbench_version: That wrote it.
-        schema: Of the header.
+        wall_seconds: Seconds that the whole run took.
+        xbench_version: Version that wrote the header.
+        schema: Schema number of the header.
     """
 
     created: str
@@ -311,7 +311,7 @@ def upgraded(record: Record, steps: Mapping[int, Callable[[Record], Record]], wh
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, line ends as they are, without a byte-order mark.
+    """Read the text of a UTF-8 file, with its line ends, without a byte-order mark.
 
     Raises:
         UserError: It can't be read.

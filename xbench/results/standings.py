@@ -101,11 +101,11 @@ def ranked(names: Sequence[str], ranks: Sequence[Rank]) -> list[Ranked]:
         names: E names of explainers.
         ranks: E ranks in the same order; `tied` counts through the names.
     """
-    found = []
+    named = []
     for index, (name, rank) in enumerate(zip(names, ranks, strict=True)):
         others = tuple(names[other] for other in sorted(rank.tied) if other != index)
-        found.append(Ranked(explainer=name, rank=rank.low, rank_high=rank.high, rank_set=others))
-    return found
+        named.append(Ranked(explainer=name, rank=rank.low, rank_high=rank.high, rank_set=others))
+    return named
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -185,7 +185,7 @@ class _ModelOnData:
 
 @dataclass
 class _Planner:
-    """Builds cells, sharing jobs, and collects what does not fit."""
+    """Build cells that share jobs, and collect what does not fit."""
 
     store: Store
     settings: Settings

@@ -220,13 +220,13 @@ def _ranks(
     repeated = _repeated(members, cells)
     judged = [index for index in members if index not in repeated]
     first = rows[judged[0]]
-    found = rank_sets(
+    unnamed = rank_sets(
         np.array([rows[index].value for index in judged]),
         np.stack([replicates[index] for index in judged]),
         first.higher_is_better,
         patients=first.groups,
     )
-    ranks = dict(zip(judged, ranked([rows[index].explainer for index in judged], found), strict=True))
+    ranks = dict(zip(judged, ranked([rows[index].explainer for index in judged], unnamed), strict=True))
     twins = {index: ranks[original].shared_with(rows[index].explainer) for index, original in repeated.items()}
     return ranks | twins
 

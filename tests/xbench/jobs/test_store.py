@@ -10,6 +10,7 @@ from xbench import ArtifactError, Session
 from xbench.contracts.session import SilentProgress
 from xbench.jobs.store import Store, find_damage, read_manifest
 from xbench.provenance import digest
+from xbench.runtime.files import PARTIAL
 
 
 class Item:
@@ -110,12 +111,15 @@ def test_work_left_by_a_kill_is_found_by_the_next(tmp_path, log):
     work = tmp_path / "cache" / "work" / item.fingerprint
     work.mkdir(parents=True)
     (work / "checkpoint").write_text("epoch 3")
+    (work / f".1-0{PARTIAL}").write_text("half a checkpoint")
     seen = []
     build = item.build
     item.build = lambda session: (seen.append((session.folder / "checkpoint").read_text()), build(session))
     manifest = Store(tmp_path / "cache").ensure(item)
     assert seen == ["epoch 3"]
     assert manifest.facts["resumed"] is True
+    assert set(manifest.files) == {"checkpoint", "file.bin"}
+    assert not list((tmp_path / "cache").rglob(f"*{PARTIAL}"))
 
 
 def _ensure(cache, log):

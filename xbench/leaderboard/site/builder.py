@@ -59,10 +59,10 @@ def _write(submissions: Sequence[Submission], folder: Path, reports: Path | None
     for name, text in derived(submissions).items():
         write_text(folder / file_name(name), text)
     links = {submission.digest: _copy_report(submission, folder, reports) for submission in submissions}
-    found = editions(submissions)
-    for edition in found:
+    every = editions(submissions)
+    for edition in every:
         _write_edition(edition, folder, links)
-    write_text(folder / "index.html", render_index(found))
+    write_text(folder / "index.html", render_index(every))
 
 
 def _copy_assets(folder: Path) -> None:
@@ -74,7 +74,7 @@ def _copy_assets(folder: Path) -> None:
 
 
 def _copy_report(submission: Submission, folder: Path, reports: Path | None) -> Links:
-    """Links to a submission's report, which is copied; none for what is no report, or lies elsewhere."""
+    """Copy a submission's report and return links to it; none where there is no report, or it lies elsewhere."""
     name = file_name(submission.name.removesuffix(".jsonl"))
     if reports is None or reports.is_symlink() or (reports / name).is_symlink():
         return Links()
@@ -87,7 +87,7 @@ def _copy_report(submission: Submission, folder: Path, reports: Path | None) -> 
 
 
 def _symlinks(folder: str, names: list[str]) -> list[str]:
-    """What must not be published: a link may lead anywhere on this machine."""
+    """Return the names that must not be published: a link may lead anywhere on this machine."""
     return [name for name in names if (Path(folder) / name).is_symlink()]
 
 

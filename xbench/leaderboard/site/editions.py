@@ -1,4 +1,4 @@
-"""Submissions -> the versions of the suites: each has a page of its own, so no two are ever mixed."""
+"""Sort submissions by versions of suites: each version has a page of its own, so no two are ever mixed."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Edition:
     """One version of a suite.
 
     Attributes:
-        suite: Name, version, fingerprint.
-        submissions: Of it, in the order they were handed in.
-        places: Datasets and classifiers.
-        newest: The stem of the suite's newest version.
+        suite: Name, version and fingerprint of the suite.
+        submissions: Its submissions, in the order they were handed in.
+        places: Its datasets and classifiers.
+        newest: Stem of the suite's newest version.
     """
 
     suite: SuiteKey
@@ -44,7 +44,7 @@ class Edition:
 
     @property
     def stem(self) -> str:
-        """What its files are called."""
+        """Stem of the names of its files."""
         return _stem(self.suite)
 
     @property
@@ -59,14 +59,14 @@ class Edition:
 
     @property
     def groups(self) -> list[RankedGroup]:
-        """Of all places."""
+        """The ranked groups of all places."""
         return [group for place in self.places for group in place.groups]
 
 
 def editions(submissions: Iterable[Submission]) -> list[Edition]:
-    """By the suite's name, newest version first; runs without a suite at the end."""
+    """Sort submissions by the suite's name, newest version first; runs without a suite come last."""
     members: dict[SuiteKey, list[Submission]] = {}
-    for submission in sorted(submissions, key=lambda each: each.order):
+    for submission in sorted(submissions, key=lambda submission: submission.order):
         members.setdefault(submission.suite, []).append(submission)
     newest: dict[str, SuiteKey] = {}
     for suite in sorted(members, key=_age):
@@ -88,7 +88,7 @@ def _stem(suite: SuiteKey) -> str:
 
 
 def _places(groups: Sequence[RankedGroup]) -> tuple[Place, ...]:
-    """By dataset and classifier; where most explainers are ranked comes first, for a page opens there."""
+    """Sort by dataset and classifier. Where most explainers are ranked comes first, since a page opens there."""
     members: dict[tuple[str, str], list[RankedGroup]] = {}
     for group in groups:
         members.setdefault((group.setting.dataset, group.setting.model), []).append(group)

@@ -28,7 +28,7 @@ class Links:
 
 
 def render_index(editions: Sequence[Edition]) -> str:
-    """The page that lists the suites."""
+    """Render the page that lists the suites."""
     facts = [(edition, _facts(edition)) for edition in editions]
     return _template("index.html.j2").render(
         version=__version__,
@@ -39,7 +39,7 @@ def render_index(editions: Sequence[Edition]) -> str:
 
 
 def render_edition(edition: Edition, links: Mapping[str, Links]) -> str:
-    """The page of one version of a suite.
+    """Render the page of one version of a suite.
 
     Args:
         edition: The version.
@@ -49,7 +49,7 @@ def render_edition(edition: Edition, links: Mapping[str, Links]) -> str:
         version=__version__,
         edition=edition,
         facts=_facts(edition),
-        submissions=[_submission(each, links[each.digest]) for each in edition.submissions],
+        submissions=[_submission(submission, links[submission.digest]) for submission in edition.submissions],
         failed=_failed(edition),
         cards=_cards(edition),
     )
@@ -81,14 +81,14 @@ def _older(editions: Sequence[Edition]) -> dict[str, list[Edition]]:
 
 def _facts(edition: Edition) -> dict[str, Any]:
     settings = [group.setting for group in edition.groups]
-    standings = [each for group in edition.groups for each in group.standings]
+    standings = [standing for group in edition.groups for standing in group.standings]
     datasets = list(dict.fromkeys(setting.dataset for setting in settings))
     return {
         "datasets": [(name, _is_phantom(name, edition)) for name in datasets],
         "models": list(dict.fromkeys(setting.model for setting in settings)),
         "metrics": len({setting.metric for setting in settings}),
-        "explainers": len({each.variant.resolved for each in standings if not each.control}),
-        "controls": len({each.variant.resolved for each in standings if each.control}),
+        "explainers": len({standing.variant.resolved for standing in standings if not standing.control}),
+        "controls": len({standing.variant.resolved for standing in standings if standing.control}),
         "seeds": sorted({submission.seed for submission in edition.submissions}),
         "submitters": list(dict.fromkeys(submission.submitter for submission in edition.submissions)),
         "last": edition.submissions[-1].submitted[:10],
@@ -118,7 +118,7 @@ def _submission(submission: Submission, links: Links) -> dict[str, Any]:
 
 
 def _failed(edition: Edition) -> list[dict[str, Any]]:
-    """What could not be scored and why: a line for all metrics of an explainer that failed for the same reason."""
+    """List what could not be scored and why: one line for all metrics that failed for the same reason."""
     metrics: dict[tuple[str, str, str, int, str], list[str]] = {}
     for submission in edition.submissions:
         for row in (entry.row for entry in submission.entries if entry.row.status != "ok"):
@@ -129,11 +129,11 @@ def _failed(edition: Edition) -> list[dict[str, Any]]:
 
 
 def _cards(edition: Edition) -> list[dict[str, Any]]:
-    """Every metric card that a ranking bears, once."""
+    """List every metric card that a ranking bears, once."""
     found: dict[str, dict[str, Any]] = {}
     for group in edition.groups:
         setting = group.setting
         found.setdefault(
             setting.card, {"hash": setting.card, "metric": setting.metric, "sign": setting.sign, "card": group.card}
         )
-    return sorted(found.values(), key=lambda each: (each["metric"], each["sign"], each["hash"]))
+    return sorted(found.values(), key=lambda card: (card["metric"], card["sign"], card["hash"]))
