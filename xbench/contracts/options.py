@@ -1,4 +1,4 @@
-"""Declared options: typed, described, printed by `xbench show`; unknown keys are refused with a suggestion."""
+"""Options of plugins: typed, described and printed by `xbench show`. Unknown keys are refused with a suggestion."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     def resolved_on(self, device: str) -> Self:
-        """The options with what the device decides put in ("auto", say); themselves where it decides nothing.
+        """Return the options with every choice that depends on the device made (such as "auto").
 
-        An explainer is made with the result, cached under it and named by it, so that two devices never give different
-        networks one name. Resolved options must resolve to themselves on every device.
+        An explainer is created with the result, cached under it and named by it, so that different networks on two
+        devices never share a name. Resolved options must resolve to themselves on every device.
 
         Args:
-            device: "cpu", "cuda", "cuda:1", "mps".
+            device: Name of the device: "cpu", "cuda", "cuda:1", "mps".
         """
         del device
         return self
 
 
 class PresetOptions(Options):
-    """Base of options with a preset for laptops and the paper's own, between which the device decides."""
+    """Base of options with a preset for laptops and one from the paper. "auto" chooses between them by device."""
 
     preset: Literal["auto", "tiny", "paper"] = Field(
         "auto", description="tiny: minutes on a laptop; paper: the paper's networks; auto: paper on a GPU, else tiny"
     )
 
     def resolved_on(self, device: str) -> Self:
-        """With `auto` replaced: "paper" on a CUDA device, else "tiny"."""
+        """Return the options with `auto` replaced: "paper" on a CUDA device, else "tiny"."""
         if self.preset != "auto":
             return self
         return self.model_copy(update={"preset": "paper" if device.startswith("cuda") else "tiny"})
@@ -55,7 +55,7 @@ OptionsType = TypeVar("OptionsType", bound=Options)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the nearest known ones, else the whole list."""
+    """Return a hint for an unknown name: the most similar known names, else all of them."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     if near:
@@ -67,12 +67,12 @@ def parse_options(options: type[OptionsType], values: Mapping[str, Any], owner: 
     """Validate `values` for `owner`.
 
     Args:
-        options: The declared options.
-        values: Key to value; strings are converted to the declared type.
-        owner: Whose options these are, for messages ("explainer vinet").
+        options: Class of the declared options.
+        values: Key -> value. Strings are converted to the declared type.
+        owner: Plugin that the options belong to, for messages ("explainer vinet").
 
     Raises:
-        UserError: Naming the key, the value and what is allowed.
+        UserError: A key is unknown or a value is wrong. The message names the key, the value and what is allowed.
     """
     try:
         return options(**values)
@@ -85,7 +85,7 @@ def parse_options(options: type[OptionsType], values: Mapping[str, Any], owner: 
 
 
 def describe_options(options: type[Options]) -> list[dict[str, str]]:
-    """One row an option: name, type, default, description."""
+    """Return one row per option: name, type, default, description."""
     return [
         {
             "name": name,
@@ -98,7 +98,7 @@ def describe_options(options: type[Options]) -> list[dict[str, str]]:
 
 
 def _type_name(annotation: Any) -> str:
-    """As a user would write it: "int", "softplus | sigmoid", "float or none"."""
+    """Return a type as a user would write it: "int", "softplus | sigmoid", "float or none"."""
     arguments = [argument for argument in get_args(annotation) if argument is not type(None)]
     if get_origin(annotation) is Literal:
         return " | ".join(str(argument) for argument in arguments)

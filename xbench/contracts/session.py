@@ -1,4 +1,4 @@
-"""What a plugin is handed when it has work to do: where to write, on what device, with which seed, how to report."""
+"""The session that a plugin works in: its folder, device, precision, seed, and where to report progress."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ T = TypeVar("T")
 
 
 class Bar(Protocol):
-    """One running piece of work on the display."""
+    """The progress bar of one piece of work."""
 
     def advance(self, amount: float = 1) -> None:
-        """So much more is done."""
+        """Move the bar forward by `amount`."""
         ...
 
     def note(self, text: str) -> None:
-        """A few words beside the bar: the current loss, say."""
+        """Show a few words beside the bar, such as the current loss."""
         ...
 
 
 class Progress(Protocol):
-    """Where progress is shown; the command line gives a live display, tests a silent one."""
+    """Where progress is shown: a live display on the command line, a silent one in tests."""
 
     def task(self, label: str, total: float | None = None) -> AbstractContextManager[Bar]:
-        """A piece of work of `total` steps, shown while the context is open."""
+        """Show a piece of work of `total` steps while the context is open."""
         ...
 
     def warn(self, text: str) -> None:
-        """Something the user must see, kept above the bars."""
+        """Show a warning and keep it above the bars."""
         ...
 
     def say(self, text: str) -> None:
-        """A line worth keeping above the bars: a stage that is done."""
+        """Show a line and keep it above the bars, such as a stage that is done."""
         ...
 
 
 class SilentProgress:
-    """Progress that nobody watches; warnings are kept in `warnings`."""
+    """Progress that is not shown. Warnings are kept in `warnings`."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
     @contextmanager
     def task(self, label: str, total: float | None = None) -> Iterator[Bar]:  # noqa: ARG002
-        """A bar that goes nowhere."""
+        """Yield a bar that shows nothing."""
         yield _NoBar()
 
     def warn(self, text: str) -> None:
@@ -63,7 +63,7 @@ class SilentProgress:
         self.warnings.append(text)
 
     def say(self, text: str) -> None:
-        """Nobody listens."""
+        """Drop the line."""
 
 
 class _NoBar:
@@ -76,20 +76,21 @@ class _NoBar:
 
 @dataclass
 class Session:
-    """The surroundings of one piece of work.
+    """Everything that one piece of work needs from the harness.
 
     Attributes:
-        folder: Where results and checkpoints go. It survives a kill: whoever resumes finds what was written.
-        device: "cpu", "cuda", "cuda:1", "mps".
+        folder: Folder for results and checkpoints. It survives a kill, so a resumed run finds what was written.
+        device: Name of the device: "cpu", "cuda", "cuda:1", "mps".
         precision: "32": true float32; "tf32": shorter mantissas in products on NVIDIA GPUs; "bf16" or "16": autocast of
-            forward passes. The harness has torch's switches of float32 set while the work is done.
-        seed: Of this piece of work; derive everything random from it (`xbench.runtime.seeding`).
-        batch_size: For passes without gradients, calibrated or as the user said; halved where that did not fit.
-        progress: Where to report.
-        facts: What the work wants remembered beside its files (JSON values): losses, accuracies, counts. A trained
-            explainer's text under "warning" says why its maps deserve no trust (a training that collapsed, say); it
-            stands in the run's warnings and in each of its score rows.
-        reference: The item that is at work, as on the command line: "convnet", "timm:resnet18"; empty if none is.
+            forward passes. The harness sets torch's switches of float32 during the work.
+        seed: Seed of this piece of work. Derive everything random from it (`xbench.runtime.seeding`).
+        batch_size: Batch size of passes without gradients, calibrated or given by the user. It is halved where a batch
+            does not fit the memory.
+        progress: Where to report progress.
+        facts: Facts to keep beside the files of the work (JSON values): losses, accuracies, counts. A trained
+            explainer's text under "warning" says why its maps can't be trusted, such as a training that collapsed. It
+            appears in the run's warnings and in each of its score rows.
+        reference: The item at work, as written on the command line: "convnet", "timm:resnet18"; empty if there is none.
     """
 
     folder: Path
@@ -102,7 +103,7 @@ class Session:
     reference: str = ""
 
     def track(self, items: Iterable[T], label: str, total: float | None = None) -> Iterator[T]:
-        """Iterate with a progress bar."""
+        """Yield the items and show a progress bar."""
         with self.progress.task(label, total) as bar:
             for item in items:
                 yield item
@@ -111,16 +112,16 @@ class Session:
     def batched(self, count: int, work: Callable[[int, int], T], label: str = "") -> Iterator[tuple[slice, T]]:
         """Call `work(start, stop)` for the rows 0 to `count`, `batch_size` at a time.
 
-        Batches are halved for good, `batch_size` with them, when the memory runs out; see
+        When the memory runs out, the batches and `batch_size` are halved and stay so; see
         `xbench.runtime.batching.Batches`.
 
         Args:
-            count: Rows in all.
-            work: Asked again for fewer rows where they did not fit.
-            label: Beside the progress bar; none without one.
+            count: Total number of rows.
+            work: Function to call. It is called again with fewer rows where they did not fit.
+            label: Label of the progress bar, or empty for no bar.
 
         Yields:
-            Which rows, and the result.
+            The rows and their result.
         """
         batches = Batches(self.batch_size)
 
@@ -134,11 +135,11 @@ class Session:
                 bar.advance(rows.stop - rows.start)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The autocast context of `precision`; a null context at 32 and tf32."""
+        """Return the autocast context of `precision`, which does nothing at 32 and tf32."""
         return autocast(self.precision, self.device)
 
     def generator(self, *parts: object) -> torch.Generator:
-        """A CPU generator for `parts` of this work."""
+        """Return a CPU generator for `parts` of this work."""
         from xbench.runtime.randomness import generator
 
         return generator(self.seed, *parts)

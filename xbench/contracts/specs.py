@@ -1,4 +1,4 @@
-"""The records a plugin hands over: a name, what it is, and where its factory is; nothing heavy is imported for them."""
+"""The records that plugins register: a name, a summary, and the path of a factory that is imported on first use."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 
 @dataclass(frozen=True)
 class Spec:
-    """One plugin item.
+    """One item of a plugin.
 
     Attributes:
-        name: What the user types: lower case, digits, "-" or "_".
-        summary: One line.
+        name: The name that users type: lower case, digits, "-" or "_".
+        summary: One line about the item.
         factory: "package.module:Class", imported on first use.
-        options: "package.module:Options" of the declared options, importable without torch; empty for none.
-        argument: What may follow the name ("a timm classifier" in `timm:resnet18`); empty for nothing. Exactly
-            "explainer" makes it a reference to another explainer (`blurred:vinet`).
-        requires: Import names that must be installed.
-        reference: The paper, with equation or section.
+        options: "package.module:Options", the class of the options, importable without torch; empty for none.
+        argument: Description of what may follow the name ("a timm classifier" in `timm:resnet18`); empty for nothing.
+            The value "explainer" makes it a reference to another explainer (`blurred:vinet`).
+        requires: Import names of packages that must be installed.
+        reference: The paper, with the equation or section.
     """
 
     kind: ClassVar[str] = "item"
@@ -50,14 +50,15 @@ class Spec:
 
     @property
     def usage(self) -> str:
-        """How it is written: `timm:<a timm classifier>`; in brackets what may be left out."""
+        """How users write the item, such as `timm:<a timm classifier>`."""
         return f"{self.name}:<{self.argument}>" if self.argument else self.name
 
     def load(self) -> Any:
-        """The factory: called with (options, argument).
+        """Import and return the factory, which is called with (options, argument).
 
         Raises:
-            PluginError: It can't be imported; a missing requirement is named with its installation.
+            PluginError: The factory can't be imported. If a required package is missing, the error says how to install
+                it.
         """
         for name in self.requires:
             if importlib.util.find_spec(name) is None:
@@ -65,7 +66,7 @@ class Spec:
         return self._import(self.factory)
 
     def load_options(self) -> Any:
-        """The class of its options; `Options` itself where it declares none."""
+        """Import and return the class of the options, or `Options` where the item declares none."""
         from xbench.contracts.options import Options
 
         return self._import(self.options) if self.options else Options
@@ -106,11 +107,12 @@ class ExplainerSpec(Spec):
     """An explainer.
 
     Attributes:
-        control: It must lose (or, for the expert's mask, shows what the mask is worth); marked so in every table.
-        joins: "run": it joins every run by itself; "explainer": it joins every explainer of the user's (as
+        control: Whether it is a control, which should lose (or, for the expert's mask, shows what the mask is worth).
+            Controls are marked in every table.
+        joins: "run": added to every run automatically; "explainer": added for every explainer of the user (as
             `inverted:<explainer>`); "no": only when asked for.
-        default: The argument taken where none is given (`xrai` is `xrai:integrated-gradients-bw`).
-        model: What it needs of a model, in words ("ReLU activations"); empty for nothing.
+        default: The argument that is used where none is given (`xrai` means `xrai:integrated-gradients-bw`).
+        model: What the explainer needs from a model, in words ("ReLU activations"); empty for nothing.
     """
 
     kind: ClassVar[str] = "explainer"
@@ -122,7 +124,7 @@ class ExplainerSpec(Spec):
 
     @property
     def usage(self) -> str:
-        """How it is written; in brackets what may be left out."""
+        """How users write the explainer, with brackets around a part that may be left out."""
         return f"{self.name}[:<{self.argument}>]" if self.default else super().usage
 
 
@@ -131,7 +133,7 @@ class SuiteSpec(Spec):
     """A suite: the file that runs a whole table of a paper.
 
     Attributes:
-        path: Of the TOML file; absolute, beside the plugin's sources (`Path(__file__).parent / "mine.toml"`).
+        path: Absolute path of the TOML file, beside the plugin's sources (`Path(__file__).parent / "mine.toml"`).
     """
 
     kind: ClassVar[str] = "suite"
@@ -141,10 +143,10 @@ class SuiteSpec(Spec):
 
     @classmethod
     def of(cls, path: Path) -> SuiteSpec:
-        """The record of a file, with the name, the summary and the reference that the file gives itself.
+        """Return the record of a file, with the name, summary and reference that stand in the file.
 
         Raises:
-            PluginError: It can't be read, or has no name or no summary.
+            PluginError: The file can't be read, or has no name or no summary.
         """
         try:
             words = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -161,5 +163,5 @@ class SuiteSpec(Spec):
             raise PluginError(f"suite {self.name}: path {str(self.path)!r} is not absolute", hint)
 
     def load(self) -> Any:
-        """Reads the suite, when it is called without arguments."""
+        """Return a function without arguments that reads the suite."""
         return functools.partial(super().load(), self.path)

@@ -25,7 +25,7 @@ _LIBRARIES = (
 
 @functools.cache
 def library_versions() -> Mapping[str, str]:
-    """Versions of the libraries that compute."""
+    """Return the versions of the libraries that compute."""
     versions = {}
     for name in _LIBRARIES:
         try:
@@ -36,12 +36,12 @@ def library_versions() -> Mapping[str, str]:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Versions and machine, for the run's header."""
+    """Return the versions and the machine, for the header of a run."""
     import torch
 
     from xbench.version import __version__
 
-    found = {
+    facts = {
         "xbench": __version__,
         "python": platform.python_version(),
         "platform": _platform(),
@@ -52,12 +52,12 @@ def environment(device: str) -> dict[str, Any]:
         "libraries": dict(library_versions()),
     }
     if torch.device(device).type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(device)
-    return found
+        facts["gpu"] = torch.cuda.get_device_name(device)
+    return facts
 
 
 def _platform() -> str:
-    """As `platform.platform()`, without what an institution adds to the name of its kernel: headers are published."""
+    """Return `platform.platform()` without what an institution adds to its kernel's name: headers are published."""
     release = platform.release()
     numbers = re.match(r"[0-9.]*", release)
     return platform.platform().replace(release, numbers[0].rstrip(".") if numbers else "")

@@ -1,4 +1,4 @@
-"""Arrays larger than memory: read slice by slice, written or filled batch by batch, so that memory stays flat."""
+"""Arrays larger than memory. They are read slice by slice and written batch by batch, so memory use stays constant."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def stacked(batches: Iterable[torch.Tensor], total: int) -> np.ndarray:
-    """The batches (n, ...) one after the other: (total, ...), float32, on the CPU.
+    """Return the batches (n, ...) one after the other: (total, ...), float32, on the CPU.
 
-    Filled in place: small tensors that live on between forward passes keep the heap from being reused, kB an image.
+    The result is filled in place, because small tensors that live on between forward passes keep the heap from being
+    reused, which costs kilobytes per image.
 
     Raises:
         ValueError: There is no batch.
@@ -35,13 +36,13 @@ def stacked(batches: Iterable[torch.Tensor], total: int) -> np.ndarray:
 
 
 class ArrayWriter:
-    """What `writing` gives: append the array part by part."""
+    """Writer of an array, part by part, as `writing` yields it."""
 
     def __init__(self, file: Any, dtype: np.dtype[Any]) -> None:
         self._file, self._dtype = file, dtype
 
     def append(self, part: np.ndarray) -> None:
-        """The next samples, (n, ...), or one of them, (...)."""
+        """Append the next samples, (n, ...), or the next one, (...)."""
         self._file.write(np.ascontiguousarray(part, dtype=self._dtype).tobytes())
 
 
@@ -49,12 +50,13 @@ class ArrayWriter:
 def writing(path: Path, dtype: Any, shape: tuple[int, ...]) -> Iterator[ArrayWriter]:
     """Write an .npy file part by part.
 
-    Written as a file, not through a memory map: a full disk is then an OSError, where a memory map kills the process.
+    The file is not written through a memory map: with a full disk, a file raises OSError, but a memory map kills the
+    process.
 
     Args:
-        path: Of the file.
-        dtype: Of its values.
-        shape: (N, ...), of the whole.
+        path: Path of the file.
+        dtype: Dtype of the values.
+        shape: Shape of the whole array, (N, ...).
     """
     kind = np.dtype(dtype)
     with path.open("wb") as file:
@@ -66,11 +68,11 @@ def writing(path: Path, dtype: Any, shape: tuple[int, ...]) -> Iterator[ArrayWri
 class MappedArray:
     """A memory-mapped array whose slices are copies, and whose pages go back to the system once they are copied.
 
-    A plain memory map keeps every page it ever touched in the process's resident memory, until the system is short of
-    it; on a machine with a memory limit that is soon.
+    A plain memory map keeps every page that it ever touched in the process's resident memory, until the system is short
+    of memory. On a machine with a memory limit that is soon.
 
     Args:
-        array: Memory-mapped, (N, ...).
+        array: Memory-mapped array, (N, ...).
         absolute: Whether slices are absolute values.
     """
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from xbench.runtime import seeding
+from xbench.runtime import randomness
 from xbench.runtime.randomness import generator, isolated, normal_field, uniform_field
 from xbench.runtime.seeding import derive, sample_seeds
 
@@ -74,7 +74,7 @@ def test_normal_field_is_standard_normal():
 
 def test_normal_field_is_finite_at_both_ends(monkeypatch):
     ends = torch.tensor([[0.0, 1 - 2.0**-24, 0.5]])
-    monkeypatch.setattr(seeding, "uniform_field", lambda seeds, shape: ends)
+    monkeypatch.setattr(randomness, "uniform_field", lambda seeds, shape: ends)
     low, high, middle = normal_field(torch.tensor([0]), (3,))[0].tolist()
     assert low == -high
     assert 5 < high < 6
