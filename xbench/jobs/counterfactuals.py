@@ -1,4 +1,4 @@
-"""What an explainer makes of an image when it is asked for another class; and the way there."""
+"""Film strips from an image to the counterfactual that an explainer makes for another class."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _STEPS = 4  # from the image to its counterfactual
 
 @dataclass(frozen=True)
 class FilmStrips:
-    """Images on their way to their counterfactuals.
+    """Frames on the way from images to their counterfactuals.
 
-    For two classes one strip of t in [-1, 1], x + |t| (G_c(x) - x) with c = 0 where t < 0 and c = 1 where t > 0; for
-    more, one strip of t in [0, 1] for each class c.
+    For two classes there is one strip of t in [-1, 1]: x + |t| (G_c(x) - x) with c = 0 where t < 0 and c = 1 where t >
+    0. For more classes there is one strip of t in [0, 1] for each class c.
 
     Attributes:
-        samples: int64 (n,), which of the scored samples.
-        t: float32 (T,).
+        samples: Indices of the images among the scored samples, int64 (n,).
+        t: Positions of the frames, float32 (T,).
         frames: float16 (n, S, T, C, *spatial), S = 1 for two classes, else K.
-        probabilities: float32 (n, S, T, K), of the frames.
+        probabilities: Class probabilities of the frames, float32 (n, S, T, K).
     """
 
     samples: np.ndarray
@@ -46,12 +46,12 @@ class FilmStrips:
 
 
 class CounterfactualsJob(Job):
-    """The film strips of a few samples by an explainer that makes counterfactual images; no metric sees them.
+    """The film strips of a few samples by an explainer that makes counterfactual images. No metric uses them.
 
     Args:
         store: The cache.
-        settings: Of the run.
-        maps: Of the explainer; they need not be there.
+        settings: Settings of the run.
+        maps: Maps of the explainer. They need not be built.
     """
 
     kind = "counterfactuals"
@@ -71,7 +71,7 @@ class CounterfactualsJob(Job):
         return (self.maps.model, self.maps.predictions, *state)
 
     def forget(self) -> None:
-        """The explainer."""
+        """Drop the explainer."""
         self.maps.forget()
 
     def identity(self) -> dict[str, Any]:
@@ -85,15 +85,15 @@ class CounterfactualsJob(Job):
         samples = gallery_samples(scored.labels, chances, _SAMPLES)
         images = upload(scored.batch(samples).images, self.settings.device)
         with session.progress.task("transferring"):
-            batches = Batches(len(images))  # one for all classes: what did not fit once is not tried again
+            batches = Batches(len(images))  # shared by all classes, so that a size that did not fit is not tried again
             moved = [self._transferred(images, index, session.seed, batches) for index in range(chances.shape[1])]
             t, frames = _strips(images, moved)
-            found = FilmStrips(samples, t, frames.half().cpu().numpy(), self._probabilities(frames))
+            strips = FilmStrips(samples, t, frames.half().cpu().numpy(), self._probabilities(frames))
         with (session.folder / STRIPS).open("wb") as file:
-            np.savez_compressed(file, **asdict(found))
+            np.savez_compressed(file, **asdict(strips))
 
     def _transferred(self, images: torch.Tensor, index: int, seed: int, batches: Batches) -> torch.Tensor:
-        """The images changed toward one class."""
+        """Return the images changed toward one class."""
         import torch
 
         ready, module, owner = self.maps.ready, self.maps.model.module, self.choice.entry.owner
@@ -106,24 +106,24 @@ class CounterfactualsJob(Job):
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _probabilities(self, frames: torch.Tensor) -> np.ndarray:
-        """float32 (n, S, T, K) of frames (n, S, T, C, *spatial)."""
-        found = probabilities(self.maps.calibration.scorer(frames.flatten(0, 2))).float().cpu()
-        result: np.ndarray = found.view(*frames.shape[:3], -1).numpy()
+        """Return the class probabilities (n, S, T, K) of frames (n, S, T, C, *spatial), float32."""
+        flat = probabilities(self.maps.calibration.scorer(frames.flatten(0, 2))).float().cpu()
+        result: np.ndarray = flat.view(*frames.shape[:3], -1).numpy()
         return result
 
     @functools.cached_property
-    def found(self) -> FilmStrips:
-        """The strips, once they are made."""
+    def strips(self) -> FilmStrips:
+        """The strips. Builds them if they are missing."""
         with np.load(self.folder / STRIPS, allow_pickle=False) as arrays:
             return FilmStrips(**{key: arrays[key] for key in arrays.files})
 
 
 def _strips(images: torch.Tensor, moved: list[torch.Tensor]) -> tuple[np.ndarray, torch.Tensor]:
-    """Images (n, C, *spatial) and their counterfactuals by class -> t (T,), frames (n, S, T, C, *spatial)."""
+    """Return t (T,) and frames (n, S, T, C, *spatial) of images (n, C, *spatial) and their counterfactuals by class."""
     import torch
 
     share = torch.linspace(0, 1, _STEPS + 1).to(images).view(1, -1, *[1] * (images.ndim - 1))
-    ways = [images[:, None] + share * (one - images)[:, None] for one in moved]
+    ways = [images[:, None] + share * (counterfactuals - images)[:, None] for counterfactuals in moved]
     t = share.flatten().cpu().numpy()
     if len(moved) > 2:
         return t, torch.stack(ways, dim=1)

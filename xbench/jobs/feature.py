@@ -1,4 +1,4 @@
-"""What is made of each scored image alone, once for all explainers and signs that ask for it."""
+"""The job of an image feature, computed once for all explainers and signs that want it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class FeatureJob(Job):
             def computed(start: int, stop: int) -> list[np.ndarray]:
                 return list(pool.map(self.feature.computed, scored.batch(np.arange(start, stop)).images.numpy()))
 
-            # A few images at a time: their arrays wait in memory until they are written in order.
+            # Only a few images at a time, because their arrays wait in memory until they are written in order.
             session.batch_size = 4 * workers
             for _, arrays in session.batched(len(scored), computed, self.feature.name):
                 for array in arrays:
@@ -61,5 +61,5 @@ class FeatureJob(Job):
 
     @functools.cached_property
     def features(self) -> MappedArray:
-        """(N, ...), read slice by slice."""
+        """The feature of each image, (N, ...), read slice by slice."""
         return MappedArray(np.load(self.folder / FEATURES, mmap_mode="r"))

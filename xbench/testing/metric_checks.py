@@ -1,4 +1,4 @@
-"""What every metric must hold."""
+"""The conformance checks of metrics."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _RESERVED = {"id", "group", "label", "target", "dataset", "model", "explainer", 
 
 
 def metric_checks(scenarios: Sequence[Scenario] | None = None) -> Iterator[tuple[str, Callable[[Any], None]]]:
-    """The checks of a metric: (name, check), where check takes an instance or a factory without arguments.
+    """Yield the checks of a metric: (name, check), where check takes an instance or a factory without arguments.
 
     Args:
-        scenarios: Datasets and models to score random maps on; `default_scenarios()` where none are given.
+        scenarios: Datasets and models to score random maps on; by default `default_scenarios()`.
     """
     scenarios = default_scenarios() if scenarios is None else scenarios
     for scenario in scenarios:
         yield f"observations_{scenario.name}", functools.partial(_observations, scenario)
-    for one in (_deterministic, _independent_of_batch_size, _summarises_subsets, _summary_ignores_order):
-        yield one.__name__.removeprefix("_"), functools.partial(one, scenarios[0])
+    for check in (_deterministic, _independent_of_batch_size, _summarises_subsets, _summary_ignores_order):
+        yield check.__name__.removeprefix("_"), functools.partial(check, scenarios[0])
     yield "curves", functools.partial(_curves, scenarios[0])
     yield "card", lambda subject: _card(scenarios[0], subject)
 
 
 def _observed(metric: Metric, scenario: Scenario, batch_size: int = 8) -> tuple[Case, dict[str, np.ndarray]]:
-    """A case of random maps, and what the harness would hand to `summarise`."""
+    """Return a case of random maps, and the observations that the harness would hand to `summarise`."""
     split = scenario.split("test")
     maps = rng(0, "maps").standard_normal((len(split), *scenario.info.spatial)).astype(np.float32)
     maps.flags.writeable = False  # as the harness's memory maps are
@@ -75,7 +75,7 @@ def _prepared(metric: Metric, case: Case) -> dict[str, np.ndarray]:
 
 
 def _wanted(metric: Metric, scenario: Scenario) -> dict[str, Any]:
-    """What the metric asks for beyond the maps: features of the images, maps of the training split."""
+    """Return what the metric needs beside the maps: features of the images, maps of the training split."""
     import torch
 
     wanted: dict[str, Any] = {"training": scenario.split("train")}
@@ -126,7 +126,7 @@ def _summary_ignores_order(scenario: Scenario, subject: Any) -> None:
     turned = {key: values[::-1] for key, values in seen.items()}
     values = _value(metric, seen, "all samples"), _value(metric, turned, "all samples, last first")
     assert np.isclose(*values, rtol=1e-9, atol=1e-12, equal_nan=True), (
-        f"summarise() gives {values[0]}, and {values[1]} for the same samples in another order: it must not see it"
+        f"summarise() gives {values[0]}, and {values[1]} for the same samples in another order: ignore the order"
     )
 
 

@@ -44,19 +44,19 @@ def test_a_limit_takes_classes_in_turn_and_the_same_samples_for_every_seed(data)
 
 def test_what_scores_must_share_is_the_dataset_and_who_is_scored(data, monkeypatch):
     whole, again = data("fake:test=60", seed=0), data("fake:test=60", seed=1)
-    assert whole.comparable == whole.fingerprint  # nothing is prepared yet
+    assert whole.dataset_identity == whole.fingerprint  # nothing is prepared yet
     _ = whole.manifest
-    known = data("fake:test=60").comparable
-    assert known == again.comparable != whole.fingerprint
-    assert data("fake:test=60", limit=10).comparable != known
+    known = data("fake:test=60").dataset_identity
+    assert known == again.dataset_identity != whole.fingerprint
+    assert data("fake:test=60", limit=10).dataset_identity != known
     others = [data("fake:test=40"), data("fake:test=60", split="validation")]
-    assert known not in [job.comparable for job in others if job.manifest]
+    assert known not in [job.dataset_identity for job in others if job.manifest]
     for name, value in (("core_digest", "another"), ("library_versions", {"torch": "9"})):
         monkeypatch.setattr(f"xbench.jobs.base.{name}", lambda value=value: value)
     elsewhere = data("fake:test=60")
     assert elsewhere.fingerprint != whole.fingerprint
     assert elsewhere.manifest
-    assert elsewhere.comparable == known
+    assert elsewhere.dataset_identity == known
 
 
 def test_sample_seeds_follow_the_run_and_the_sample(data):
