@@ -1,4 +1,4 @@
-"""`contrast-phantom`: chest slices without and with contrast agent, which differ inside the exact mask alone."""
+"""The dataset `contrast-phantom`: chest slices without and with contrast agent. They differ inside the exact mask."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ IMAGES, MASKS, MANIFEST = "images.npy", "masks.npy", "manifest.csv"
 
 @dataclass(frozen=True)
 class Rendered:
-    """One slice.
+    """One rendered slice.
 
     Attributes:
         image: float32 (size, size), in [0, 1].
-        mask: bool (size, size), where blood takes up the agent, or would.
-        marker: bool (size, size), the letter's pixels; none without a letter.
+        mask: Pixels where blood takes up the agent, or would with agent, bool (size, size).
+        marker: Pixels of the letter, bool (size, size); all False without a letter.
     """
 
     image: np.ndarray
@@ -48,16 +48,16 @@ class Row:
         id: Patient and slice.
         group: Patient.
         label: Index into the classes.
-        class_name: Its name.
+        class_name: Name of the class.
         split: "train", "validation" or "test".
-        level_mm: Above the bifurcation of the pulmonary trunk.
-        agent_venous: What the agent adds to blood before the lungs, HU; what it would add, without agent.
-        agent_arterial: To blood after the lungs.
-        noise: Standard deviation in the middle of the body, HU.
-        mask_pixels: Pixels that take up the agent, or would.
+        level_mm: Height above the bifurcation of the pulmonary trunk, mm.
+        agent_venous: HU that the agent adds, or would add, to blood before the lungs.
+        agent_arterial: HU that the agent adds, or would add, to blood after the lungs.
+        noise: Standard deviation of the noise in the middle of the body, HU.
+        mask_pixels: Number of pixels that take up the agent, or would with agent.
         marker: First row and column, last row and column of the letter; empty without one.
-        window: HU at 0 and at 1.
-        sha256: Of the image's bytes (float32, little endian, row by row).
+        window: HU shown as 0 and 1.
+        sha256: SHA-256 of the image's bytes (float32, little endian, row by row).
     """
 
     id: str
@@ -76,11 +76,11 @@ class Row:
 
 
 class ContrastPhantom(Dataset):
-    """Axial chest slices of rendered patients, half of whom were given contrast agent.
+    """Axial chest slices of rendered patients, half of whom have contrast agent.
 
-    A patient's anatomy, levels and noise are drawn from the patient's name; the class is drawn apart from them, and
-    decides only whether the agent is added to the blood. The mask is where it is added, and is the same without agent;
-    with `truth=letter` it is the planted letter, and empty where there is none.
+    A patient's anatomy, levels and noise are drawn from the patient's name. The class is drawn separately, and decides
+    only whether the agent is added to the blood. The mask marks where it is added, and is the same without agent. With
+    `truth=letter` the mask is the planted letter, and empty if there is none.
     """
 
     options: ContrastPhantomOptions
@@ -128,7 +128,7 @@ class ContrastPhantom(Dataset):
         session.facts |= {"class_counts": _class_counts(rows), "patients": len(patients)}
 
     def load(self, split: str, folder: Path) -> Split:
-        """A split, memory-mapped.
+        """Load a split, memory-mapped.
 
         Raises:
             UserError: There is no such split.
@@ -137,32 +137,32 @@ class ContrastPhantom(Dataset):
             raise UserError(f"contrast-phantom has no split {split!r}", "known: " + ", ".join(SPLITS))
         with (folder / MANIFEST).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        places = [place for place, row in enumerate(rows) if row["split"] == split]
-        here = slice(places[0], places[-1] + 1)  # written split by split: no copy is made
+        numbers = [number for number, row in enumerate(rows) if row["split"] == split]
+        span = slice(numbers[0], numbers[-1] + 1)  # splits are written one after the other: no copy is made
         return Split.from_arrays(
-            images=np.load(folder / IMAGES, mmap_mode="r")[here],
-            labels=np.array([int(row["label"]) for row in rows[here]], dtype=np.int64),
-            ids=[row["id"] for row in rows[here]],
-            groups=[row["group"] for row in rows[here]],
-            masks=np.load(folder / MASKS, mmap_mode="r")[here],
+            images=np.load(folder / IMAGES, mmap_mode="r")[span],
+            labels=np.array([int(row["label"]) for row in rows[span]], dtype=np.int64),
+            ids=[row["id"] for row in rows[span]],
+            groups=[row["group"] for row in rows[span]],
+            masks=np.load(folder / MASKS, mmap_mode="r")[span],
         )
 
     def anatomy(self, patient: str) -> Anatomy:
-        """Who a patient is, whatever the class."""
+        """Return a patient's anatomy, which does not depend on the class."""
         return draw_anatomy(
             self._rng("anatomy", patient), (self.options.enhancement_low, self.options.enhancement_high)
         )
 
     def level(self, sample: str) -> float:
-        """Where a slice is cut, mm."""
+        """Return the level of a slice, mm."""
         return float(self._rng("level", sample).uniform(*LEVELS))
 
     def render(self, anatomy: Anatomy, sample: str, agent: bool, marked: bool = False) -> Rendered:
-        """One slice of a patient, whatever else is rendered.
+        """Render one slice of a patient, independently of all others.
 
         Args:
             anatomy: The patient.
-            sample: The slice's id, from which level, texture and noise are drawn.
+            sample: The slice's id, which determines level, texture and noise.
             agent: Whether the blood has the agent.
             marked: Whether the slice has a letter in its corner.
         """
@@ -174,12 +174,13 @@ class ContrastPhantom(Dataset):
         if marked:
             marker = marker_mask(self.options.size, self._rng("marker", sample))
             values[marker] = BRIGHT
-        # Whole HU, as CT stores them: the last bits of exp and cos, which differ between processors, do not survive.
+        # Round to whole HU, as CT stores them. This removes the last bits of exp and cos, which differ between
+        # processors.
         values = (np.rint(values) - WINDOW[0]) / (WINDOW[1] - WINDOW[0])
         return Rendered(np.clip(values, 0, 1).astype(np.float32), cut.mask, marker)
 
     def _counts(self, split: str) -> tuple[int, int]:
-        """Patients of a split, and slices of each."""
+        """Return the number of patients of a split, and the number of slices of each."""
         options = self.options
         patients = {
             "train": options.patients_train,
@@ -189,7 +190,7 @@ class ContrastPhantom(Dataset):
         return patients[split], options.slices_test if split == "test" else options.slices_train
 
     def _patient(self, split: str, index: int) -> Iterator[tuple[Row, Rendered]]:
-        """The slices of a patient."""
+        """Yield the slices of a patient."""
         patient = f"{split}-{index:04d}"
         label, anatomy = self._label(split, index), self.anatomy(patient)
         for number in range(self._counts(split)[1]):
@@ -198,7 +199,7 @@ class ContrastPhantom(Dataset):
             yield self._row(split, patient, sample, label, anatomy, rendered), rendered
 
     def _label(self, split: str, index: int) -> int:
-        """A coin decides which patient of each pair has the agent; more patients change no one's class."""
+        """Return the class: a coin decides for each pair of patients, so that more patients change no one's class."""
         return int(self._rng("class", split, index // 2).integers(2)) ^ (index % 2)
 
     def _marked(self, split: str, sample: str, label: int) -> bool:
@@ -229,9 +230,9 @@ class ContrastPhantom(Dataset):
 
 
 def _box(mask: np.ndarray) -> str:
-    """First and last row and column of a mask."""
-    places = np.argwhere(mask)
-    return " ".join(map(str, [*places.min(axis=0), *places.max(axis=0)])) if len(places) else ""
+    """Return the first and last row and column of a mask."""
+    pixels = np.argwhere(mask)
+    return " ".join(map(str, [*pixels.min(axis=0), *pixels.max(axis=0)])) if len(pixels) else ""
 
 
 def _write_manifest(path: Path, rows: Sequence[Row]) -> None:
@@ -243,7 +244,7 @@ def _write_manifest(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _class_counts(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
-    """Samples by split and class."""
+    """Return the number of samples by split and class."""
     counts: dict[str, dict[str, int]] = {split: dict.fromkeys(CLASSES, 0) for split in SPLITS}
     for row in rows:
         counts[row.split][row.class_name] += 1

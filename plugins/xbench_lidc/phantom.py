@@ -1,4 +1,4 @@
-"""`lidc-phantom`: real outlines and ratings of LIDC-IDRI's readers, rendered into lung that was never scanned."""
+"""The dataset `lidc-phantom`: real outlines and ratings of LIDC-IDRI's readers, rendered into artificial lung."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from xbench_lidc.splits import FRACTIONS, assign_splits
 from xbench_lidc.tissue import lung, scanner_noise
 
 WINDOW = (-1000.0, 400.0)
-"""HU shown as 0 and 1 (the papers are silent; lung and soft tissue both fit)."""
+"""HU shown as 0 and 1. The papers do not give a window; this one shows both lung and soft tissue."""
 IMAGES, MASKS, MANIFEST = "images.npy", "masks.npy", "manifest.csv"
 
 
@@ -34,20 +34,20 @@ class Row:
         id: Series and annotation numbers.
         group: Patient.
         label: Index into the classes.
-        class_name: Its name.
+        class_name: Name of the class.
         split: "train", "validation" or "test".
-        malignancy_median: Of the readers' ratings, 1..5.
-        malignancy_mean: Likewise.
-        readers: Outlines.
-        glued: More outlines than readers: several nodules.
+        malignancy_median: Median of the readers' ratings, 1..5.
+        malignancy_mean: Mean of the readers' ratings, 1..5.
+        readers: Number of outlines.
+        glued: Whether there are more outlines than readers, so that these are several nodules.
         diameter_mm: Greatest in-plane diameter, mean over the readers.
         contrast: Whether the patient had contrast agent (the phantom does not show it).
         source: SeriesInstanceUID.
-        slice: Index from the lowest slice up.
-        mask_pixels: Pixels of the consensus mask.
-        window: HU at 0 and at 1.
-        aggregation: How ratings became the label.
-        sha256: Of the image's bytes (float32, little endian, row by row).
+        slice: Index of the slice, from the lowest up.
+        mask_pixels: Number of pixels of the consensus mask.
+        window: HU shown as 0 and 1.
+        aggregation: Rule that made the label from the ratings.
+        sha256: SHA-256 of the image's bytes (float32, little endian, row by row).
     """
 
     id: str
@@ -70,17 +70,18 @@ class Row:
 
 
 class LidcPhantom(Dataset):
-    """Nodules of LIDC-IDRI, rendered: shapes, ratings, labels and patients are real, pixels are not.
+    """Rendered nodules of LIDC-IDRI. Shapes, ratings, labels and patients are real; pixels are not.
 
-    Images show nothing of the class but what the readers outlined and rated (malignancy aside): the tissue around a
-    nodule is drawn from its id alone, and contrast agent, which goes with malignancy in LIDC-IDRI, is not shown.
+    Images show the class only through what the readers outlined and rated (without malignancy). The tissue around a
+    nodule is drawn from the nodule's id alone. Contrast agent, which correlates with malignancy in LIDC-IDRI, is not
+    shown.
     """
 
     options: LidcPhantomOptions
 
     @property
     def info(self) -> DatasetInfo:
-        """Two classes (or five) and the geometry of the options."""
+        """Two or five classes, and the geometry of the options."""
         return DatasetInfo(
             name="lidc-phantom",
             classes=CLASSES[self.options.labels],
@@ -137,7 +138,7 @@ class LidcPhantom(Dataset):
         }
 
     def render(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
-        """One nodule, whatever else is rendered.
+        """Render one nodule, independently of all others.
 
         Returns:
             The image, float32 (size, size) in [0, 1], and the readers' consensus mask, bool (size, size).
@@ -150,12 +151,13 @@ class LidcPhantom(Dataset):
             values, depth, patch.offsets, Findings.of(nodule), rng(0, "lidc-phantom", "nodule", nodule.id)
         )
         values += scanner_noise(size, self._spacing, rng(0, "lidc-phantom", "noise", nodule.id))
-        # Whole HU, as CT stores them: the last bits of exp and cos, which differ between processors, do not survive.
+        # Round to whole HU, as CT stores them. This removes the last bits of exp and cos, which differ between
+        # processors.
         values = (np.rint(values) - WINDOW[0]) / (WINDOW[1] - WINDOW[0])
         return np.clip(values, 0, 1).astype(np.float32), case.outline.sample(patch)
 
     def load(self, split: str, folder: Path) -> Split:
-        """A split, memory-mapped.
+        """Load a split, memory-mapped.
 
         Raises:
             UserError: There is no such split.
@@ -166,15 +168,16 @@ class LidcPhantom(Dataset):
             )
         with (folder / MANIFEST).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        places = [place for place, row in enumerate(rows) if row["split"] == split]
-        here = slice(places[0], places[-1] + 1) if places else slice(0, 0)  # written split by split: no copy is made
+        numbers = [number for number, row in enumerate(rows) if row["split"] == split]
+        # Splits are written one after the other, so that a slice makes no copy.
+        span = slice(numbers[0], numbers[-1] + 1) if numbers else slice(0, 0)
         return Split.from_arrays(
-            images=np.load(folder / IMAGES, mmap_mode="r")[here],
-            labels=np.array([int(row["label"]) for row in rows[here]], dtype=np.int64),
-            ids=[row["id"] for row in rows[here]],
-            groups=[row["group"] for row in rows[here]],
-            masks=np.load(folder / MASKS, mmap_mode="r")[here],
-            has_mask=np.array([int(row["mask_pixels"]) > 0 for row in rows[here]], dtype=bool),
+            images=np.load(folder / IMAGES, mmap_mode="r")[span],
+            labels=np.array([int(row["label"]) for row in rows[span]], dtype=np.int64),
+            ids=[row["id"] for row in rows[span]],
+            groups=[row["group"] for row in rows[span]],
+            masks=np.load(folder / MASKS, mmap_mode="r")[span],
+            has_mask=np.array([int(row["mask_pixels"]) > 0 for row in rows[span]], dtype=bool),
         )
 
     def _row(self, case: Case, split: str, image: np.ndarray, mask: np.ndarray) -> Row:
@@ -209,7 +212,7 @@ def _write_manifest(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _class_counts(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Samples by split and class."""
+    """Return the number of samples by split and class."""
     counts: dict[str, dict[str, int]] = {}
     for row in rows:
         counts.setdefault(row.split, dict.fromkeys(classes, 0))[row.class_name] += 1

@@ -50,16 +50,16 @@ class ImageFeature(ABC):
         Raises:
             PluginError: The array has another shape.
         """
-        made = np.asarray(self.compute(image), dtype=self.dtype)
+        array = np.asarray(self.compute(image), dtype=self.dtype)
         expected = self.shape(image.shape[1:])
-        if made.shape != expected:
-            raise PluginError(f"image feature {self.name} has shape {made.shape}, expected {expected}")
-        return made
+        if array.shape != expected:
+            raise PluginError(f"image feature {self.name} has shape {array.shape}, expected {expected}")
+        return array
 
     def join(self, batch: Batch) -> Batch:
         """Return the batch with this feature of its images in `batch.feature`, on their device."""
         import torch
 
         with ThreadPoolExecutor(min(len(batch), os.cpu_count() or 1)) as pool:
-            made = np.stack(list(pool.map(self.computed, batch.images.detach().cpu().numpy())))
-        return dataclasses.replace(batch, feature=torch.from_numpy(made).to(batch.images.device))
+            arrays = np.stack(list(pool.map(self.computed, batch.images.detach().cpu().numpy())))
+        return dataclasses.replace(batch, feature=torch.from_numpy(arrays).to(batch.images.device))

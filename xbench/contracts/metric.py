@@ -203,8 +203,8 @@ class Metric(ABC):
                 are raised unchanged.
         """
         with blamed(name):
-            seen = self.observe(case)
-        for key, values in seen.items():
+            observed = self.observe(case)
+        for key, values in observed.items():
             if len(values) != len(case.split):
                 raise PluginError(f"{name}: observation {key!r} has {len(values)} rows for {len(case.split)} samples")
-        return {key: np.asarray(values) for key, values in seen.items()}
+        return {key: np.asarray(values) for key, values in observed.items()}

@@ -32,7 +32,7 @@ class Bar(Protocol):
 
 
 class Progress(Protocol):
-    """Where progress is shown: a live display on the command line, a silent one in tests."""
+    """The display of progress: live on the command line, silent in tests."""
 
     def task(self, label: str, total: float | None = None) -> AbstractContextManager[Bar]:
         """Show a piece of work of `total` steps while the context is open."""

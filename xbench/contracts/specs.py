@@ -50,7 +50,7 @@ class Spec:
 
     @property
     def usage(self) -> str:
-        """How users write the item, such as `timm:<a timm classifier>`."""
+        """The form in which users write the item, such as `timm:<a timm classifier>`."""
         return f"{self.name}:<{self.argument}>" if self.argument else self.name
 
     def load(self) -> Any:
@@ -124,7 +124,7 @@ class ExplainerSpec(Spec):
 
     @property
     def usage(self) -> str:
-        """How users write the explainer, with brackets around a part that may be left out."""
+        """The form in which users write the explainer, with brackets around a part that may be left out."""
         return f"{self.name}[:<{self.argument}>]" if self.default else super().usage
 
 

@@ -2,9 +2,9 @@
 
 Layout of the cache folder:
 
-    artifacts/<kind>/<fingerprint>/   finished: files and manifest.json, moved into place as a whole work/<fingerprint>/
-    in progress; survives a kill, so that a training can continue from its checkpoint locks/<fingerprint>.lock held by
-    the process that is building
+    artifacts/<kind>/<fingerprint>/   finished: files and manifest.json, moved into place as a whole
+    work/<fingerprint>/               in progress; survives a kill, so that a training can continue from its checkpoint
+    locks/<fingerprint>.lock          held by the process that is building
 """
 
 from __future__ import annotations

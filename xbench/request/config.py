@@ -132,8 +132,8 @@ def resolve_device(wanted: str, precision: str = "32") -> str:
         device = torch.device(wanted)
         torch.ones(1, device=device).item()  # the device "meta" gives no numbers back
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        said = re.split(r"[.:](?:\s|$)", str(error).splitlines()[0])[0][:120]
-        raise UserError(f"device {wanted!r} can't be used: {said}", f"try --device cpu; known: {DEVICES}") from None
+        reason = re.split(r"[.:](?:\s|$)", str(error).splitlines()[0])[0][:120]
+        raise UserError(f"device {wanted!r} can't be used: {reason}", f"try --device cpu; known: {DEVICES}") from None
     if precision == "tf32" and device.type in NO_TF32:
         raise UserError(f"device {wanted!r} has no TF32; only NVIDIA GPUs have it", "use --precision 32")
     return wanted

@@ -67,8 +67,9 @@ def read_grid(path: Path) -> Grid:
         removal = ["mean", "zero"]
         score = ["accuracy", "logit"]
 
-        [maps]                          # changes of the maps before scoring sign = ["original", "absolute"] blur = [0,
-        2]
+        [maps]                          # changes of the maps before scoring
+        sign = ["original", "absolute"]
+        blur = [0, 2]
 
     Raises:
         UserError: The grid can't be read, names no metric, or has an entry that is not a list.

@@ -159,19 +159,19 @@ def _number(record: Mapping[str, str], header: str, scale: float, path: Path) ->
         raise UserError(f"{path}, column {header!r}: {text!r} is not a number") from None
 
 
-def _target(table: TableConfig, said: Sequence[Target], where: str) -> tuple[str, str, str, str]:
+def _target(table: TableConfig, levels: Sequence[Target], where: str) -> tuple[str, str, str, str]:
     """Return the metric (or quantity), explainer, sign and model: the innermost entry, else the table's only one."""
 
     def word(name: str) -> str:
-        return next((getattr(level, name) for level in reversed(said) if getattr(level, name)), "")
+        return next((getattr(level, name) for level in reversed(levels) if getattr(level, name)), "")
 
-    measured = next((level for level in reversed(said) if level.metric or level.quantity), Target())
+    measured = next((level for level in reversed(levels) if level.metric or level.quantity), Target())
     if measured.metric and measured.quantity:
         raise UserError(f"{where}: both metric and quantity {measured.quantity!r}", "keep the metric if there is one")
     if measured.quantity:
         return measured.quantity, word("explainer"), word("sign"), word("model")
-    found = {"metric": measured.metric or _only(table.metric), "model": word("model") or _only(table.model)}
-    for kind, reference in found.items():
+    references = {"metric": measured.metric or _only(table.metric), "model": word("model") or _only(table.model)}
+    for kind, reference in references.items():
         offered = getattr(table, kind)
         if not reference:
             raise UserError(f"{where}: the suite's table has several {kind}s", f"say which: {kind} = ...")
@@ -179,7 +179,7 @@ def _target(table: TableConfig, said: Sequence[Target], where: str) -> tuple[str
             hint = suggestion(reference, map(str, offered))
             raise UserError(f"{where}: {kind} {reference!r} is not in the suite's table", hint)
     sign = word("sign") or ("original" if table.sign == "both" else table.sign)
-    return found["metric"], word("explainer"), sign, found["model"]
+    return references["metric"], word("explainer"), sign, references["model"]
 
 
 def _only(references: tuple[Any, ...]) -> str:

@@ -81,17 +81,24 @@ def _canonical(reference: str | Mapping[str, Any]) -> str:
 def read_suite(path: Path) -> Suite:
     """Read a suite:
 
-        name = "mine" version = 1 summary = "my two explainers by fidelity" model = "convnet"                  # shared
-        by all tables dataset = "lidc-phantom"
+        name = "mine"
+        version = 1
+        summary = "my two explainers by fidelity"
+        model = "convnet"                  # shared by all tables
+        dataset = "lidc-phantom"
 
         [[table]]
         name = "fidelity"
         explainer = ["gradient", "vinet"]
         metric = "fidelity"
 
-        [[paper]]                          # printed numbers, if there are any table = "fidelity" citation = "Someone et
-        al. 2026, Table 2" file = "table2.csv" name = "Method"                    # a column of the file rows = { "Grad"
-        = "gradient" }     # the paper's name -> xbench's column = [{ value = "F x 10", scale = 0.1 }]
+        [[paper]]                          # printed numbers, if there are any
+        table = "fidelity"
+        citation = "Someone et al. 2026, Table 2"
+        file = "table2.csv"
+        name = "Method"                    # a column of the file
+        rows = { "Grad" = "gradient" }     # the paper's name -> xbench's
+        column = [{ value = "F x 10", scale = 0.1 }]
 
     Raises:
         UserError: The file can't be read, a key is unknown, missing or wrong, or two tables have the same name.

@@ -76,6 +76,6 @@ def out_of_memory(what: str, error: BaseException, hint: str = "") -> UserError:
         error: The error that was raised.
         hint: Advice that is better than a smaller batch, network or image. Empty for the usual advice.
     """
-    said = str(error).strip().split("\n")[0]
-    message = f"out of memory: {what}" + (f": {said}" if said else "")
+    reason = str(error).strip().split("\n")[0]
+    message = f"out of memory: {what}" + (f": {reason}" if reason else "")
     return UserError(message, hint or "try a smaller --batch-size, a smaller model, smaller images, or --device cpu")

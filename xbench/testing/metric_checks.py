@@ -56,12 +56,12 @@ def _observed(metric: Metric, scenario: Scenario, batch_size: int = 8) -> tuple[
             )
         case = dataclasses.replace(case, prepared=prepared)
         try:
-            seen = metric.observations(case, "under test")
+            observed = metric.observations(case, "under test")
         except PluginError as error:
             raise AssertionError(str(error)) from error
-        own = seen.keys() & _RESERVED
+        own = observed.keys() & _RESERVED
         assert not own, f"observe() gave {', '.join(sorted(own))}: the harness adds these, choose other names"
-    return case, {**seen, "label": split.labels, "target": case.targets}
+    return case, {**observed, "label": split.labels, "target": case.targets}
 
 
 def _prepared(metric: Metric, case: Case) -> dict[str, np.ndarray]:
@@ -91,12 +91,14 @@ def _wanted(metric: Metric, scenario: Scenario) -> dict[str, Any]:
 
 def _observations(scenario: Scenario, subject: Any) -> None:
     metric = fresh(subject, Metric)
-    _, seen = _observed(metric, scenario)
-    names = seen.keys() - {"label", "target"}
+    _, observed = _observed(metric, scenario)
+    names = observed.keys() - {"label", "target"}
     assert names, "observe() gave nothing: give at least one array of one row per sample"
     for name in names:
-        assert seen[name].dtype.kind in _NUMBERS, f"observation {name!r} is {seen[name].dtype}: give bool, int or float"
-    _value(metric, seen, "all samples")
+        assert observed[name].dtype.kind in _NUMBERS, (
+            f"observation {name!r} is {observed[name].dtype}: give bool, int or float"
+        )
+    _value(metric, observed, "all samples")
 
 
 def _deterministic(scenario: Scenario, subject: Any) -> None:
@@ -111,20 +113,20 @@ def _independent_of_batch_size(scenario: Scenario, subject: Any) -> None:
 
 def _summarises_subsets(scenario: Scenario, subject: Any) -> None:
     metric = fresh(subject, Metric)
-    _, seen = _observed(metric, scenario)
-    labels = seen["label"]
+    _, observed = _observed(metric, scenario)
+    labels = observed["label"]
     draw = rng(0, "subsets")
     subsets = {"one sample": np.array([0]), "one class only": np.flatnonzero(labels == labels[0])}
     subsets |= {f"resample {index}": draw.integers(len(labels), size=len(labels)) for index in range(20)}
     for name, rows in subsets.items():
-        _value(metric, {key: values[rows] for key, values in seen.items()}, name)
+        _value(metric, {key: values[rows] for key, values in observed.items()}, name)
 
 
 def _summary_ignores_order(scenario: Scenario, subject: Any) -> None:
     metric = fresh(subject, Metric)
-    _, seen = _observed(metric, scenario)
-    turned = {key: values[::-1] for key, values in seen.items()}
-    values = _value(metric, seen, "all samples"), _value(metric, turned, "all samples, last first")
+    _, observed = _observed(metric, scenario)
+    turned = {key: values[::-1] for key, values in observed.items()}
+    values = _value(metric, observed, "all samples"), _value(metric, turned, "all samples, last first")
     assert np.isclose(*values, rtol=1e-9, atol=1e-12, equal_nan=True), (
         f"summarise() gives {values[0]}, and {values[1]} for the same samples in another order: ignore the order"
     )
@@ -132,8 +134,8 @@ def _summary_ignores_order(scenario: Scenario, subject: Any) -> None:
 
 def _curves(scenario: Scenario, subject: Any) -> None:
     metric = fresh(subject, Metric)
-    _, seen = _observed(metric, scenario)
-    curves = metric.curves(seen)
+    _, observed = _observed(metric, scenario)
+    curves = metric.curves(observed)
     if curves is None:
         return
     for name, heights in curves.y.items():
@@ -154,11 +156,11 @@ def _card(scenario: Scenario, subject: Any) -> None:
     assert card, "card() is empty: say what the number means (score, target, ties, aggregation)"
 
 
-def _value(metric: Metric, seen: dict[str, np.ndarray], name: str) -> float:
+def _value(metric: Metric, observed: dict[str, np.ndarray], name: str) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            value = metric.summarise(seen)
+            value = metric.summarise(observed)
         except Exception as error:
             raise AssertionError(
                 f"summarise() raised {type(error).__name__}: {error} on {name}: give NaN where the metric is undefined"
