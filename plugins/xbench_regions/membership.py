@@ -1,4 +1,4 @@
-"""Which pixels lie in which region, once the regions are dilated and overlap."""
+"""Membership of pixels in regions that are dilated and overlap."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-_KEYS = 0x5EED  # seeds the random keys of regions
+_KEYS = 0x5EED  # seed of the random keys of regions
 
 
 @dataclass(frozen=True)
 class RegionSet:
     """R overlapping regions of an image of H x W pixels, cut into A atoms.
 
-    An atom is the set of all pixels that lie in the same regions. Every region is a union of atoms, and so is whatever
-    any regions cover together: what is asked of regions can be asked of their few hundred or thousand atoms instead of
-    the pixels.
+    An atom is the set of all pixels that lie in the same regions. Every region is a union of atoms, and so is the area
+    that several regions cover together. So computations need only a few hundred or thousand atoms instead of the
+    pixels.
 
     Attributes:
-        spatial: (H, W).
-        atoms: int64 (H * W,), the atom of each pixel.
-        sizes: float64 (A,), pixels of each atom.
-        incidence: float64 CSR (R, A), 1 where the region contains the atom.
+        spatial: Size of the image, (H, W).
+        atoms: Atom of each pixel, int64 (H * W,).
+        sizes: Number of pixels of each atom, float64 (A,).
+        incidence: Matrix with 1 where the region contains the atom, float64 CSR (R, A).
     """
 
     spatial: tuple[int, int]
@@ -32,24 +32,25 @@ class RegionSet:
 
     @classmethod
     def dilated(cls, labels: np.ndarray, radius: int) -> RegionSet:
-        """Every label of every scale as a region, dilated with the disk of all offsets up to `radius` long.
+        """Return every label of every scale as a region, dilated with the disk of all offsets up to `radius` long.
 
-        All is done on runs, stretches of pixels of one region along a row, for all regions of all scales at once: a
-        run dilated by a disk is one run, of another length, on each of the 2 radius + 1 rows around it.
+        Everything is computed on runs, which are stretches of pixels of one region along a row, for all regions of all
+        scales at once. A run dilated by a disk is one run, of another length, on each of the 2 radius + 1 rows around
+        it.
 
         Args:
-            labels: int (S, H, W), from 0 in each scale.
-            radius: In pixels; 0 leaves the regions as they are.
+            labels: Labels from 0 in each scale, int (S, H, W).
+            radius: Radius of the disk in pixels. 0 leaves the regions unchanged.
 
         Returns:
-            R is the sum over scales of the largest label + 1. In the order of scales, then of labels; a label that no
-            pixel has is an empty region.
+            The regions in the order of scales, then of labels. R is the sum over scales of the largest label + 1. A
+            label that no pixel has is an empty region.
         """
         _, height, width = labels.shape
         counts = labels.max(axis=(1, 2)).astype(np.int64) + 1
         runs = _Runs.of(labels + (np.cumsum(counts) - counts)[:, None, None]).dilated(radius, height, width)
-        # Pixels of the same regions have the same sum of their regions' keys, modulo 2^64; two pixels of other regions
-        # have it with probability 2^-64. Comparing the sets themselves takes many times as long.
+        # Pixels of the same regions have the same sum of their regions' keys, modulo 2^64. Two pixels of different
+        # regions have it with probability 2^-64. Comparing the sets themselves takes many times as long.
         keys = np.random.default_rng(_KEYS).integers(2**64, size=int(counts.sum()), dtype=np.uint64)[runs.region]
         change = np.zeros(height * width + 1, dtype=np.uint64)
         np.add.at(change, runs.start, keys)
@@ -63,14 +64,14 @@ class RegionSet:
         return cls((height, width), np.repeat(atoms, lengths), np.bincount(atoms, weights=lengths), incidence)
 
     def masks(self) -> np.ndarray:
-        """The regions themselves: bool (R, H, W)."""
+        """Return the masks of the regions: bool (R, H, W)."""
         inside: np.ndarray = self.incidence[:, self.atoms].toarray() > 0
         return inside.reshape(-1, *self.spatial)
 
 
 @dataclass(frozen=True)
 class _Runs:
-    """Runs of pixels: int64 (K,) each; `start` and `stop` (exclusive) count pixels along the image, row after row."""
+    """Runs of pixels, int64 (K,) each. `start` and `stop` (exclusive) count pixels along the image, row after row."""
 
     region: np.ndarray
     start: np.ndarray
@@ -78,7 +79,7 @@ class _Runs:
 
     @classmethod
     def of(cls, regions: np.ndarray) -> _Runs:
-        """The longest runs, none over the end of a row, of (S, H, W) numbers of regions."""
+        """Return the longest runs within rows, of region numbers (S, H, W)."""
         _, height, width = regions.shape
         begins = np.ones(regions.shape, dtype=bool)
         begins[..., 1:] = regions[..., 1:] != regions[..., :-1]
@@ -87,14 +88,15 @@ class _Runs:
         return cls(regions.ravel()[first], start, start + np.diff(first, append=regions.size))
 
     def dilated(self, radius: int, height: int, width: int) -> _Runs:
-        """The runs of the dilated regions, by region, then by row."""
+        """Return the runs of the dilated regions, by region, then by row."""
         reach = np.arange(-radius, radius + 1)
         longer = np.floor(np.sqrt(radius**2 - reach**2)).astype(np.int64)
         row = self.start // width
         left, right = self.start - row * width, self.stop - row * width
         rows = row[:, None] + reach
         inside = (rows >= 0) & (rows < height)
-        # All rows of all regions end to end on one line, a gap after each: runs touch only those of their own row.
+        # All rows of all regions lie end to end on one line, with a gap after each, so runs only touch runs of their
+        # row.
         line = (self.region[:, None] * height + rows) * (width + 1)
         starts, stops = _united(
             (line + np.maximum(left[:, None] - longer, 0))[inside],
@@ -106,7 +108,7 @@ class _Runs:
         return _Runs(region, starts + shift, stops + shift)
 
     def containing(self, pixels: np.ndarray, regions: int) -> sparse.csr_array:
-        """Which region contains which of some pixels, in ascending order: float64 CSR (regions, pixels), of 1."""
+        """Return which region contains which of `pixels` (ascending): float64 CSR (regions, pixels), with ones."""
         first, last = np.searchsorted(pixels, self.start), np.searchsorted(pixels, self.stop)
         lengths = last - first
         ends = np.cumsum(lengths)
@@ -116,7 +118,7 @@ class _Runs:
 
 
 def _united(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The union of intervals [start, stop) on a line, as intervals that do not touch, from left to right."""
+    """Return the union of intervals [start, stop) on a line, as intervals that do not touch, from left to right."""
     order = np.argsort(starts)
     starts, stops = starts[order], np.maximum.accumulate(stops[order])
     begins = np.append(True, starts[1:] > stops[:-1])
