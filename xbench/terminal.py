@@ -1,4 +1,4 @@
-"""Progress on a terminal: a bar per running piece of work, with ETA; plain lines where there is no terminal."""
+"""Progress on a terminal: a bar with ETA for each running piece of work, and plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from xbench.contracts.session import Bar
 _EVERY = 15.0  # seconds between lines where there is no terminal
 
 
-_WIDE = 160  # columns of a page that has no edge
+_WIDE = 160  # columns of a page without an edge, such as a file
 
 
 def results_console() -> Console:
-    """Stdout. A file or a pipe gets tables as wide as a large screen; $COLUMNS says otherwise."""
+    """Return the console of stdout. For a file or a pipe, it is as wide as a large screen unless $COLUMNS is set."""
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _WIDE
@@ -35,10 +35,10 @@ def results_console() -> Console:
 
 
 class LiveProgress:
-    """What `xbench run` shows while it works; on stderr, so that stdout holds results only.
+    """The live display of `xbench run`. It is on stderr, so that stdout holds only results.
 
     Attributes:
-        warnings: All that was warned of.
+        warnings: All warnings so far.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -58,7 +58,7 @@ class LiveProgress:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Show bars inside the block."""
+        """Show bars in the block."""
         if not self.console.is_terminal:
             yield
             return
@@ -67,7 +67,7 @@ class LiveProgress:
 
     @contextmanager
     def task(self, label: str, total: float | None = None) -> Iterator[Bar]:
-        """A piece of work; removed from the display when it ends."""
+        """Show a piece of work until it ends."""
         if not self.console.is_terminal:
             yield _Lines(self.console, label, total)
             return
@@ -78,12 +78,12 @@ class LiveProgress:
             self._bars.remove_task(number)
 
     def warn(self, text: str) -> None:
-        """A line that stays above the bars."""
+        """Show a warning and keep it above the bars."""
         self.warnings.append(text)
         self.console.print(f"warning: {text}", style="yellow", markup=False, highlight=False)
 
     def say(self, text: str) -> None:
-        """A line that stays: a stage that is done."""
+        """Show a line and keep it above the bars, such as a stage that is done."""
         self.console.print(text, markup=False, highlight=False)
 
 
@@ -99,7 +99,7 @@ class _Live:
 
 
 class _Lines:
-    """For logs: a line now and then, if the work takes long."""
+    """Progress in logs: a line now and then, if the work takes long."""
 
     def __init__(self, console: Console, label: str, total: float | None) -> None:
         self._console, self._label, self._total = console, label, total

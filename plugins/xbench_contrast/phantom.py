@@ -1,4 +1,4 @@
-"""`contrast-phantom`: chest slices without and with contrast agent, which differ inside the exact mask alone."""
+"""The dataset `contrast-phantom`: chest slices without and with contrast agent. They differ inside the exact mask."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ CLASSES = ("without", "with")
 
 @dataclass(frozen=True)
 class Rendered:
-    """One slice.
+    """One rendered slice.
 
     Attributes:
         image: float32 (size, size), in [0, 1].
-        mask: bool (size, size), where blood takes up the agent, or would.
-        marker: bool (size, size), the letter's pixels; none without a letter.
+        mask: Pixels where blood takes up the agent, or would with agent, bool (size, size).
+        marker: Pixels of the letter, bool (size, size); all False without a letter.
     """
 
     image: np.ndarray
@@ -61,9 +61,9 @@ class Columns:
 class ContrastPhantom(ArrayDataset):
     """Axial chest slices of rendered patients, half of whom were given contrast agent.
 
-    A patient's anatomy, levels and noise are drawn from the patient's name; the class is drawn apart from them, and
-    decides only whether the agent is added to the blood. The mask is where it is added, and is the same without agent;
-    with `truth=letter` it is the planted letter, and empty where there is none.
+    A patient's anatomy, levels and noise are drawn from the patient's name. The class is drawn separately, and decides
+    only whether the agent is added to the blood. The mask marks where it is added, and is the same without agent. With
+    `truth=letter` the mask is the planted letter, and empty if there is none.
     """
 
     options: ContrastPhantomOptions
@@ -113,7 +113,7 @@ class ContrastPhantom(ArrayDataset):
 
         Args:
             anatomy: The patient.
-            sample: The slice's id, from which level, texture and noise are drawn.
+            sample: The slice's id, which determines level, texture and noise.
             agent: Whether the blood has the agent.
             marked: Whether the slice has a letter in its corner.
         """
@@ -125,7 +125,8 @@ class ContrastPhantom(ArrayDataset):
         if marked:
             marker = marker_mask(self.options.size, self._rng("marker", sample))
             values[marker] = BRIGHT
-        # Whole HU, as CT stores them: the last bits of exp and cos, which differ between processors, do not survive.
+        # Round to whole HU, as CT stores them. This removes the last bits of exp and cos, which differ between
+        # processors.
         values = (np.rint(values) - WINDOW[0]) / (WINDOW[1] - WINDOW[0])
         return Rendered(np.clip(values, 0, 1).astype(np.float32), cut.mask, marker)
 

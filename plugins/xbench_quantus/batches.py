@@ -1,4 +1,4 @@
-"""Images of a case as Quantus is given them, without those that have no score."""
+"""Batches of a case's images for Quantus, without the images that can't be scored."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from xbench.runtime.devices import upload
 
 @dataclass(frozen=True)
 class Piece:
-    """n images.
+    """A batch of n images.
 
     Attributes:
-        rows: (n,), their places in the case.
-        batch: On the session's device.
+        rows: Indices of the images in the case, (n,).
+        batch: The images as a batch on the session's device.
         images: float32 (n, C, H, W).
         masks: bool (n, H, W).
-        maps: float64 (n, H, W), finite.
-        targets: int64 (n,).
-        logits: float32 (n, K), of the untouched images.
-        seeds: int64 (n,), those of the batch.
+        maps: Finite maps, float64 (n, H, W).
+        targets: The class that each map explains, int64 (n,).
+        logits: Logits of the unchanged images, float32 (n, K).
+        seeds: Seeds of the batch, int64 (n,).
     """
 
     rows: np.ndarray
@@ -42,24 +42,24 @@ class Piece:
 
     @property
     def pixels(self) -> int:
-        """Of an image."""
+        """Number of pixels of an image."""
         return int(self.maps[0].size)
 
     def take(self, where: Sequence[int]) -> Piece:
-        """Some of them."""
+        """Return the images at the indices `where`."""
         index = list(where)
         arrays = {key.name: getattr(self, key.name)[index] for key in dataclasses.fields(self) if key.name != "batch"}
         return Piece(batch=_taken(self.batch, index), **arrays)
 
 
 def piece_of(case: Case, start: int, stop: int, masks: bool) -> Piece:
-    """Those of the images from `start` to `stop` that can be scored.
+    """Return the images from `start` to `stop` that can be scored.
 
     Args:
-        case: Of them.
-        start: The first.
-        stop: Behind the last.
-        masks: Whether images without a mask are left out.
+        case: The case of the images.
+        start: Index of the first image.
+        stop: Index after the last image.
+        masks: Whether to leave out images without a mask.
     """
     rows = np.arange(start, stop)
     batch = case.split.batch(rows)

@@ -1,4 +1,4 @@
-"""What a call of Quantus needs around it, and must leave as it was: random states, warnings, numpy's names."""
+"""Patches around a call of Quantus: random states, warnings and numpy's names, which are all restored."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from xbench.runtime.seeding import derive
 
 @contextlib.contextmanager
 def contained(seed: int) -> Iterator[None]:
-    """All global generators seeded, warnings silent, two names lent; everything as before afterwards.
+    """Seed all global generators, silence warnings and patch two names in the block, and restore everything afterwards.
 
-    `np.trapz` is called by Quantus 0.6 and gone from numpy 2.4. `assert_attributions` refuses maps of one value, but
-    only where all maps of a batch are: a score would depend on the other images.
+    Quantus 0.6 calls `np.trapz`, which numpy 2.4 no longer has. `assert_attributions` refuses constant maps, but only
+    if all maps of a batch are constant, so a score would depend on the other images.
     """
     from quantus.helpers import asserts
 
@@ -45,7 +45,7 @@ def contained(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lent(module: ModuleType, name: str, value: object) -> Iterator[None]:
-    """A name of a module, for the block."""
+    """Set a name of a module in the block."""
     names = vars(module)
     before = {name: names[name]} if name in names else {}
     names[name] = value
@@ -57,16 +57,16 @@ def _lent(module: ModuleType, name: str, value: object) -> Iterator[None]:
 
 
 def small(seed: int) -> int:
-    """A seed that numpy's global generator takes."""
+    """Return a seed that numpy's global generator accepts."""
     return derive(seed, "quantus") % 2**32
 
 
 def seeded_rows(perturb: Callable[..., np.ndarray], seeds: np.ndarray) -> Callable[..., np.ndarray]:
-    """A perturbation of rows (n, F) that draws what is random about a row from the row's own stream.
+    """Return a perturbation of rows (n, F) that draws each row's random numbers from the row's own stream.
 
     Args:
-        perturb: Draws from numpy's global generator.
-        seeds: (n,), one per row; a stream goes on from call to call.
+        perturb: Perturbation that draws from numpy's global generator.
+        seeds: One seed per row, (n,). A stream continues from call to call.
     """
     streams = [np.random.RandomState(small(int(seed))).get_state() for seed in seeds]
 
@@ -82,7 +82,7 @@ def seeded_rows(perturb: Callable[..., np.ndarray], seeds: np.ndarray) -> Callab
 
 
 def every_channel(perturb: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    """A perturbation by mask (n, 1, H, W) that changes all channels of an image (n, C, H, W)."""
+    """Return a perturbation by mask (n, 1, H, W) that changes all channels of an image (n, C, H, W)."""
 
     def perturbed(arr: np.ndarray, mask: np.ndarray, **rest: Any) -> np.ndarray:
         return perturb(arr=arr, mask=np.broadcast_to(mask, arr.shape), **rest)
@@ -91,23 +91,24 @@ def every_channel(perturb: Callable[..., np.ndarray]) -> Callable[..., np.ndarra
 
 
 def row_by_row(similar: Callable[..., Any]) -> Callable[..., Any]:
-    """A similarity of rows that compares each pair by itself."""
+    """Return a similarity of rows that compares each pair by itself."""
 
     def compared(a: np.ndarray, b: np.ndarray, batched: bool = False, **rest: Any) -> Any:
         if not batched:
             return similar(a=a, b=b, **rest)
-        return np.array([similar(a=one, b=other, **rest) for one, other in zip(a, b, strict=True)], dtype=np.float64)
+        pairs = zip(a, b, strict=True)
+        return np.array([similar(a=first, b=second, **rest) for first, second in pairs], dtype=np.float64)
 
     return compared
 
 
 def smoothed(explain: Callable[..., np.ndarray], seeds: np.ndarray, samples: int) -> Callable[..., np.ndarray]:
-    """Mean of the maps of an image and of noisy copies of it, the same copies whatever the model (SmoothMPRT).
+    """Return a function for the mean map of an image and its noisy copies, the same for every model (SmoothMPRT).
 
     Args:
         explain: The explainer.
-        seeds: (n,), one per image.
-        samples: Maps in a mean, of which one is the image's own.
+        seeds: One seed per image, (n,).
+        samples: Number of maps in a mean, including the image's own.
     """
 
     def mean_map(model: Any, x_batch: np.ndarray, y_batch: np.ndarray, std: np.ndarray, **_: Any) -> np.ndarray:

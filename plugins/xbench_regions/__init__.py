@@ -1,4 +1,4 @@
-"""Hook implementations only."""
+"""XRAI and Dice, which rank regions of an image. Hook implementations only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xbench import ExplainerSpec, MetricSpec, hookimpl
 
 @hookimpl
 def xbench_explainers() -> Iterator[ExplainerSpec]:
-    """XRAI."""
+    """Yield `xrai`."""
     yield ExplainerSpec(
         "xrai",
         "another explainer's map, averaged over regions of the image, the regions that hold the most of it first",
@@ -25,7 +25,7 @@ def xbench_explainers() -> Iterator[ExplainerSpec]:
 
 @hookimpl
 def xbench_metrics() -> Iterator[MetricSpec]:
-    """Dice."""
+    """Yield `dice`."""
     yield MetricSpec(
         "dice",
         "overlap of the expert's mask with the image's regions that the map ranks highest, at the best displayed area",

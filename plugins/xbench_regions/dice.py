@@ -1,4 +1,4 @@
-"""Dice overlap of the regions that a map ranks highest with the expert's mask."""
+"""The metric `dice`: overlap of the regions that a map ranks highest with the expert's mask."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from xbench_regions.membership import RegionSet
 from xbench_regions.options import DiceOptions
 from xbench_regions.segmentation import Regions
 
-_ROUNDING = 1e-9  # of a place in the order of pixels
+_ROUNDING = 1e-9  # tolerance of a position in the order of pixels
 
 
 class Dice(Metric):
     """Dice of the expert's mask and the map's regions, at the best displayed area (Brocki et al., section 3.3).
 
-    The image, not the map, is cut into regions; they are ranked by the map's mean over them, as XRAI does it
-    (`Regions`, `rank_regions`), so that any map becomes one of regions, R. For each p of a grid of areas,
-    X_p = {R >= percentile(R, 100 - p)} is displayed, and Dice_p = 2 |X_p and m| / (|X_p| + |m|). The value is the
-    maximum over p of the mean of Dice_p over images: one p for all images, which is less than the mean of each image's
-    own maximum (`best`).
+    The image, not the map, is cut into regions. They are ranked by the map's mean over them, as in XRAI (`Regions`,
+    `rank_regions`), so that any map becomes a map of regions, R. For each p of a grid of areas, X_p = {R >=
+    percentile(R, 100 - p)} is displayed, and Dice_p = 2 |X_p and m| / (|X_p| + |m|). The value is the maximum over p of
+    the mean of Dice_p over images. So there is one p for all images, and the value is less than the mean of each
+    image's own maximum (`best`).
 
-    The regions cannot follow every mask, nor can one p fit masks of every size: not even the mask itself, taken as the
-    map, has 1. What it has, `ceiling`, is computed once a classifier and kept beside the observations. At p = 100 % any
-    map has 2 |m| / (n + |m|). The pixels of a region are tied, so X_p may be larger than p; its share of the image is
-    kept as `displayed`. A constant map displays the whole image at every p.
+    The regions cannot follow every mask, and one p cannot fit masks of every size. So not even the mask itself, used as
+    the map, reaches 1. Its value, `ceiling`, is computed once per classifier and kept beside the observations. At p =
+    100 %, any map has 2 |m| / (n + |m|). The pixels of a region are tied, so X_p may be larger than p. Its share of the
+    image is kept as `displayed`. A constant map displays the whole image at every p.
 
-    Higher is better. NaN, and not counted: a missing, empty or full mask, and a constant image, which has no regions.
+    Higher is better. Images with a missing, empty or full mask, and constant images, which have no regions, are NaN and
+    do not count.
     """
 
     needs = frozenset({"masks"})
@@ -63,11 +64,11 @@ class Dice(Metric):
         """Compute Dice of each image at every area.
 
         Returns:
-            dice: float64 (N, P), Dice at each area of the grid.
-            displayed: float64 (N, P), the share of the image that is displayed.
-            best: float64 (N,), the image's own maximum.
-            ceiling: float64 (N, P), Dice of the mask itself.
-            used: bool (N,), whether the image counts.
+            dice: Dice at each area of the grid, float64 (N, P).
+            displayed: Displayed share of the image, float64 (N, P).
+            best: The image's own maximum, float64 (N,).
+            ceiling: Dice of the mask itself, float64 (N, P).
+            used: Whether the image counts, bool (N,).
         """
         ceiling = case.prepared["ceiling"]
         used = ~np.isnan(ceiling[:, 0])
@@ -139,21 +140,21 @@ class Dice(Metric):
 def dice_at(maps: np.ndarray, masks: np.ndarray, areas: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Compute Dice of {map >= percentile(map, 100 - p)} and the mask, and the share of the image displayed, for each p.
 
-    A percentile that lies between two values displays what the upper one does. So the threshold is a value of the map,
-    the one at the place ceil((1 - p / 100) (n - 1)) of their order, and rounding can't move it.
+    A percentile between two values displays the same as the upper value. So the threshold is a value of the map, at the
+    position ceil((1 - p / 100) (n - 1)) of their order, and rounding can't move it.
 
     Args:
         maps: float32 (n, H, W).
         masks: bool (n, H, W).
-        areas: P of them, in percent.
+        areas: P areas, in percent.
 
     Returns:
-        float64 (n, P) each.
+        Dice and displayed share, float64 (n, P) each.
     """
     maps, masks = maps.reshape(len(maps), -1), masks.reshape(len(masks), -1)
     pixels, size = maps.shape[1], masks.sum(1)
-    places = np.ceil((1 - np.array(areas) / 100) * (pixels - 1) - _ROUNDING).astype(np.int64)
-    thresholds = np.sort(maps, axis=1)[:, places]
+    positions = np.ceil((1 - np.array(areas) / 100) * (pixels - 1) - _ROUNDING).astype(np.int64)
+    thresholds = np.sort(maps, axis=1)[:, positions]
     dice, displayed = np.empty((2, len(maps), len(areas)))
     for index in range(len(areas)):
         shown = maps >= thresholds[:, index, None]

@@ -1,4 +1,4 @@
-"""Which pixels lie in which region, once the regions are dilated and overlap."""
+"""Membership of pixels in regions that are dilated and overlap."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-_KEYS = 0x5EED  # seeds the random keys of regions
+_KEYS = 0x5EED  # seed of the random keys of regions
 
 
 @dataclass(frozen=True)
 class RegionSet:
     """R overlapping regions of an image of H x W pixels, cut into A atoms.
 
-    An atom is the set of all pixels that lie in the same regions. Every region is a union of atoms, and so is whatever
-    any regions cover together: what is asked of regions can be asked of their few hundred or thousand atoms instead of
-    the pixels.
+    An atom is the set of all pixels that lie in the same regions. Every region is a union of atoms, and so is the area
+    that several regions cover together. So computations need only a few hundred or thousand atoms instead of the
+    pixels.
 
     Attributes:
-        spatial: (H, W).
-        atoms: int64 (H * W,), the atom of each pixel.
-        sizes: float64 (A,), pixels of each atom.
-        incidence: float64 CSR (R, A), 1 where the region contains the atom.
+        spatial: Size of the image, (H, W).
+        atoms: Atom of each pixel, int64 (H * W,).
+        sizes: Number of pixels of each atom, float64 (A,).
+        incidence: Matrix with 1 where the region contains the atom, float64 CSR (R, A).
     """
 
     spatial: tuple[int, int]
@@ -38,12 +38,12 @@ class RegionSet:
         run dilated by a disk is one run, of another length, on each of the 2 radius + 1 rows around it.
 
         Args:
-            labels: int (S, H, W), from 0 in each scale.
-            radius: In pixels; 0 leaves the regions as they are.
+            labels: Labels from 0 in each scale, int (S, H, W).
+            radius: Radius of the disk in pixels. 0 leaves the regions unchanged.
 
         Returns:
-            R is the sum over scales of the largest label + 1. In the order of scales, then of labels; a label that no
-            pixel has is an empty region.
+            The regions in the order of scales, then of labels. R is the sum over scales of the largest label + 1. A
+            label that no pixel has is an empty region.
         """
         _, height, width = labels.shape
         counts = labels.max(axis=(1, 2)).astype(np.int64) + 1
@@ -77,7 +77,7 @@ class RegionSet:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Runs of pixels: int64 (K,) each; `start` and `stop` (exclusive) count pixels along the image, row after row."""
+    """Runs of pixels, int64 (K,) each. `start` and `stop` (exclusive) count pixels along the image, row after row."""
 
     region: np.ndarray
     start: np.ndarray

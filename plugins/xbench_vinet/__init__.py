@@ -1,4 +1,4 @@
-"""Hook implementations only."""
+"""The explainer VINet. Hook implementations only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xbench import ExplainerSpec, hookimpl
 
 @hookimpl
 def xbench_explainers() -> Iterator[ExplainerSpec]:
-    """VINet."""
+    """Yield `vinet`."""
     yield ExplainerSpec(
         "vinet",
         "a network that learns which pixels its own classifier can spare, trained together with it",

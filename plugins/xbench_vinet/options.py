@@ -1,4 +1,4 @@
-"""VINet's options, and what each preset makes of those the user left open."""
+"""VINet's options, and the presets for those that the user leaves open."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from xbench import Field, PresetOptions, Schedule, UserError
 
-OWN_NETWORKS = ("segnet", "gridnet")  # without an encoder from segmentation-models-pytorch
+OWN_NETWORKS = ("segnet", "gridnet")  # networks without an encoder from segmentation-models-pytorch
 
 Importance = Literal[
     "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "deeplabv3", "deeplabv3plus", "pan", "upernet",
@@ -16,10 +16,10 @@ Importance = Literal[
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Chosen on the validation split of lidc-phantom, 609 training images of 64 x 64. Two things keep the map on the
-    # nodule. The shift: the classifier learns from whole images first and gives up the background then; without it the
-    # map has to carry the answer from the start, and may lie anywhere. And an importance network whose last step is a
-    # smooth enlargement: one that decodes to single pixels (unet) puts a spike somewhere for some seeds, and since the
-    # map is normalised by its maximum, the spike's height can tell the classifier the answer.
+    # nodule. One is the shift: the classifier first learns from whole images, and then gives up the background. Without
+    # it, the map has to carry the answer from the start, and may lie anywhere. The other is an importance network whose
+    # last step is a smooth enlargement. A network that decodes to single pixels (unet) makes a spike somewhere for some
+    # seeds. Because the map is normalised by its maximum, the spike's height can tell the classifier the answer.
     "tiny": {
         "classifier": "test_resnet",
         "importance": "deeplabv3plus",
@@ -33,7 +33,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "decay": "cosine",
         "augment": "dihedral",
     },
-    # Section IV-B and Tables III and IV; when training stops is not said there.
+    # Section IV-B and Tables III and IV. They do not say when training stops.
     "paper": {
         "classifier": "seresnet50",
         "importance": "deeplabv3plus",
@@ -51,7 +51,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class VINetOptions(PresetOptions, Schedule):
-    """Options of `vinet`. None stands for "the preset's"; `resolve` puts it in."""
+    """Options of `vinet`. None means the preset's value, which `resolve` fills in."""
 
     presets = PRESETS
 
@@ -71,24 +71,26 @@ class VINetOptions(PresetOptions, Schedule):
         "code, which has 20",
     )
     alpha: float = Field(0.25, ge=0, description="weight of the importance loss (eq. 6)")
-    multi_scale: bool = Field(True, description="destroy features inside the classifier too, not the image alone")
+    multi_scale: bool = Field(True, description="destroy features inside the classifier, too, not only the image")
     placement: Literal["stage_end", "after_downsampling"] = Field(
-        "stage_end", description="before the next down-sampling (authors' code), or after each (paper)"
+        "stage_end",
+        description="destroy before the next down-sampling (authors' code), or after each (paper)",
     )
     max_reduction: int | Literal["none"] = Field(
-        4, description="deepest features destroyed, in image pixels per feature pixel (authors' code: 4); none: all"
+        4, description="deepest destroyed features, in image pixels per feature pixel (authors' code: 4); none: all"
     )
     mask_resize: Literal["bilinear", "area", "max"] = Field(
-        "bilinear", description="of the importance map to a stage's size; bilinear loses small structures above 4"
+        "bilinear",
+        description="resizing of the map to a stage; bilinear loses small structures above a reduction of 4",
     )
     noise_draws: int = Field(
-        1, ge=1, description="noise patterns over which the trained classifier's logits are averaged"
+        1, ge=1, description="number of noise patterns over which the trained classifier's logits are averaged"
     )
     subject: Literal["shared", "self"] = Field(
         "shared", description="score the maps against the run's model, or against the classifier trained with them"
     )
     frozen_classifier: bool = Field(
-        False, description="explain the run's model: train the importance network alone, destroy the image alone"
+        False, description="explain the run's model: train only the importance network, destroy only the image"
     )
     epochs: int | None = Field(  # type: ignore[assignment]
         None, ge=0, description="most passes over the training split"
@@ -110,7 +112,7 @@ class VINetOptions(PresetOptions, Schedule):
     )
 
 
-# DPT takes vision transformers only.
+# DPT only takes vision transformers.
 _DPT_ENCODERS = {"tiny": "tu-vit_tiny_patch16_224", "paper": "tu-vit_base_patch16_224"}
 
 
@@ -118,12 +120,12 @@ def resolve(options: VINetOptions, device: str, spatial: tuple[int, ...]) -> VIN
     """Return the options with nothing left open: the user's where given, else the preset's.
 
     Args:
-        options: As the user gave them.
-        device: Decides what preset=auto is.
-        spatial: (H, W); quarter turns are left out of a preset where they would not fit.
+        options: Options as the user gave them.
+        device: Device, which decides what preset=auto means.
+        spatial: Size of the images, (H, W). A preset leaves out quarter turns if the sides differ.
 
     Raises:
-        UserError: An encoder was asked for with a network that has none, or no stage can be as shallow as asked for.
+        UserError: An encoder was given for a network without one, or no stage can be as shallow as `max_reduction`.
     """
     if options.max_reduction != "none" and options.max_reduction < 1:
         raise UserError(

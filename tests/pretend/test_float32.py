@@ -66,4 +66,4 @@ def test_a_plugin_that_asks_torch_for_tf32_does_not_get_it(pretend_command, shel
 def test_a_device_without_tf32_refuses_it(command):
     done = command("run", "--explainer", "gradient", "--precision", "tf32", "--device", "cpu")
     assert done.returncode == 2
-    assert "device 'cpu' has no TF32: NVIDIA GPUs do (use --precision 32)" in done.stderr
+    assert "device 'cpu' has no TF32; only NVIDIA GPUs have it (use --precision 32)" in done.stderr

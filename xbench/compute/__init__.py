@@ -1,1 +1,1 @@
-"""What is computed with networks: passes, rules for operations, proofs, training, the copy that scores."""
+"""Computation with networks: passes, rules for operations, proofs, training, and the copy that scores."""

@@ -1,4 +1,4 @@
-"""What a killed training needs to go on: a file after every epoch, put in place whole."""
+"""Checkpoints that let a killed training continue: a file that is replaced as a whole after every epoch."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _KEPT = ("epoch", "best_epoch", "best_criterion", "history", "best")
 
 
 class TrainingState:
-    """How far a training is, and its best weights; network and optimisers lie beside them in the file.
+    """The progress of a training and its best weights. The file also holds the network and the optimisers.
 
     Args:
-        network: Trained; continued from the checkpoint if there is one.
-        optimizers: The same.
-        folder: Of the checkpoint.
+        network: Network to train. It is set to the checkpoint if there is one.
+        optimizers: Its optimisers. They are set to the checkpoint, too.
+        folder: Folder of the checkpoint.
 
     Attributes:
-        epoch: Whole epochs done.
+        epoch: Number of finished epochs.
         best_epoch: The epoch of the lowest criterion, from 1; 0 before any.
-        history: One row an epoch.
+        history: One row per epoch.
         best: Weights of the best epoch.
     """
 
@@ -44,7 +44,7 @@ class TrainingState:
             self._resume(torch.load(self._path, map_location="cpu", weights_only=True))
 
     def end_epoch(self, row: dict[str, float]) -> None:
-        """Note an epoch's figures, keep the weights if they are the best, and write the checkpoint.
+        """Record an epoch's figures, keep the weights if they are the best, and write the checkpoint.
 
         Raises:
             UserError: The validation criterion is NaN or infinite.
@@ -62,7 +62,7 @@ class TrainingState:
         self._write()
 
     def finished(self, epochs: int, patience: int) -> bool:
-        """Whether the last epoch is done, or so many of them brought nothing better."""
+        """Return whether the last epoch is done, or `patience` epochs have brought no improvement."""
         if not self.history:
             return epochs == 0
         return self.epoch >= epochs or self.epoch - max(self.best_epoch, 1) >= patience

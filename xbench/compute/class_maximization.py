@@ -1,4 +1,4 @@
-"""Pictures of a model, not of an image: what each class would like to see. No metric scores them."""
+"""Images that maximise a class score of a model. They show the model, not an image, and no metric scores them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from xbench.runtime.seeding import derive
 if TYPE_CHECKING:
     from xbench.contracts.dataset import DatasetInfo
 
-_NUDGE = 1e-2  # standard deviation of the start where zeros are a dead point
+_NUDGE = 1e-2  # standard deviation of the starting noise where the gradient at zeros is zero
 
 
 @dataclass(frozen=True)
 class ClassImages:
-    """What `class_maximization` found, class by class.
+    """The images that `class_maximization` found, one per class.
 
     Attributes:
-        images: float32 (K, C, *spatial); not held in [0, 1] unless asked for.
-        scores: float32 (K,), S_c reached by the image of class c.
-        probabilities: float32 (K,), p_c of that image.
+        images: float32 (K, C, *spatial). Values may lie outside [0, 1] unless `clamp` was set.
+        scores: S_c of the image of class c, float32 (K,).
+        probabilities: p_c of that image, float32 (K,).
     """
 
     images: np.ndarray
@@ -46,26 +46,26 @@ def class_maximization(
     seed: int = 0,
     clamp: bool = False,
 ) -> ClassImages:
-    """The image that each class would like best: argmax_I S_c(I) - penalty ||I||^2 (Simonyan et al. 2014, equation 1).
+    """Find the image of each class: argmax_I S_c(I) - penalty ||I||^2 (Simonyan et al. 2014, equation 1).
 
-    Adam climbs from zeros, all classes in one batch. Where the gradient of a class at zeros is zero (ReLUs that are all
-    off), that class starts from faint noise instead. The best image met on the way is kept. A linear score w I has its
-    maximum at w / (2 penalty).
+    Adam ascends from zeros, with all classes in one batch. A class whose gradient at zeros is zero (because all ReLUs
+    are off) starts from faint noise instead. The best image on the way is kept. A linear score w I has its maximum at w
+    / (2 penalty).
 
-    Pixel values are free: the result is usually far outside the [0, 1] of images, and the score far above any real
-    image's. `clamp` keeps every step inside.
+    Pixel values are free. The result usually lies far outside of [0, 1], and its score far above the score of any real
+    image. `clamp` keeps every step in [0, 1].
 
     Args:
-        model: (N, C, *spatial) -> logits (N, K) or (N, 1), on any device; left as it is.
-        info: Gives C, *spatial and the classes.
-        steps: Of Adam.
-        learning_rate: Of Adam.
-        penalty: lambda, of the squared norm.
-        seed: Of the noise.
-        clamp: Hold pixels in [0, 1].
+        model: Module from images (N, C, *spatial) to logits (N, K) or (N, 1), on any device. It is not changed.
+        info: The dataset, for C, *spatial and the classes.
+        steps: Number of steps of Adam.
+        learning_rate: Learning rate of Adam.
+        penalty: Weight lambda of the squared norm.
+        seed: Seed of the noise.
+        clamp: Whether to keep pixels in [0, 1].
 
     Raises:
-        PluginError: The model's scores are not finite at the start, or not one a class.
+        PluginError: The model's scores at the start are not one finite number per class.
     """
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     classes = len(info.classes)
@@ -87,16 +87,16 @@ def class_maximization(
                 images.data.clamp_(0, 1)
         with torch.no_grad():
             logits = model(best)
-            found = best, class_scores(logits).diagonal(), probabilities(logits).diagonal()
-    return ClassImages(*(part.float().cpu().numpy() for part in found))
+            parts = best, class_scores(logits).diagonal(), probabilities(logits).diagonal()
+    return ClassImages(*(part.float().cpu().numpy() for part in parts))
 
 
 def _start(model: nn.Module, shape: tuple[int, ...], device: torch.device, seed: int) -> torch.Tensor:
-    """Zeros that require a gradient; noise for classes whose score does not change there."""
+    """Return the start: zeros that require a gradient, or noise for classes whose gradient at zeros is zero."""
     images = torch.zeros(shape, device=device, requires_grad=True)
     scores = _scores(model, images)
     if scores.shape != shape[:1] or not bool(torch.isfinite(scores).all()):
-        raise PluginError(f"the model's scores of an image of zeros are not {shape[0]} finite numbers, one a class")
+        raise PluginError(f"the model's scores of an image of zeros are not {shape[0]} finite numbers, one per class")
     if not scores.requires_grad:
         raise PluginError("the model's scores do not depend on the image for autograd")
     slope = torch.autograd.grad(scores.sum(), images, allow_unused=True, materialize_grads=True)[0]
@@ -107,5 +107,5 @@ def _start(model: nn.Module, shape: tuple[int, ...], device: torch.device, seed:
 
 
 def _scores(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """S_c of the image of class c: (K, C, *spatial) -> (K,)."""
+    """Return S_c of the image of class c: (K, C, *spatial) -> (K,)."""
     return class_scores(model(images)).diagonal()

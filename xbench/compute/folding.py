@@ -1,4 +1,4 @@
-"""Batch norms folded into the layers before them: fewer passes over memory, the same logits in eval mode."""
+"""Folding of batch norms into the layers before them: fewer passes over memory, the same logits in eval mode."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _LAYERS = (*_CONVOLUTIONS, *_TRANSPOSED, *_BATCH_NORMS, nn.Linear)
 def fold_batch_norms(module: nn.Module) -> int:
     """Fold, in place, every batch norm whose only input is a convolution or dense layer that nothing else reads.
 
-    The graph of the forward pass (torch.fx) is only read: it says which layer feeds which. Folding replaces a layer by
-    the folded one and the batch norm by what is left of it, so the module's own forward code goes on running, and parts
-    that can't be traced (data-dependent control flow) just stay as they are. Activations that alone read the fresh
-    output of a layer are set to work in place, which spares another pass over memory.
+    The graph of the forward pass (torch.fx) only tells which layer feeds which. Folding replaces a layer by the folded
+    layer, and the batch norm by its remainder. The module still runs its own forward code, and parts that can't be
+    traced (data-dependent control flow) stay unchanged. An activation that alone reads the new output of a layer is set
+    to work in place, which saves another pass over memory.
 
-    Left alone: a batch norm that comes before its convolution with an activation between (DenseNet, pre-activation
+    Not folded: a batch norm that comes before its convolution with an activation between them (DenseNet, pre-activation
     ResNets), shared layers, layers with hooks or parametrisations, and subclasses of torch's layers.
 
     Args:
         module: A private copy, in eval mode.
 
     Returns:
-        How many batch norms were folded; 0 if the module can't be traced.
+        The number of folded batch norms; 0 if the module can't be traced.
     """
     if not any(isinstance(layer, _BATCH_NORMS) for layer in module.modules()):
         return 0
@@ -54,7 +54,7 @@ def fold_batch_norms(module: nn.Module) -> int:
 
 
 class _PatientTracer(fx.Tracer):
-    """Symbolic tracing that keeps a submodule whole where it can't be traced, instead of giving up."""
+    """A tracer that records a submodule as one call where it can't be traced, instead of failing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class _PatientTracer(fx.Tracer):
 
 
 class _Calls:
-    """Which module each node of a graph calls, and which modules the graph tells everything about."""
+    """The modules that the nodes of a graph call, and whether the graph shows all uses of a module."""
 
     def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
         self._module = module
@@ -125,7 +125,7 @@ def _foldable_pairs(calls: _Calls) -> Iterator[tuple[str, str]]:
 def _fits(layer: nn.Module, norm: nn.Module) -> bool:
     """Return whether `norm` has fixed statistics over the output channels of a plain `layer` of torch.
 
-    A subclass of a layer may use its weights otherwise (weight standardisation), so only torch's own are folded.
+    A subclass of a layer may use its weights in another way (weight standardisation), so only torch's own are folded.
     """
     if not isinstance(norm, _BATCH_NORMS) or norm.training or norm.running_mean is None or norm.running_var is None:
         return False
@@ -160,7 +160,7 @@ def _activations_on_fresh_tensors(calls: _Calls) -> Iterator[Any]:
 def _fold(module: nn.Module, layer_path: str, norm_path: str) -> None:
     layer: Any = module.get_submodule(layer_path)
     norm: Any = module.get_submodule(norm_path)
-    # In double precision, so that folded weights are the exact ones, rounded once; on the host, which always has it.
+    # Fold in double precision, so that the exact weights are rounded once, and on the host, which always has it.
     exact_layer, exact_norm = (copy.deepcopy(part).cpu().double() for part in (layer, norm))
     if isinstance(layer, nn.Linear):
         folded: nn.Module = fuse_linear_bn_eval(exact_layer, exact_norm)

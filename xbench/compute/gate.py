@@ -1,12 +1,12 @@
-"""The hook gate: proof, on the user's own model, that a rule-based explainer's rules take effect.
+"""The gate: proof, on the user's own model, that the rules of a rule-based explainer take effect.
 
-A rule that never fires gives a plausible wrong map without a word. Three things are held against the model itself, on
-a probe of one or two images:
+A rule that never fires gives a plausible but wrong map without an error. Three things are checked with the model
+itself, on a probe of one or two images:
 
-1. Under the rules the model gives the logits it gives without them.
-2. The graph that torch's autograd recorded of the score holds no operation the rules should have replaced and did not,
-   and none that they have no answer to: an activation hidden in a compiled function is found like any other.
-3. What the explainer claims of its maps (completeness, conservation) holds: the explainer checks it with `deviation`.
+1. Under the rules, the model gives the same logits as without them.
+2. The graph that torch's autograd recorded of the score has no operation that the rules should have replaced but did
+   not, and none that they have no answer to. An activation hidden in a compiled function is found like any other.
+3. The claims about the maps (completeness, conservation) hold. The explainer checks them with `deviation`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from xbench.runtime.randomness import generator
 if TYPE_CHECKING:
     from xbench.contracts.dataset import DatasetInfo
 
-_LOGITS_TOLERANCE = 1e-4  # relative to the largest logit: rules may order sums otherwise
+_LOGITS_TOLERANCE = 1e-4  # relative to the largest logit: rules may order sums differently
 _BACKWARD = re.compile(r"^(?:.*::)?(.*?)(?:Backward\d*)?$")
 
 # The names in this module are those of torch's autograd nodes, without their "Backward0".
@@ -75,22 +75,22 @@ _NAMES = {
 
 
 def probe(info: DatasetInfo, model: nn.Module, count: int = 2) -> torch.Tensor:
-    """A few random images on the model's device: float32 (count, C, *spatial), in [0, 1]."""
+    """Return a few random images on the model's device: float32 (count, C, *spatial), in [0, 1]."""
     images = torch.rand((count, info.channels, *info.spatial), generator=generator(0, "probe"))
     parameter = next(model.parameters(), None)
     return images if parameter is None else upload(images, parameter.device)
 
 
 def operations_behind(result: torch.Tensor, stop: Collection[torch.Tensor] = ()) -> Counter[str]:
-    """What autograd recorded between `stop` (or the inputs) and `result`: name of the operation -> how often.
+    """Count the operations that autograd recorded between `stop` (or the inputs) and `result`, by name.
 
-    Products with one constant factor are called "MulConstant", those of two activations "product".
+    Products with one constant factor are called "MulConstant", and products of two activations "product".
     """
     return Counter(_name(node) for node in recorded_nodes(result, stop))
 
 
 def recorded_nodes(result: torch.Tensor, stop: Collection[torch.Tensor] = ()) -> Iterator[torch.autograd.graph.Node]:
-    """The nodes that `operations_behind` counts: hooks on them are a way to a rule that owes nothing to the rules."""
+    """Yield the nodes that `operations_behind` counts. Hooks on them can prove a rule independently of `Rules`."""
     ends = {tensor.grad_fn for tensor in stop if tensor.grad_fn is not None}
     waiting, seen = [result.grad_fn], set(ends)
     while waiting:
@@ -111,7 +111,7 @@ def _name(node: torch.autograd.graph.Node) -> str:
 
 
 def unanswered(found: Mapping[str, int], answered: Collection[str] = ()) -> list[str]:
-    """The operations of `operations_behind` that are neither linear in the image nor in `answered`, for people."""
+    """Return readable names of the operations that are neither linear in the image nor in `answered`."""
     left = [name for name in found if not _LINEAR.fullmatch(name) and name not in answered]
     return [_NAMES.get(name, _spoken(name)) for name in sorted(left)]
 
@@ -129,15 +129,16 @@ def refusal(
     answered: Collection[str] = (),
     needed: Callable[[Counter[str]], str | None] | None = None,
 ) -> str | None:
-    """None, or why these rules can't explain this model.
+    """Return None, or the reason why these rules can't explain this model.
 
     Args:
-        model: In any mode; asked in eval mode and left as it was.
-        images: A probe (n, C, *spatial).
-        rules: As for `xbench.compute.operations.Rules`.
-        answered: Names, as in `operations_behind` under the rules, of the non-linear operations that are right: those
-            that the rules put there, and those that they mean to leave.
-        needed: Given the operations of the model without rules; a reason if what the rules are for is not there.
+        model: Model in any mode. It runs in eval mode and is left as it was.
+        images: A probe, (n, C, *spatial).
+        rules: Rules for `xbench.compute.operations.Rules`.
+        answered: Names of the non-linear operations that are right under the rules, as `operations_behind` names them:
+            those that the rules insert, and those that they leave on purpose.
+        needed: Function from the operations of the model without rules to a reason, if the operations that the rules
+            are for are missing.
     """
     with undisturbed(model), torch.enable_grad():
         plain = model(images.detach().clone().requires_grad_())
@@ -154,7 +155,7 @@ def refusal(
 
 
 def deviation(total: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest error of what should sum up, relative to the largest of the expected sums: (n,), (n,) -> a share."""
+    """Return the largest error of sums, relative to the largest expected sum: (n,), (n,) -> a share."""
     total, expected = total.detach(), expected.detach()
     scale = float(expected.abs().max())
     return float((total - expected).abs().max()) / max(scale, 1e-12)

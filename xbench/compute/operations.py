@@ -1,9 +1,9 @@
-"""The operations of a running model, seen and replaced one by one, however the model is written.
+"""Rules that watch and replace the operations of a running model, however the model is written.
 
-Rule-based explainers (guided backpropagation, LRP, DeepLIFT) change what some operations do. Hooks on modules miss a
-functional ReLU, break on a module called twice, and trip over in-place operations, without a word. Here the rule stands
-at the operation itself: `torch.nn.functional.relu`, `tensor.relu_()` and `nn.ReLU` all end in the same place
-(torch's function dispatch), so the model is neither searched, nor rewritten, nor copied.
+Rule-based explainers (guided backpropagation, LRP, DeepLIFT) change what some operations do. Hooks on modules silently
+miss a functional ReLU, break on a module called twice, and fail with in-place operations. Here the rule stands at the
+operation itself: `torch.nn.functional.relu`, `tensor.relu_()` and `nn.ReLU` all end in the same place (torch's function
+dispatch). So the model is neither searched, nor rewritten, nor copied.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation as the model calls it.
+    """One operation of a model, with its arguments.
 
     Attributes:
-        kind: "relu", "convolution", "linear", "batch_norm", "max_pool", "add", ...
+        kind: Kind of operation: "relu", "convolution", "linear", "batch_norm", "max_pool", "add", ...
         name: Torch's name of the function.
-        function: What to call: never works in place.
+        function: The function to call. It never works in place.
         args: Positional arguments.
-        kwargs: Named ones; without `inplace`.
+        kwargs: Named arguments, without `inplace`.
     """
 
     kind: str
@@ -69,7 +69,7 @@ class Operation:
     kwargs: Mapping[str, Any]
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
-        """An argument, however it was passed."""
+        """Return an argument, whether it was passed by position or by name."""
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
 
     @property
@@ -79,11 +79,11 @@ class Operation:
         return tensor
 
     def run(self) -> Any:
-        """What the model would have got, out of place."""
+        """Return the model's own result, computed out of place."""
         return self.function(*self.args, **self.kwargs)
 
     def on(self, tensor: torch.Tensor) -> Any:
-        """The same with another first argument."""
+        """Return the result of the same operation with another first argument."""
         return self.function(tensor, *self.args[1:], **{k: v for k, v in self.kwargs.items() if k != "input"})
 
 
@@ -91,24 +91,24 @@ Rule = Callable[[Operation], Any]
 
 
 class Rules(TorchFunctionMode):
-    """While it is entered, operations of the kinds in `rules` do what their rule gives; all others do what they do.
+    """A context in which rules replace the operations of their kind. All other operations are unchanged.
 
         with Rules({"relu": lambda operation: GuidedReLU.apply(operation.input)}):
             score = model(images)
 
-    A rule is called with the mode switched off, so that it may use any torch function. Operations of these kinds that
-    work in place are made out of place: what a rule gave or a watcher kept must not be overwritten later. (A model that
-    relies on the side effect of an in-place call whose result it throws away gives other logits then;
-    `xbench.compute.gate` finds that.)
+    A rule is called with the mode switched off, so it may use any torch function. In-place operations of known kinds
+    are run out of place, because the result of a rule or a tensor that a watcher kept must not be overwritten later. (A
+    model that relies on the side effect of an in-place call and drops its result then gives other logits.
+    `xbench.compute.gate` finds this.)
 
     Args:
         rules: Kind -> rule.
-        watch: Called with every operation of a known kind and its result.
-        in_place: Let operations that no rule replaces work in place as the model has it: for a watcher that keeps no
-            result, and passes without gradients.
+        watch: Function that is called with every operation of a known kind and its result.
+        in_place: Whether operations without a rule may work in place as the model asks. Use it for a watcher that keeps
+            no result, and for passes without gradients.
 
     Attributes:
-        fired: How often each kind was replaced.
+        fired: Number of replaced operations of each kind.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Rules(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Torch's door: called for every function of tensors while the mode is entered."""
+        """Handle a call of a torch function. Torch calls this for every function of tensors in the context."""
         del types
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
@@ -155,7 +155,7 @@ def _is_on_tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
 
 
 _OPERATORS = {"__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div"}
-# Where functions of torch.nn.functional take `inplace`.
+# Position of the argument `inplace` in functions of torch.nn.functional.
 _INPLACE = {
     **dict.fromkeys(("relu", "relu6", "silu", "hardswish", "hardsigmoid", "mish", "selu"), 1),
     **dict.fromkeys(("elu", "celu", "leaky_relu"), 2),

@@ -1,4 +1,4 @@
-"""Many passes through a model in batches that fit the memory: what path, noise and perturbation explainers share."""
+"""Many passes through a model in batches that fit the memory, for path, noise and perturbation explainers."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from xbench.contracts.model import class_scores
 from xbench.runtime.batching import Batches
 from xbench.runtime.devices import float32
 
-# Rows of one pass. On a CPU a batch beyond its caches is slower an image; a GPU wants to be filled.
+# Limits of the rows of one pass. On a CPU, a batch beyond its caches is slower per image. A GPU should be filled.
 _PIXELS_CPU, _ROWS_CPU = 2**19, 64
 _PIXELS_GPU, _ROWS_GPU = 2**24, 1024
-# What one operation of a pass with gradients may leave behind on a CPU: beyond that, memory is claimed from the system
-# and given back in every pass, which made those of a small convolutional network take 2.3 times as long.
+# Bytes that one operation of a pass with gradients may keep on a CPU. With more, every pass claims memory from the
+# system and returns it, which made the passes of a small convolutional network take 2.3 times as long.
 _KEPT_CPU = 2**23
-_LIGHTER = 2  # so many times more rows fit a pass that keeps nothing
+_LIGHTER = 2  # a pass that keeps nothing holds this many times more rows
 _PROBE = 4
-_PAYS = 64  # passes of an image, from which on a copy made for them alone is worth its making
+_PAYS = 64  # passes of an image from which making a copy for them alone pays
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ _PROMISES: ContextVar[tuple[_Promise, ...]] = ContextVar("promises", default=())
 
 @contextmanager
 def unchanging(model: nn.Module) -> Iterator[None]:
-    """Promise that nothing of the model changes inside: what `forward` and `differentiable` make of it is made once.
+    """Promise that the model does not change in the block, so `forward` and `differentiable` make their copy only once.
 
     Weights, hooks and settings can be changed in ways that nobody notices, so only the owner of the model can know.
     Rows that did not fit the memory once are not tried again inside, either. A block inside another makes all anew.
@@ -113,7 +113,7 @@ def _watched(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, int]
         nonlocal largest
         if kept.untyped_storage().data_ptr() not in weights:
             largest = max(largest, kept.nbytes // len(images))
-        return kept.detach()  # an operation given its very result to keep would keep itself alive for ever
+        return kept.detach()  # an operation that keeps its own result would otherwise keep itself alive for ever
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept):
         logits = model(images.detach().requires_grad_())
@@ -126,10 +126,10 @@ def chunks(count: int, images: torch.Tensor, work: Callable[[int, int], None], r
     Inside `unchanging`, chunks stay halved for later calls with images of this size.
 
     Args:
-        count: Rows in all.
-        images: Like which the rows are.
-        work: Must change nothing before the last thing that can run out of memory.
-        rows: `rows_of(images)` if not given.
+        count: Total number of rows.
+        images: Images of the size and device of the rows.
+        work: Function to call. It must change nothing before the last step that can run out of memory.
+        rows: Rows of a chunk; `rows_of(images)` if not given.
     """
     size = rows or rows_of(images)
     batches = Batches(size)
@@ -165,10 +165,10 @@ def mean_over_samples(
 
     Args:
         images: (N, C, *spatial).
-        count: Samples of each image.
-        sample: (int64 (R,) indices of images, int64 (R,) numbers of samples) -> (R, ...), the samples of these rows.
-            Called with sample 0 of an image before its others.
-        rows: R, at most; `gradient_rows` for passes with gradients, `rows_of(images)` if not given.
+        count: Number of samples per image.
+        sample: Function from int64 (R,) indices of images and int64 (R,) numbers of samples to (R, ...), the samples of
+            these rows. It is called with sample 0 of an image before its others.
+        rows: Largest R. Give `gradient_rows` for passes with gradients; `rows_of(images)` if not given.
 
     Returns:
         (N, ...).
@@ -190,15 +190,15 @@ def mean_over_samples(
 def forward(model: nn.Module, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a function from images to class scores, without gradients, by the fastest copy with the same logits.
 
-    Batch norms are folded and the layout is channels-last where a try on a few images gives the model's own logits
+    Batch norms are folded and the layout is channels-last if a trial on a few images gives the model's own logits
     (`xbench.compute.scorer` says how closely).
 
     Args:
-        model: (N, C, *spatial) -> (N, K), in eval mode. Left as it is.
-        images: (N, C, *spatial), on the model's device; the first few are tried.
+        model: Module from (N, C, *spatial) to (N, K), in eval mode. It is not changed.
+        images: (N, C, *spatial), on the model's device. The trial uses the first few.
 
     Returns:
-        Images (R, C, *spatial) -> class scores (R, K); any R.
+        Function from images (R, C, *spatial) to class scores (R, K), for any R.
     """
     scorer = _equivalent(model, images)
     return lambda rows: class_scores(scorer(rows))
@@ -207,16 +207,17 @@ def forward(model: nn.Module, images: torch.Tensor) -> Callable[[torch.Tensor], 
 def differentiable(model: nn.Module, images: torch.Tensor, passes: int) -> nn.Module:
     """Return the model for passes with gradients to the image: the copy that `forward` takes, or the model itself.
 
-    A copy gives the model's gradients but for rounding (at a kink of the network, a ReLU's zero, rounding decides on
-    which side an image is). It is made where it pays: once for all inside `unchanging`, else for many passes.
+    A copy gives the model's gradients up to rounding. (At a kink of the network, such as a ReLU's zero, rounding
+    decides on which side an image is.) A copy is made where it pays: once inside `unchanging`, otherwise only for many
+    passes.
 
     Args:
-        model: (N, C, *spatial) -> (N, K), in eval mode, frozen. Left as it is.
-        images: (N, C, *spatial), on the model's device; the first few are tried.
-        passes: How many images will go through it.
+        model: Module from (N, C, *spatial) to (N, K), in eval mode, frozen. It is not changed.
+        images: (N, C, *spatial), on the model's device. The trial uses the first few.
+        passes: Number of images that will go through the model.
 
     Returns:
-        Images (R, C, *spatial) -> logits (R, K). Leave it as it is.
+        Module from images (R, C, *spatial) to logits (R, K). Do not change it.
     """
     if _promise(model) is None and passes < _PAYS:
         return model
@@ -228,7 +229,7 @@ def _equivalent(model: nn.Module, images: torch.Tensor) -> Scorer:
     return _once(model, key, lambda: _make_equivalent(model, images))
 
 
-@float32("32")  # whether two copies are the same is seen in true float32, whatever the precision of the passes
+@float32("32")  # copies are compared in true float32, whatever the precision of the passes
 def _make_equivalent(model: nn.Module, images: torch.Tensor) -> Scorer:
     probe, rows = images[:_PROBE], rows_of(images)
     if images.device.type == "cpu":

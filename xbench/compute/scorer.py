@@ -1,4 +1,4 @@
-"""Passes on the fastest equivalent copy of a module, in the batch that suits the machine."""
+"""Scorers: forward passes on the fastest equivalent copy of a module, in batches that suit the machine."""
 
 from __future__ import annotations
 
@@ -19,34 +19,35 @@ from xbench.runtime.devices import autocast, float32, is_out_of_memory, rounds_p
 from xbench.runtime.precision import PRECISIONS
 from xbench.runtime.randomness import isolated
 
-_PROBE = 8  # images on which the copy is held against the original
-_SIZES_CPU = (4, 8, 16, 32, 64, 128, 256)  # what fits the caches is small; a GPU wants to be filled
+_PROBE = 8  # images on which a copy is compared with the original
+_SIZES_CPU = (4, 8, 16, 32, 64, 128, 256)  # small batches fit a CPU's caches; a GPU should be filled
 _SIZES_GPU = (16, 32, 64, 128, 256, 512, 1024)
-_MARGIN = 1.03  # a smaller batch that is at most so much slower is preferred, and so is channels-last
-_HOPELESS = 1.25  # a batch so much slower than the best is not timed again
-_ROUNDS = 3  # in which what is compared is timed in turn, so that a busy moment of the machine hits all alike
-_PASSES, _MOMENT = (2, 10), 0.03  # a timing is the shortest of 2 to 10 passes, of no more than so many seconds beyond 2
-_BUDGET = 2.0  # seconds for timing layouts, and again for timing batches, as far as a first round leaves any
+_MARGIN = 1.03  # a smaller batch is preferred if it is at most this factor slower, and so is channels-last
+_HOPELESS = 1.25  # a batch slower than the best by this factor is not timed again
+_ROUNDS = 3  # candidates are timed in turn in each round, so that a busy moment of the machine affects all
+_PASSES = (2, 10)  # least and most passes of a timing, which is the shortest of them
+_MOMENT = 0.03  # seconds that the passes beyond the least may take
+_BUDGET = 2.0  # seconds for timing layouts, and again for timing batches; each layout is timed at least once
 
-# A copy is accepted if no logit differs from the original's, in float32, by more than
+# A copy is accepted if no logit differs from the original's in float32 by more than
 #     1e-6 + 1e-5 x the largest logit of the probe.
-# The original's own rounding, measured against float64, is 3e-7 to 6e-6 of its largest logit (22 timm architectures),
-# and a copy need not be better; a wrongly folded layer is off by 1e-3 or more.
+# The original's own rounding, measured against float64, is 3e-7 to 6e-6 of its largest logit (22 timm
+# architectures), and a copy need not be better. A wrongly folded layer is off by 1e-3 or more.
 ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE = 1e-6, 1e-5
 
 
 @dataclass(frozen=True)
 class ScoringRecipe:
-    """How a module is scored; what `calibrate` decided. `ScoringRecipe(**dataclasses.asdict(recipe))` gives it back.
+    """The choices of `calibrate` for scoring a module. `ScoringRecipe(**dataclasses.asdict(recipe))` restores them.
 
     Attributes:
         batch_size: Images in one forward pass.
-        folded: Batch norms are folded into the layers before them.
-        channels_last: Weights and images lie in memory channel by channel.
-        precision: "32", "tf32", "bf16" or "16". The autocast of the forward pass is set by the scorer, torch's switches
-            of float32 by who calls it (`xbench.runtime.devices.float32`).
-        max_difference: Largest absolute difference of a logit, as it will be scored, from the original's in float32.
-        milliseconds: Per image, at `batch_size`.
+        folded: Whether batch norms are folded into the layers before them.
+        channels_last: Whether the channel is the fastest axis of weights and images in memory.
+        precision: "32", "tf32", "bf16" or "16". The scorer sets the autocast of the forward pass. The caller sets
+            torch's switches of float32 (`xbench.runtime.devices.float32`).
+        max_difference: Largest absolute difference between a logit at this precision and the original's in float32.
+        milliseconds: Time per image at `batch_size`, in milliseconds.
     """
 
     batch_size: int
@@ -58,14 +59,14 @@ class ScoringRecipe:
 
 
 class Scorer:
-    """Logits of a module, mostly without gradients. The module itself is neither run nor changed: a copy of it is.
+    """The logits of a module, mostly without gradients. They are computed by a copy; the module is not run or changed.
 
-    Forward hooks are copied with the module, because they may be part of what it computes.
+    Forward hooks are copied with the module, because they may be part of its computation.
 
     Args:
         module: float32 (N, C, *spatial) -> (N, K).
-        recipe: From `calibrate`, for this module on this kind of device.
-        device: Where the copy runs: "cpu", "cuda", "cuda:1".
+        recipe: Recipe from `calibrate`, for this module on this kind of device.
+        device: Device for the copy: "cpu", "cuda", "cuda:1".
     """
 
     def __init__(self, module: nn.Module, recipe: ScoringRecipe, device: str) -> None:
@@ -76,18 +77,18 @@ class Scorer:
 
     @property
     def batch_size(self) -> int:
-        """Images in one forward pass: the recipe's, or what fitted."""
+        """Images in one forward pass: the recipe's number, or fewer if those did not fit the memory."""
         return self._batches.size
 
     @property
     def network(self) -> nn.Module:
-        """The copy, frozen and in eval mode: for passes with gradients to the images. Leave it as it is."""
+        """The copy, frozen and in eval mode, for passes with gradients to the images. Do not change it."""
         return self._copy.module
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits of images on the device: float32 (n, C, *spatial) -> float32 (n, K).
+        """Return the logits of images on the device: float32 (n, C, *spatial) -> float32 (n, K).
 
-        Any n: it is cut into batches, halved for good when the device runs out of memory.
+        Any n is cut into batches, which are halved, and stay so, when the device runs out of memory.
         """
         if len(images) == 0:
             return self(images.new_zeros((1, *images.shape[1:])))[:0]
@@ -101,27 +102,27 @@ class Scorer:
 def calibrate(
     module: nn.Module, images: torch.Tensor, device: str, precision: str, batch_size: int | None = None
 ) -> ScoringRecipe:
-    """Find the fastest copy of a module that gives the same logits, and the batch size it is fastest with.
+    """Find the fastest copy of a module that gives the same logits, and its fastest batch size.
 
-    Folded copies come first, then the module as it is; each with its weights channels-last where images are 2-D, and
-    contiguous. A copy that fails, or gives other logits, is passed over.
+    Folded copies are tried first, then a plain copy. Each is tried contiguous, and for 2-D images also channels-last. A
+    copy that fails or gives other logits is skipped.
 
     Args:
-        module: float32 (N, C, *spatial) -> (N, K). Left as it is.
-        images: float32 (n, C, *spatial), a few images of the dataset, on the CPU.
-        device: Where to score.
+        module: Module from float32 (N, C, *spatial) to (N, K). It is not changed.
+        images: A few images of the dataset, float32 (n, C, *spatial), on the CPU.
+        device: Device to score on.
         precision: "32", "tf32", "bf16" or "16".
-        batch_size: Kept if given; only the copy is chosen then.
+        batch_size: Batch size to keep; only the copy is chosen then. By default the fastest is found.
 
     Raises:
-        UserError: An unknown precision, or a device that computes in less than float32 although it is asked not to.
+        UserError: The precision is unknown, or the device computes in less than float32 although told not to.
         PluginError: The module itself can't be copied or run on the images, or changes them.
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r} is not known", "one of " + ", ".join(PRECISIONS))
     _check_float32(device, precision)
     probe = upload(images[:_PROBE].clone(), device)
-    # A module that draws noise draws the same for every copy.
+    # With fixed seeds, a module that draws noise draws the same for every copy.
     with float32(precision), isolated(0, "calibration"):
         plain = _Copy(module, False, device)
         try:
@@ -157,7 +158,7 @@ def _check_float32(device: str, precision: str) -> None:
 
 
 class _Copy:
-    """A frozen copy of a module in eval mode, on a device, in one of the layouts that give the same logits."""
+    """A frozen copy of a module in eval mode on a device, in one memory layout."""
 
     def __init__(self, module: nn.Module, folded: bool, device: str) -> None:
         try:
@@ -170,19 +171,19 @@ class _Copy:
         self._format = torch.contiguous_format
 
     def lay_out(self, channels_last: bool) -> None:
-        """Set the memory format of weights and of the images to come."""
+        """Set the memory format of the weights and of later images."""
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self.module.to(memory_format=self._format)
 
     @torch.inference_mode()
     def logits(self, images: torch.Tensor, precision: str) -> torch.Tensor:
-        """float32 (N, K) of (N, C, *spatial)."""
+        """Return the logits, float32 (N, K), of images (N, C, *spatial)."""
         with autocast(precision, self.device):
             logits: torch.Tensor = self.module(images.contiguous(memory_format=self._format))
         return logits.float()
 
     def exact_logits(self, images: torch.Tensor) -> torch.Tensor:
-        """The logits in true float32, whatever the precision of the scores."""
+        """Return the logits in true float32, whatever the precision of the scores."""
         with float32("32"):
             return self.logits(images, "32")
 
@@ -190,7 +191,7 @@ class _Copy:
 def _fastest_copy(
     module: nn.Module, plain: _Copy, probe: torch.Tensor, reference: torch.Tensor, precision: str
 ) -> tuple[_Copy, bool]:
-    """The folded copy where it gives the original's logits, else the plain one; in its fastest layout."""
+    """Return the folded copy if it gives the original's logits, else the plain one, in its fastest layout."""
     layouts = (True, False) if probe.ndim == 4 else (False,)
     for candidate in (*_folded_copy(module, probe.device), plain):
         equal = [layout for layout in layouts if _is_equal(candidate, layout, probe, reference)]
@@ -204,12 +205,12 @@ def _fastest_copy(
             channels_last = min(equal, key=lambda layout: best[layout] * (1 if layout else _MARGIN))
             candidate.lay_out(channels_last)
             return candidate, channels_last
-    plain.lay_out(False)  # not even itself again: it draws noise from somewhere, or changes as it runs
+    plain.lay_out(False)  # it does not even repeat its own logits: it draws noise somewhere, or changes as it runs
     return plain, False
 
 
 def _folded_copy(module: nn.Module, device: torch.device) -> list[_Copy]:
-    """The folded copy; none where nothing can be folded."""
+    """Return the folded copy in a list, or an empty list if nothing can be folded."""
     try:
         folded = _Copy(module, True, str(device))
     except Exception as error:
@@ -220,7 +221,7 @@ def _folded_copy(module: nn.Module, device: torch.device) -> list[_Copy]:
 
 
 def _is_equal(candidate: _Copy, channels_last: bool, probe: torch.Tensor, reference: torch.Tensor) -> bool:
-    """Whether the candidate runs in this layout and gives the reference's logits."""
+    """Return whether the candidate runs in this layout and gives the reference's logits."""
     try:
         candidate.lay_out(channels_last)
         with isolated(0, "calibration"):
@@ -238,7 +239,7 @@ def _largest_difference(logits: torch.Tensor, reference: torch.Tensor) -> float:
 
 
 def _fastest_batch(candidate: _Copy, images: torch.Tensor, precision: str) -> tuple[int, float]:
-    """The batch size of least time per image and the seconds of one batch: each size's best of several passes."""
+    """Return the batch size with the least time per image, and the seconds of one batch (best of several passes)."""
     deadline = time.perf_counter() + _BUDGET
     best: dict[int, float] = {}
 
@@ -246,13 +247,13 @@ def _fastest_batch(candidate: _Copy, images: torch.Tensor, precision: str) -> tu
         return not best or time.perf_counter() + _PASSES[0] * size * _least(best) < deadline
 
     def timed(size: int) -> float:
-        """Of one batch; infinite where it does not fit the memory, as long as a smaller one did."""
+        """Return the seconds of one batch, or infinity if it does not fit the memory but a smaller one did."""
         try:
             return _seconds(candidate, _tiled(images, size, candidate.device), precision)
         except Exception as error:
             if not best or not is_out_of_memory(error):
                 raise
-        give_back()  # outside of the except block, where the frames of what failed live on
+        give_back()  # outside of the except block, in which the frames of the failed call live on
         return math.inf
 
     for size in _SIZES_CPU if candidate.device.type == "cpu" else _SIZES_GPU:
@@ -271,7 +272,7 @@ def _fastest_batch(candidate: _Copy, images: torch.Tensor, precision: str) -> tu
 
 
 def _fitting_batch(candidate: _Copy, images: torch.Tensor, precision: str, wanted: int) -> tuple[int, float]:
-    """The batch size asked for, halved until it fits the memory, and the seconds of one batch."""
+    """Return the wanted batch size, halved until it fits the memory, and the seconds of one batch."""
     batches = Batches(wanted)
 
     def timed(start: int, stop: int) -> float:
@@ -294,7 +295,7 @@ def _tiled(images: torch.Tensor, size: int, device: torch.device) -> torch.Tenso
 
 
 def _seconds(candidate: _Copy, images: torch.Tensor, precision: str) -> float:
-    """The shortest of some forward passes, each to its end on the device."""
+    """Return the seconds of the shortest of several forward passes, each timed until the device is done."""
     timed = _seconds_on_cuda if candidate.device.type == "cuda" else _seconds_on_clock
     least, most = _PASSES
     seconds = [timed(candidate, images, precision) for _ in range(least)]
@@ -305,7 +306,7 @@ def _seconds(candidate: _Copy, images: torch.Tensor, precision: str) -> float:
 
 def _seconds_on_clock(candidate: _Copy, images: torch.Tensor, precision: str) -> float:
     started = time.perf_counter()
-    candidate.logits(images, precision).cpu()  # which waits for a device other than the CPU
+    candidate.logits(images, precision).cpu()  # copying waits for a device other than the CPU
     return time.perf_counter() - started
 
 

@@ -1,4 +1,4 @@
-"""The one supervised training loop: device, precision, validation, early stopping, checkpoints, resume, progress."""
+"""The training loop of all networks: device, precision, validation, early stopping, checkpoints, resume, progress."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 HISTORY = "history.csv"
 _FABRIC_PRECISION: dict[str, Any] = {"32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 _FABRIC_DEVICES = ("cpu", "cuda", "mps")
-_LEAST_BATCH = 2  # that schedules allow: batch norms need two images
+_LEAST_BATCH = 2  # the smallest batch that schedules allow: batch norms need two images
 
 
 Loss = Callable[[Batch, torch.Generator], tuple[torch.Tensor, dict[str, torch.Tensor]]]
@@ -39,14 +39,14 @@ Loss = Callable[[Batch, torch.Generator], tuple[torch.Tensor, dict[str, torch.Te
 
 @dataclass(frozen=True)
 class Step:
-    """One of the updates that each batch makes, with an Adam of its own.
+    """One of the updates for each batch, with its own Adam.
 
     Attributes:
-        module: What it trains.
-        loss: As `Objective.loss`. No gradient that it leaves outside `module` is used.
-        name: Of the loss in the history.
-        betas: Of Adam.
-        max_norm: Longer gradients of `module` are cut to this length; none: as they come.
+        module: Module to train.
+        loss: Function like `Objective.loss`. Gradients that it leaves outside of `module` are not used.
+        name: Name of the loss in the history.
+        betas: Betas of Adam.
+        max_norm: Norm to which longer gradients of `module` are clipped, or None for no clipping.
     """
 
     module: nn.Module
@@ -57,11 +57,11 @@ class Step:
 
 
 class Objective(ABC):
-    """What `train_network` minimises. Authors give `loss`, or for several networks that learn in turn, `steps`.
+    """An objective for `train_network`. Authors write `loss`, or `steps` for several networks that learn in turn.
 
     Attributes:
-        network: The module whose parameters are trained, checkpointed and left at their best.
-        shown: What the display says after an epoch: label -> column of the history, where there is one.
+        network: Module whose parameters are trained, checkpointed and set to their best values at the end.
+        shown: Figures to display after an epoch: label -> column of the history. Missing columns are skipped.
     """
 
     network: nn.Module
@@ -72,26 +72,27 @@ class Objective(ABC):
     }
 
     def loss(self, batch: Batch, noise: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss of a training batch (on the device), and its terms by name, detached, for the history.
+        """Return the loss of a training batch (on the device), and its detached terms by name for the history.
 
-        `noise` is a CPU generator, the same again when a killed training resumes.
+        `noise` is a CPU generator. It gives the same numbers again when a killed training resumes.
         """
         raise NotImplementedError
 
     def steps(self) -> Sequence[Step]:
-        """The updates that each batch makes, in order and all of the same batch: one of the whole network by default.
+        """Return the updates for each batch, in order: by default one update of the whole network.
 
-        What a step computed may serve a later one, as long as no parameter in between was updated that it depends on.
+        A step may reuse what an earlier step computed, as long as no parameter that it depends on was updated in
+        between.
         """
         return [Step(self.network, self.loss)]
 
     @abstractmethod
     def validate(self, split: Split, session: Session) -> dict[str, float]:
-        """Figures on the validation split; "criterion" decides which weights are kept: lower is better."""
+        """Return figures of the validation split. The weights with the lowest "criterion" are kept."""
 
 
 class ClassifierObjective(Objective):
-    """Class-weighted cross entropy (Katzmann et al., section 3.2: w_c = N / (K N_c)); one logit or K."""
+    """Class-weighted cross entropy for one logit or K (Katzmann et al., section 3.2: w_c = N / (K N_c))."""
 
     def __init__(self, module: nn.Module, train: Split) -> None:
         self.network = module
@@ -100,13 +101,13 @@ class ClassifierObjective(Objective):
         self._weights = torch.tensor(len(train) / (classes * counts), dtype=torch.float32)
 
     def loss(self, batch: Batch, noise: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Weighted cross entropy of the two-class view of the logits."""
+        """Return the weighted cross entropy, in which one logit counts as two classes."""
         del noise
         loss = self._cross_entropy(self.network(batch.images), batch.labels)
         return loss, {"cross_entropy": loss.detach()}
 
     def validate(self, split: Split, session: Session) -> dict[str, float]:
-        """Weighted cross entropy and accuracy."""
+        """Return the weighted cross entropy as the criterion, and the accuracy."""
         logits, labels = predict(self.network, split, session)
         loss = float(self._cross_entropy(logits, labels))
         accuracy = float((class_scores(logits).argmax(1) == labels).float().mean())
@@ -122,12 +123,12 @@ class ClassifierObjective(Objective):
 def train_classifier(
     module: nn.Module, train: Split, validation: Split, schedule: Schedule, session: Session
 ) -> list[dict[str, float]]:
-    """`train_network` of a classifier: what the harness does for a model without a `fit` of its own."""
+    """Train a classifier with `train_network`, for a model without its own `fit`."""
     return train_network(ClassifierObjective(module, train), train, validation, schedule, session)
 
 
 def predict(module: nn.Module, split: Split, session: Session) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (N, K) and labels (N,) of a split, on the CPU, in eval mode without gradients."""
+    """Return the logits (N, K) and labels (N,) of a split on the CPU, computed in eval mode without gradients."""
     was_training = module.training
     module.eval()
 
@@ -141,29 +142,29 @@ def predict(module: nn.Module, split: Split, session: Session) -> tuple[torch.Te
     return torch.cat(parts), torch.from_numpy(split.labels)
 
 
-@torch.enable_grad()  # an artifact may be asked for inside no_grad, and is trained there and then
+@torch.enable_grad()  # an artifact may be requested, and so trained, inside no_grad
 def train_network(
     objective: Objective, train: Split, validation: Split, schedule: Schedule, session: Session
 ) -> list[dict[str, float]]:
     """Train `objective.network` in place and leave it, on the CPU in eval mode, with the weights of its best epoch.
 
-    A checkpoint is written to `session.folder` after every epoch; a killed training that is called again in the same
-    folder continues after its last whole epoch and ends with the same bits, because every draw is seeded by its epoch.
+    A checkpoint is written to `session.folder` after every epoch. A killed training that is called again in the same
+    folder continues after its last whole epoch. It ends with the same bits, because every draw is seeded by its epoch.
 
     Args:
         objective: Loss and validation.
         train: Training split.
-        validation: Decides when to stop and which weights to keep.
+        validation: Validation split, which decides when to stop and which weights to keep.
         schedule: Epochs, patience, batch size, learning rate.
         session: Folder, device, precision, seed, progress.
 
     Returns:
-        One row an epoch: mean training terms (train_*), validation figures (validation_*). Also in `history.csv`.
+        One row per epoch: mean training terms (train_*), validation figures (validation_*). Also in `history.csv`.
 
     Raises:
-        UserError: The validation criterion is NaN or infinite; a training batch does not fit the memory.
+        UserError: The validation criterion is NaN or infinite, or a training batch does not fit the memory.
     """
-    from lightning_fabric import Fabric  # more than a second, which a run that trains nothing need not wait
+    from lightning_fabric import Fabric  # takes more than a second, which a run without training should not wait
 
     fabric = Fabric(accelerator=_accelerator(session), devices=1, precision=_FABRIC_PRECISION[session.precision])
     network = objective.network.to(session.device).train()
@@ -192,10 +193,10 @@ def train_network(
 
 
 def _accelerator(session: Session) -> str:
-    """Fabric's name of the device, which it needs for scaling the loss alone: we place networks and batches ourselves.
+    """Return Fabric's name of the device. Fabric only scales the loss; networks and batches are placed here.
 
     Raises:
-        UserError: float16, whose losses must be scaled, on a device that Fabric does not know.
+        UserError: The precision is float16, whose losses must be scaled, on a device that Fabric does not know.
     """
     kind = torch.device(session.device).type
     if kind in _FABRIC_DEVICES:
@@ -215,7 +216,7 @@ class _Update:
         self._wrapped: Any = fabric.setup_optimizers(self.optimizer)
 
     def __call__(self, batch: Batch, noise: torch.Generator) -> dict[str, torch.Tensor]:
-        """Change the weights once; the loss and its terms."""
+        """Update the weights once, and return the loss and its terms."""
         self._wrapped.zero_grad(set_to_none=True)
         with self._session.autocast():
             loss, parts = self._step.loss(batch, noise)
@@ -241,7 +242,7 @@ def _train_epoch(
 ) -> dict[str, float]:
     order = torch.randperm(len(train), generator=generator(session.seed, "order", epoch)).numpy()
     size = min(schedule.train_batch, len(train))
-    starts = range(0, len(train) - size + 1, size)  # a short last batch would shake the batch norms
+    starts = range(0, len(train) - size + 1, size)  # a short last batch would disturb the batch norms
     noise = generator(session.seed, "noise", epoch)
     terms: dict[str, list[torch.Tensor]] = {}
     with isolated(session.seed, "epoch", epoch):
@@ -249,7 +250,7 @@ def _train_epoch(
             try:
                 batch = train.batch(order[start : start + size])
                 if schedule.augment == "dihedral":
-                    batch = dihedral(batch, noise)  # on the host: indices of samples need not be sent after them
+                    batch = dihedral(batch, noise)  # on the host: no indices are sent to the device
                 batch = batch.to(session.device)
                 for update in updates:
                     for key, value in update(batch, noise).items():
@@ -263,7 +264,10 @@ def _train_epoch(
 
 
 def _too_many(size: int, session: Session, error: Exception) -> UserError:
-    """Unlike passes without gradients, a step can't be halved: with fewer images it is another step."""
+    """Return the error for a training batch that does not fit.
+
+    A step can't be halved as passes without gradients can: with fewer images it is a different step.
+    """
     option = f"train_batch={size // 2}"
     named = f"{session.reference}:{option}" if session.reference else option
     hint = f"try {named}" if size // 2 >= _LEAST_BATCH else "try a smaller network, smaller images, or --device cpu"
@@ -271,7 +275,7 @@ def _too_many(size: int, session: Session, error: Exception) -> UserError:
 
 
 def dihedral(batch: Batch, noise: torch.Generator) -> Batch:
-    """The batch with every sample (image and mask) turned and mirrored at random.
+    """Return the batch with every sample (image and mask) randomly turned and mirrored.
 
     Raises:
         UserError: The last two axes differ in size.

@@ -1,6 +1,6 @@
-"""The five hooks.
+"""The five hooks of xbench's plugins.
 
-A plugin is a module that implements any of them and is named in an entry point of group "xbench":
+A plugin is a module that implements at least one of them and is named in an entry point of the group "xbench":
 
 # my_package/__init__.py
 from xbench import ExplainerSpec, hookimpl
@@ -28,24 +28,24 @@ hookimpl = pluggy.HookimplMarker("xbench")
 
 @hookspec
 def xbench_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
-    """The datasets this plugin brings."""
+    """Return the datasets of this plugin."""
 
 
 @hookspec
 def xbench_models() -> Iterable[ModelSpec]:  # type: ignore[empty-body]
-    """The models this plugin brings."""
+    """Return the models of this plugin."""
 
 
 @hookspec
 def xbench_explainers() -> Iterable[ExplainerSpec]:  # type: ignore[empty-body]
-    """The explainers this plugin brings."""
+    """Return the explainers of this plugin."""
 
 
 @hookspec
 def xbench_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
-    """The metrics this plugin brings."""
+    """Return the metrics of this plugin."""
 
 
 @hookspec
 def xbench_suites() -> Iterable[SuiteSpec]:  # type: ignore[empty-body]
-    """The suites this plugin brings."""
+    """Return the suites of this plugin."""

@@ -1,4 +1,4 @@
-"""What a metric is: per-sample observations, and a summary of any subset of them."""
+"""The contract of a metric: observations of each sample, and a summary of any subset of them."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ NEEDS = frozenset({"masks", "transfer", "train", "explain", "masked"})
 
 
 class Explanation(Protocol):
-    """An explainer at work, for metrics that ask it for more than the maps of the split."""
+    """A ready explainer, for metrics that ask it for more than the maps of the split."""
 
     @property
     def model(self) -> nn.Module:
-        """The classifier explained, in eval mode on the session's device. Change a copy of it, never itself."""
+        """The explained classifier, in eval mode on the session's device. Change only copies of it."""
         ...
 
     def maps(self, batch: Batch, targets: torch.Tensor, model: nn.Module | None = None) -> torch.Tensor:
-        """Maps of other images, or of the same for another model of this architecture: float32 (n, *spatial).
+        """Return maps of other images, or of another model with this architecture: float32 (n, *spatial).
 
         Args:
-            batch: On the session's device; its `feature` is made here.
-            targets: int64 (n,).
-            model: Instead of the classifier; a trained explainer keeps its state.
+            batch: Images on the session's device. Their `feature` is computed here.
+            targets: The class to explain for each image, int64 (n,).
+            model: Model to explain instead of the classifier. A trained explainer keeps its state.
         """
         ...
 
     def transfer(self, images: torch.Tensor, toward: torch.Tensor) -> torch.Tensor:
-        """Images (n, C, *spatial) changed toward the classes (n,); only with `needs` "transfer"."""
+        """Return the images (n, C, *spatial) changed toward the classes (n,). Requires "transfer" in `needs`."""
         ...
 
     def masked_logits(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-        """The explainer's own classifier reads images through given maps: (n, K); only with `needs` "masked"."""
+        """Return the logits (n, K) of images that its own classifier reads through `maps`. Requires "masked"."""
         ...
 
 
@@ -63,8 +63,8 @@ class TrainMaps:
 
     Attributes:
         split: The M samples.
-        maps: float32 (M, *spatial), on disk.
-        targets: int64 (M,).
+        maps: Maps of the samples, float32 (M, *spatial), on disk.
+        targets: The class that each map explains, int64 (M,).
     """
 
     split: Split
@@ -74,7 +74,7 @@ class TrainMaps:
 
 @dataclass(frozen=True)
 class Case:
-    """What a metric scores: one explainer's maps of one split, against one model.
+    """The input of a metric: one explainer's maps of one split, for one model.
 
     Attributes:
         info: The dataset.
@@ -131,7 +131,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves of one observation table, for figures.
+    """Curves of one table of observations, for figures.
 
     Attributes:
         x: (P,) positions.
@@ -150,17 +150,17 @@ class Curves:
 
 
 class Metric(ABC):
-    """A metric plugin. Authors give `observe` and `summarise`; intervals and tests come from the harness.
+    """A metric plugin. Authors write `observe` and `summarise`; intervals and tests come from the harness.
 
     Attributes:
-        higher_is_better: Direction.
-        needs: What a cell must have to be scored, or what the case must bring: "masks" of the expert; "transfer", an
-            explainer that makes counterfactual images; "masked", one whose own classifier reads through its maps;
-            "train", the maps of the training split; "explain", the explainer at work; "targets", the classes that the
-            maps explain in `prepare`, too.
-        unit: Shown beside the value, or empty.
+        higher_is_better: Whether higher values are better.
+        needs: What the metric needs beside the maps: "masks" of the expert; "transfer", an explainer that makes
+            counterfactual images; "masked", an explainer whose own classifier reads images through its maps; "train",
+            the maps of the training split; "explain", the ready explainer; "targets", the explained classes already in
+            `prepare`.
+        unit: Unit shown beside the value, or empty.
         expensive: Whether a cell costs a training.
-        feature: What it wants of each image in `case.feature`, or None.
+        feature: The image feature that the metric wants in `case.feature`, or None.
     """
 
     higher_is_better: bool = True
@@ -175,53 +175,54 @@ class Metric(ABC):
 
     @property
     def costs_as_much_as_the_maps(self) -> bool:
-        """Whether a cell costs a training, or has the explainer explain more images.
+        """Whether a cell costs a training, or calls the explainer for more images.
 
-        The inverted and blurred copies of each explainer do not join such a metric by themselves: each would cost as
-        much as the explainer.
+        The inverted and blurred copies of each explainer are not added to such a metric automatically, because each
+        copy would cost as much as the explainer.
         """
         return self.expensive or "explain" in self.needs
 
     def supports(self, info: DatasetInfo) -> str | None:  # noqa: ARG002
-        """None, or the reason why this metric can't score on a dataset. Asked before anything runs."""
+        """Return None, or the reason why this metric can't score a dataset. Called before anything runs."""
         return None
 
     def prepare(self, case: Case) -> dict[str, np.ndarray]:  # noqa: ARG002
-        """What does not depend on the maps, computed once per dataset and model for all explainers and signs."""
+        """Compute what does not depend on the maps, once per dataset and model for all explainers and signs."""
         return {}
 
     @abstractmethod
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """Per-sample observations: arrays whose first axis is the N samples of the case, in order.
+        """Return the observations: arrays whose first axis is the N samples of the case, in order.
 
-        One of them may be `used`, bool (N,): which samples count (those with a mask, say). The rows' `n` is theirs.
+        One of them may be `used`, bool (N,): the samples that count, such as those with a mask. The `n` of the score
+        rows is their number.
         """
 
     @abstractmethod
     def summarise(self, observations: Observations) -> float:
-        """The metric's value for these samples; NaN where it is undefined.
+        """Return the metric's value for these samples, or NaN where it is undefined.
 
-        Called on thousands of resamples: be quick.
+        Called for thousands of resamples, so it must be fast.
         """
 
     def curves(self, observations: Observations) -> Curves | None:  # noqa: ARG002
-        """Curves worth a picture, or None."""
+        """Return curves to plot, or None."""
         return None
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
-        """What the number means on a dataset, beyond the options: score space, ties, aggregation. Hashed into rows."""
+        """Return what the value means beyond the options (score space, ties, aggregation). Hashed into rows."""
         return {}
 
     def observations(self, case: Case, name: str) -> dict[str, np.ndarray]:
-        """`observe`, checked.
+        """Return the observations, with their lengths checked.
 
         Raises:
-            PluginError: The metric raised, or an array does not have one entry per sample. Out of memory is
-                raised as it is.
+            PluginError: The metric raised, or an array does not have one entry per sample. Errors for lack of memory
+                are raised unchanged.
         """
         with blamed(name):
-            seen = self.observe(case)
-        for key, values in seen.items():
+            observed = self.observe(case)
+        for key, values in observed.items():
             if len(values) != len(case.split):
                 raise PluginError(f"{name}: observation {key!r} has {len(values)} rows for {len(case.split)} samples")
-        return {key: np.asarray(values) for key, values in seen.items()}
+        return {key: np.asarray(values) for key, values in observed.items()}

@@ -1,4 +1,4 @@
-"""Declared options: typed, described, printed by `xbench show`; unknown keys are refused with a suggestion."""
+"""Options of plugins: typed, described and printed by `xbench show`. Unknown keys are refused with a suggestion."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Options(BaseModel):
         Resolved options must resolve to themselves on every device.
 
         Args:
-            device: "cpu", "cuda", "cuda:1", "mps".
+            device: Name of the device: "cpu", "cuda", "cuda:1", "mps".
         """
         del device
         return self
@@ -118,12 +118,12 @@ def parse_options(options: type[OptionsType], values: Mapping[str, Any], owner: 
     """Validate `values` for `owner`.
 
     Args:
-        options: The declared options.
-        values: Key to value; strings are converted to the declared type.
-        owner: Whose options these are, for messages ("explainer vinet").
+        options: Class of the declared options.
+        values: Key -> value. Strings are converted to the declared type.
+        owner: Plugin that the options belong to, for messages ("explainer vinet").
 
     Raises:
-        UserError: Naming the key, the value and what is allowed.
+        UserError: A key is unknown or a value is wrong. The message names the key, the value and what is allowed.
     """
     try:
         return options(**values)

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image.
+    """One image with its label.
 
     Attributes:
         image: float32 (C, *spatial), in [0, 1] after windowing.
         label: Index into the dataset's classes.
-        id: Unique within the dataset, stable between versions of it.
-        group: What must not be torn apart by a split or a resample: the patient.
-        mask: bool (*spatial), True where an expert says the evidence is; None where nobody outlined anything.
+        id: Identifier that is unique within the dataset and stable between its versions.
+        group: The patient. A split or a resample never separates the samples of one group.
+        mask: bool (*spatial), True where an expert sees the evidence, or None if nobody outlined anything.
     """
 
     image: torch.Tensor
@@ -32,18 +32,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """N images.
+    """A batch of N images.
 
     Attributes:
         images: float32 (N, C, *spatial), in [0, 1].
-        labels: int64 (N,).
+        labels: Class indices, int64 (N,).
         ids: N sample ids.
         groups: N patients.
-        masks: bool (N, *spatial), True = relevant to the expert; all False where there is none.
-        has_mask: bool (N,), whether an expert outlined the sample.
-        seeds: int64 (N,), one per sample, from the run's seed and the sample's id: what is random about a sample is
-            drawn from its own seed, so it does not depend on the other samples of the batch.
-        feature: (N, ...), what the explainer's or metric's `feature` makes of each image; None where it asks for none.
+        masks: bool (N, *spatial), True where the expert sees the evidence; all False for a sample without a mask.
+        has_mask: Whether an expert outlined each sample, bool (N,).
+        seeds: One seed per sample, int64 (N,), derived from the run's seed and the sample's id. Everything random about
+            a sample is drawn from its own seed, so it does not depend on the rest of the batch.
+        feature: The `feature` that the explainer or metric wants of each image, (N, ...), or None if it wants none.
     """
 
     images: torch.Tensor
@@ -59,7 +59,7 @@ class Batch:
         return len(self.ids)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its tensors on `device`, without waiting for what the device is doing."""
+        """Return the batch with its tensors on `device`, without waiting for the device to finish its work."""
         moved: dict[str, Any] = {
             name: upload(getattr(self, name), device)
             for name in ("images", "labels", "masks", "has_mask", "seeds", "feature")

@@ -1,4 +1,4 @@
-"""What a plugin is handed when it has work to do: where to write, on what device, with which seed, how to report."""
+"""The session that a plugin works in: its folder, device, precision, seed, and where to report progress."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ T = TypeVar("T")
 
 
 class Bar(Protocol):
-    """One running piece of work on the display."""
+    """The progress bar of one piece of work."""
 
     def advance(self, amount: float = 1) -> None:
-        """So much more is done."""
+        """Move the bar forward by `amount`."""
         ...
 
     def note(self, text: str) -> None:
-        """A few words beside the bar: the current loss, say."""
+        """Show a few words beside the bar, such as the current loss."""
         ...
 
 
 class Progress(Protocol):
-    """Where progress is shown; the command line gives a live display, tests a silent one."""
+    """The display of progress: live on the command line, silent in tests."""
 
     def task(self, label: str, total: float | None = None) -> AbstractContextManager[Bar]:
-        """A piece of work of `total` steps, shown while the context is open."""
+        """Show a piece of work of `total` steps while the context is open."""
         ...
 
     def warn(self, text: str) -> None:
-        """Something the user must see, kept above the bars."""
+        """Show a warning and keep it above the bars."""
         ...
 
     def say(self, text: str) -> None:
-        """A line worth keeping above the bars: a stage that is done."""
+        """Show a line and keep it above the bars, such as a stage that is done."""
         ...
 
 
 class SilentProgress:
-    """Progress that nobody watches; warnings are kept in `warnings`."""
+    """Progress that is not shown. Warnings are kept in `warnings`."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
     @contextmanager
     def task(self, label: str, total: float | None = None) -> Iterator[Bar]:  # noqa: ARG002
-        """A bar that goes nowhere."""
+        """Yield a bar that shows nothing."""
         yield _NoBar()
 
     def warn(self, text: str) -> None:
@@ -63,7 +63,7 @@ class SilentProgress:
         self.warnings.append(text)
 
     def say(self, text: str) -> None:
-        """Nobody listens."""
+        """Drop the line."""
 
 
 class _NoBar:
@@ -76,11 +76,11 @@ class _NoBar:
 
 @dataclass
 class Session:
-    """The surroundings of one piece of work.
+    """Everything that one piece of work needs from the harness.
 
     Attributes:
-        folder: Where results and checkpoints go. It survives a kill: whoever resumes finds what was written.
-        device: "cpu", "cuda", "cuda:1", "mps".
+        folder: Folder for results and checkpoints. It survives a kill, so a resumed run finds what was written.
+        device: Name of the device: "cpu", "cuda", "cuda:1", "mps".
         precision: "32": true float32; "tf32": shorter mantissas in products on NVIDIA GPUs; "bf16" or "16": autocast of
             forward passes. The harness has torch's switches of float32 set while the work is done.
         seed: Of this piece of work; derive everything random from it (`xbench.runtime.seeding`).
@@ -119,7 +119,7 @@ class Session:
     def batched(self, count: int, work: Callable[[int, int], T], label: str = "") -> Iterator[tuple[slice, T]]:
         """Call `work(start, stop)` for the rows 0 to `count`, `batch_size` at a time.
 
-        Batches are halved for good, `batch_size` with them, when the memory runs out; see
+        When the memory runs out, the batches and `batch_size` are halved and stay so; see
         `xbench.runtime.batching.Batches`.
 
         Args:

@@ -1,4 +1,4 @@
-"""The records a plugin hands over: a name, what it is, and where its factory is; nothing heavy is imported for them."""
+"""The records that plugins register: a name, a summary, and the path of a factory that is imported on first use."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 
 @dataclass(frozen=True)
 class Spec:
-    """One plugin item.
+    """One item of a plugin.
 
     Attributes:
-        name: What the user types: lower case, digits, "-" or "_".
-        summary: One line.
+        name: The name that users type: lower case, digits, "-" or "_".
+        summary: One line about the item.
         factory: "package.module:Class", imported on first use.
         options: "package.module:Options" of the declared options, importable without torch; empty for none.
         argument: What may follow the name ("a timm classifier" in `timm:resnet18`); empty for nothing. Exactly
@@ -65,7 +65,8 @@ class Spec:
         """Import the factory, which is called with (options, argument).
 
         Raises:
-            PluginError: It can't be imported; a missing requirement is named with its installation.
+            PluginError: The factory can't be imported. If a required package is missing, the error says how to install
+                it.
         """
         for name in self.requires:
             if importlib.util.find_spec(name) is None:
@@ -123,11 +124,12 @@ class ExplainerSpec(Spec):
     """An explainer.
 
     Attributes:
-        control: It must lose (or, for the expert's mask, shows what the mask is worth); marked so in every table.
-        joins: "run": it joins every run by itself; "explainer": it joins every explainer of the user's (as
+        control: Whether it is a control, which should lose (or, for the expert's mask, shows what the mask is worth).
+            Controls are marked in every table.
+        joins: "run": added to every run automatically; "explainer": added for every explainer of the user (as
             `inverted:<explainer>`); "no": only when asked for.
-        default: The argument taken where none is given (`xrai` is `xrai:integrated-gradients-bw`).
-        model: What it needs of a model, in words ("ReLU activations"); empty for nothing.
+        default: The argument that is used where none is given (`xrai` means `xrai:integrated-gradients-bw`).
+        model: What the explainer needs from a model, in words ("ReLU activations"); empty for nothing.
     """
 
     kind: ClassVar[str] = "explainer"
@@ -148,7 +150,7 @@ class SuiteSpec(Spec):
     """A suite: the file that runs a whole table of a paper.
 
     Attributes:
-        path: Of the TOML file; absolute, beside the plugin's sources (`Path(__file__).parent / "mine.toml"`).
+        path: Absolute path of the TOML file, beside the plugin's sources (`Path(__file__).parent / "mine.toml"`).
     """
 
     kind: ClassVar[str] = "suite"
@@ -161,7 +163,7 @@ class SuiteSpec(Spec):
         """Make the record of a file, with the name, the summary and the reference that the file gives itself.
 
         Raises:
-            PluginError: It can't be read, or has no name or no summary.
+            PluginError: The file can't be read, or has no name or no summary.
         """
         try:
             words = tomllib.loads(path.read_text(encoding="utf-8"))

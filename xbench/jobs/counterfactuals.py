@@ -28,16 +28,16 @@ _STEPS = 4  # from the image to its counterfactual
 
 @dataclass(frozen=True)
 class FilmStrips:
-    """Images on their way to their counterfactuals.
+    """Frames on the way from images to their counterfactuals.
 
-    For two classes one strip of t in [-1, 1], x + |t| (G_c(x) - x) with c = 0 where t < 0 and c = 1 where t > 0; for
-    more, one strip of t in [0, 1] for each class c.
+    For two classes there is one strip of t in [-1, 1]: x + |t| (G_c(x) - x) with c = 0 where t < 0 and c = 1 where t >
+    0. For more classes there is one strip of t in [0, 1] for each class c.
 
     Attributes:
-        samples: int64 (n,), which of the scored samples.
-        t: float32 (T,).
+        samples: Indices of the images among the scored samples, int64 (n,).
+        t: Positions of the frames, float32 (T,).
         frames: float16 (n, S, T, C, *spatial), S = 1 for two classes, else K.
-        probabilities: float32 (n, S, T, K), of the frames.
+        probabilities: Class probabilities of the frames, float32 (n, S, T, K).
     """
 
     samples: np.ndarray
@@ -53,8 +53,8 @@ class CounterfactualsJob(Job):
 
     Args:
         store: The cache.
-        settings: Of the run.
-        maps: Of the explainer; they need not be there.
+        settings: Settings of the run.
+        maps: Maps of the explainer. They need not be built.
     """
 
     kind = "counterfactuals"
@@ -74,7 +74,7 @@ class CounterfactualsJob(Job):
         return (self.maps.model, self.maps.predictions, *state)
 
     def forget(self) -> None:
-        """The explainer."""
+        """Drop the explainer."""
         self.maps.forget()
 
     def identity(self) -> dict[str, Any]:
@@ -92,9 +92,9 @@ class CounterfactualsJob(Job):
         # A promise as for the metrics: passes through the model round as theirs do.
         with session.progress.task("transferring"), unchanging(self.maps.model.module):
             t, frames = _strips(images, self._transferred(images, samples, chances.shape[1]))
-            found = FilmStrips(samples, t, frames.half().cpu().numpy(), self._probabilities(frames))
+            strips = FilmStrips(samples, t, frames.half().cpu().numpy(), self._probabilities(frames))
         with (session.folder / STRIPS).open("wb") as file:
-            np.savez_compressed(file, **asdict(found))
+            np.savez_compressed(file, **asdict(strips))
 
     def _transferred(self, shown: torch.Tensor, samples: np.ndarray, classes: int) -> list[torch.Tensor]:
         """Change the images shown toward each class, with the seed and in the batches in which they are scored.
@@ -143,18 +143,18 @@ class CounterfactualsJob(Job):
         return result
 
     @functools.cached_property
-    def found(self) -> FilmStrips:
+    def strips(self) -> FilmStrips:
         """Read the strips, once they are made."""
         with np.load(self.folder / STRIPS, allow_pickle=False) as arrays:
             return FilmStrips(**{key: arrays[key] for key in arrays.files})
 
 
 def _strips(images: torch.Tensor, moved: list[torch.Tensor]) -> tuple[np.ndarray, torch.Tensor]:
-    """Images (n, C, *spatial) and their counterfactuals by class -> t (T,), frames (n, S, T, C, *spatial)."""
+    """Return t (T,) and frames (n, S, T, C, *spatial) of images (n, C, *spatial) and their counterfactuals by class."""
     import torch
 
     share = torch.linspace(0, 1, _STEPS + 1).to(images).view(1, -1, *[1] * (images.ndim - 1))
-    ways = [images[:, None] + share * (one - images)[:, None] for one in moved]
+    ways = [images[:, None] + share * (counterfactuals - images)[:, None] for counterfactuals in moved]
     t = share.flatten().cpu().numpy()
     if len(moved) > 2:
         return t, torch.stack(ways, dim=1)

@@ -1,4 +1,4 @@
-"""Datasets: prepared once, opened by split."""
+"""The job of a dataset, which is prepared once and opened by split."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CONTENT = "content"
 
 
 class DataJob(Job):
-    """A dataset, rendered or indexed; independent of the run's seed and device."""
+    """A prepared (rendered or indexed) dataset. It does not depend on the run's seed and device."""
 
     kind = "data"
 
@@ -47,7 +47,7 @@ class DataJob(Job):
 
     @functools.cached_property
     def dataset_identity(self) -> str:
-        """What the scores of two runs must share to be ranked together: 64 hexadecimal digits.
+        """Identity of the scored data, which two runs must share to be ranked together: 64 hexadecimal digits.
 
         A hash of the content of the scored samples, in their order. Unlike `fingerprint` it knows nothing of code,
         options, libraries or machines: whoever scores the same images against the same labels and masks joins the
@@ -66,32 +66,32 @@ class DataJob(Job):
 
     @functools.cached_property
     def dataset(self) -> Dataset:
-        """The plugin object."""
+        """The plugin's object."""
         dataset: Dataset = self.choice.create()
         return dataset
 
     def forget(self) -> None:
-        """The plugin's object, if it failed; what is prepared serves the whole run and lies in no device's memory."""
+        """Drop the plugin's object if it failed. A prepared dataset serves the whole run and takes no device memory."""
         if not self.store.has(self):
             vars(self).pop("dataset", None)
 
     @property
     def info(self) -> DatasetInfo:
-        """Classes and geometry; needs no preparation."""
+        """Classes and geometry. Needs no preparation."""
         return self.dataset.info
 
     @functools.lru_cache(maxsize=4)  # noqa: B019  (a job lives as long as its run)
     def split(self, name: str) -> Split:
-        """One split, checked, with the run's sample seeds."""
+        """Return one split, checked, with the run's sample seeds."""
         opened = self.dataset.open(name, self.folder)
         return opened.select(np.arange(len(opened)), self.settings.seed)
 
     @functools.cached_property
     def scored(self) -> Split:
-        """The samples that are scored: the split of the settings, or `limit` of them, every class in turn.
+        """The samples to score: the split of the settings, or `limit` of its samples, drawn from every class in turn.
 
         Raises:
-            UserError: A class is missing, or the limit leaves one out.
+            UserError: A class is missing, or the limit leaves a class without samples.
         """
         whole = self.split(self.settings.split)
         limit = self.settings.limit
@@ -103,7 +103,7 @@ class DataJob(Job):
 
     @functools.cached_property
     def of_training(self) -> DataJob:
-        """The same dataset, with its whole training split as the samples that are scored."""
+        """The same dataset with its whole training split as the samples to score."""
         return DataJob(self.store, dataclasses.replace(self.settings, split="train", limit=None), self.choice)
 
     @functools.cached_property
@@ -152,7 +152,7 @@ class ContentJob(Job):
 
 
 def _balanced(split: Split, limit: int) -> np.ndarray:
-    """Indices of `limit` samples: a fixed shuffle within each class, classes in turn, returned in the split's order."""
+    """Return sorted indices of `limit` samples: a fixed shuffle within each class, taken from the classes in turn."""
     keys = np.array([derive(0, "limit", name) for name in split.ids])
     turn = np.empty(len(split), dtype=np.int64)
     for label in np.unique(split.labels):

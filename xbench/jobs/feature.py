@@ -1,4 +1,4 @@
-"""What is made of each scored image alone, once for all explainers and signs that ask for it."""
+"""The job of an image feature, computed once for all explainers and signs that want it."""
 
 from __future__ import annotations
 
@@ -71,5 +71,5 @@ class FeatureJob(Job):
 
     @functools.cached_property
     def features(self) -> MappedArray:
-        """(N, ...), read slice by slice."""
+        """The feature of each image, (N, ...), read slice by slice."""
         return MappedArray(np.load(self.folder / FEATURES, mmap_mode="r"))

@@ -1,4 +1,4 @@
-"""Explainers' maps of the scored samples."""
+"""The job of an explainer's maps of the scored samples."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ MAPS = "maps.npy"
 
 @dataclass(frozen=True)
 class InnerMaps:
-    """What the maps of an explainer of another explainer are made from.
+    """The maps that an explainer of another explainer starts from.
 
     Attributes:
-        maps: The other explainer's.
-        absolute: Whether those are taken absolute first. In the absolute column `blurred:<e>` is the blurred |map| of e
-            and `inverted:<e>` its inversion: the sign belongs to the explainer, not to what is done to its maps.
+        maps: Maps of the other explainer.
+        absolute: Whether their absolute values are taken first. In the absolute column, `blurred:<e>` is the blurred
+            |map| of e and `inverted:<e>` its inversion, because the sign belongs to the explainer, not to the
+            transform.
     """
 
     maps: MapsJob
@@ -51,13 +52,14 @@ class MapsJob(Job):
 
     Args:
         store: The cache.
-        settings: Of the run.
+        settings: Settings of the run.
         choice: The explainer.
-        instance: The plugin object, which others may share, made of the choice as it is on the settings' device.
-        state: Its trained state, or None.
-        predictions: Of the classifier the maps are scored against, for the targets; their samples are explained.
-        model: The shared model, which `attribute` is given.
-        made_of: For an explainer of another explainer: the maps it is made from.
+        instance: The plugin's object, created for the settings' device. Other jobs may share it.
+        state: The trained state of the explainer, or None.
+        predictions: Predictions of the classifier that the maps are scored against. They give the targets and the
+            samples to explain.
+        model: The shared model that `attribute` receives.
+        made_of: The maps that an explainer of another explainer starts from, else None.
     """
 
     kind = "maps"
@@ -89,13 +91,13 @@ class MapsJob(Job):
 
     @property
     def explainer(self) -> Explainer:
-        """The plugin object."""
+        """The plugin's object."""
         explainer: Explainer = self._instance.get()
         return explainer
 
     @property
     def innermost(self) -> MapsJob:
-        """Itself, or the maps at the bottom of an explainer of explainers."""
+        """These maps, or the innermost maps for an explainer of another explainer."""
         return self if self.inner is None else self.inner.innermost
 
     @property
@@ -105,7 +107,7 @@ class MapsJob(Job):
 
     @property
     def calibration(self) -> CalibrationJob:
-        """Of the classifier the maps are scored against."""
+        """Calibration of the classifier that the maps are scored against."""
         return self.predictions.calibration
 
     @property
@@ -114,7 +116,7 @@ class MapsJob(Job):
         return (*own, *(job for job in (self.state, self.feature) if job is not None))
 
     def forget(self) -> None:
-        """The explainer; a trained one is its state's to forget."""
+        """Drop the explainer. The state's job drops a trained one."""
         if self.state is None:
             self._instance.drop()
 
@@ -130,13 +132,14 @@ class MapsJob(Job):
         np.save(session.folder / "targets.npy", targets)
         session = session.resized(self.calibration.batch_size)
         shape = (len(scored), *self.data.info.spatial)
+        computed = functools.partial(self._computed, targets)
         constant, errors, memory = 0, [], PeakMemory(self.settings.device, self._own_bytes())
         with (
             counted_passes(self.model.module) as passes,
-            unchanging(self.model.module),  # inside: the copy takes the hook that counts with it
+            unchanging(self.model.module),  # inside, so that the copy takes the counting hook with it
             writing(session.folder / MAPS, "<f4", shape) as out,
         ):
-            for _, (maps, error) in session.batched(len(scored), functools.partial(self._made, targets), "explaining"):
+            for _, (maps, error) in session.batched(len(scored), computed, "explaining"):
                 flat = maps.reshape(len(maps), -1)
                 constant += int((flat.max(1) == flat.min(1)).sum())
                 out.append(maps)
@@ -147,24 +150,24 @@ class MapsJob(Job):
             session.facts["completeness_error"] = max(0.0, *errors) / scale
 
     def _own_bytes(self) -> float:
-        """What lies on the device already of the networks that the maps are made with."""
+        """Return the bytes already on the device of the networks that make the maps."""
         if self.inner is not None:
             return 0.0
         return network_bytes(self.model.module) + (self.state.held if self.state is not None else 0.0)
 
     def _check_support(self) -> None:
-        """Ask again, now that the model is trained: its weights may break what its layers allowed.
+        """Ask the explainer again, now with the trained model, whose weights may break what its layers allowed.
 
         Raises:
             UserError: The explainer can't explain this model.
         """
         if type(self.explainer).supports is not Explainer.supports:
-            with float32("32"):  # a proof is one in true float32, whatever the precision of the maps
+            with float32("32"):  # a proof needs true float32, whatever the precision of the maps
                 reason = self.explainer.supports(self.model.module, self.data.info)
             if reason:
                 raise UserError(f"{self.choice.label} can't explain {self.model.label} on {self.data.label}: {reason}")
 
-    def _made(self, targets: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, float | None]:
+    def _computed(self, targets: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, float | None]:
         """Return maps of some samples, on the CPU, and by how much they miss the sums that they promise."""
         found = self._attribution_of(start, stop, targets)
         error = found.completeness_error
@@ -192,11 +195,11 @@ class MapsJob(Job):
         return self.explainer.checked_transform(finished, batch, self.choice.entry.owner)
 
     def maps(self, absolute: bool = False) -> MappedArray:
-        """float32 (N, *spatial), or their absolute values, read slice by slice."""
+        """Return the maps, float32 (N, *spatial), or their absolute values, read slice by slice."""
         return MappedArray(np.load(self.folder / MAPS, mmap_mode="r"), absolute)
 
     def cost(self) -> dict[str, float]:
-        """What the maps cost, those they are made from included."""
+        """Return the cost of the maps, including the maps that they are made from."""
         inner = self.inner.cost() if self.inner is not None else {}
         own = {
             "seconds_maps": self.manifest.seconds,
@@ -213,7 +216,7 @@ class MapsJob(Job):
 
     @functools.cached_property
     def of_training(self) -> MapsJob:
-        """The same maps of the whole training split; the networks are those of this job, not copies."""
+        """The maps of the whole training split. They share the networks of this job."""
         predictions = self.predictions.of_training
         made_of = None if self.inner is None else InnerMaps(self.inner.of_training, self.absolute)
         settings = predictions.settings
@@ -221,6 +224,6 @@ class MapsJob(Job):
 
     @functools.cached_property
     def targets(self) -> np.ndarray:
-        """int64 (N,)."""
+        """The class that each map explains, int64 (N,)."""
         targets: np.ndarray = np.load(self.folder / "targets.npy")
         return targets

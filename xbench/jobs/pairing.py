@@ -1,4 +1,4 @@
-"""An explainer meets a model: the maps to be made, and whether the explainer can."""
+"""Pairs of an explainer and a model: the jobs of their maps, and whether the explainer can explain the model."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class MapsFactory:
-    """The maps jobs of one model, each explainer once, so that `inverted:vinet` shares the maps of `vinet`."""
+    """Factory of the maps jobs of one model, one per explainer, so that `inverted:vinet` shares the maps of `vinet`."""
 
     def __init__(self, store: Store, settings: Settings, model: ModelJob, shared: PredictionsJob) -> None:
         self._store, self._settings, self._model, self._shared = store, settings, model, shared
         self._made: dict[tuple[str, bool], MapsJob] = {}
 
     def of(self, choice: Choice, absolute: bool = False) -> MapsJob:
-        """The maps; `absolute` matters only for those made from signed maps of another explainer."""
+        """Return the maps job. `absolute` matters only for maps made from signed maps of another explainer."""
         if absolute and (choice.inner is None or not self.of(choice).innermost.explainer.signed):
             return self.of(choice)
         key = (choice.label, absolute)
@@ -49,21 +49,24 @@ class MapsFactory:
 
 
 def scores_itself(choice: Choice) -> bool:
-    """Whether the maps are scored against the explainer's own classifier (`subject=self`)."""
+    """Return whether the maps are scored against the explainer's own classifier (`subject=self`)."""
     if choice.inner is not None:
         return scores_itself(choice.inner)
     return getattr(choice.options, "subject", "shared") == "self"
 
 
 class SupportCheck:
-    """Which explainers can explain a model: each is asked once, of one untrained copy."""
+    """A check of which explainers can explain a model. Each is asked once, with one shared untrained copy."""
 
     def __init__(self) -> None:
         self._reasons: dict[str, str] = {}
         self._module: nn.Module | None = None
 
     def refusal(self, maps: MapsJob, model: ModelJob) -> str:
-        """Why not, or an empty string; for an explainer of another explainer, what either of them says."""
+        """Return why the explainer can't explain the model, or an empty string.
+
+        For an explainer of another explainer, the reason may come from either of them.
+        """
         label = maps.choice.label
         if label not in self._reasons:
             of_inner = self.refusal(maps.inner, model) if maps.inner is not None else ""
@@ -84,7 +87,7 @@ class SupportCheck:
             reason = f"{maps.choice.entry.owner} raised in supports: {type(error).__name__}: {error}"
             if is_out_of_memory(error):
                 reason = str(out_of_memory(f"a trial of {maps.choice.label} on {model.label}", error))
-        for one in filter(None, (maps, maps.state)):
-            one.forget()
+        for job in filter(None, (maps, maps.state)):
+            job.forget()
         give_back()
         return reason

@@ -1,4 +1,4 @@
-"""Metrics: what they prepare once per classifier, and their per-sample observations of one explainer's maps."""
+"""The jobs of a metric: its preparation for one classifier, and its observations of one explainer's maps."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _load(folder: Path) -> dict[str, np.ndarray]:
 
 
 class PreparationJob(Job):
-    """What a metric computes once per dataset and classifier, whatever the explainer."""
+    """The arrays that a metric computes once per dataset and classifier, for all explainers."""
 
     kind = "preparation"
 
@@ -72,12 +72,12 @@ class PreparationJob(Job):
         return (self.predictions, *(() if self.feature is None else (self.feature,)))
 
     def forget(self) -> None:
-        """The metric, which all observations share."""
+        """Drop the metric, which all observations share."""
         self._metric = None
 
     @property
     def metric(self) -> Metric:
-        """The plugin object."""
+        """The plugin's object."""
         if self._metric is None:
             self._metric = self.choice.create()
         assert self._metric is not None
@@ -101,12 +101,12 @@ class PreparationJob(Job):
 
     @functools.cached_property
     def prepared(self) -> dict[str, np.ndarray]:
-        """Name to array."""
+        """The prepared arrays by name."""
         return _load(self.folder)
 
 
 class ObservationsJob(Job):
-    """A metric's per-sample observations of one explainer's maps in one sign."""
+    """A metric's observations of each sample, for one explainer's maps in one sign."""
 
     kind = "observations"
 
@@ -121,7 +121,7 @@ class ObservationsJob(Job):
 
     @property
     def metric(self) -> Metric:
-        """The plugin object."""
+        """The plugin's object."""
         return self.preparation.metric
 
     @property
@@ -160,12 +160,12 @@ class ObservationsJob(Job):
 
     @functools.cached_property
     def observations(self) -> dict[str, np.ndarray]:
-        """The metric's arrays, and the columns every metric's summary may use: label, target."""
+        """The metric's arrays, and two columns that every metric's summary may use: label and target."""
         scored = self.maps.data.scored
         return _load(self.folder) | {"label": scored.labels, "target": self.maps.targets}
 
     def card(self) -> dict[str, Any]:
-        """What the number means: rows of different cards are never ranked together."""
+        """Return what the value means. Rows with different cards are never ranked together."""
         settings = self.settings
         return {
             "metric": self.choice.name,

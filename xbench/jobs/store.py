@@ -1,9 +1,9 @@
-"""The content-addressed store: work is done once, kept under a hash of everything that determines it, and verified.
+"""The content-addressed store. Work is done once, kept under a hash of everything that determines it, and verified.
 
 Layout of the cache folder:
 
-    artifacts/<kind>/<fingerprint>/   finished: files and manifest.json, renamed into place whole
-    work/<fingerprint>/               under way; survives a kill, so that a training can continue from its checkpoint
+    artifacts/<kind>/<fingerprint>/   finished: files and manifest.json, moved into place as a whole
+    work/<fingerprint>/               in progress; survives a kill, so that a training can continue from its checkpoint
     locks/<fingerprint>.lock          held by the process that is building
 """
 
@@ -33,49 +33,49 @@ MANIFEST = "manifest.json"
 
 
 class Buildable(Protocol):
-    """What the store can make and keep."""
+    """An artifact that the store can build and keep."""
 
     @property
     def kind(self) -> str:
-        """Which shelf it lies on."""
+        """The kind of the artifact, which names its folder in the cache."""
         ...
 
     @property
     def label(self) -> str:
-        """What it is, for people."""
+        """The artifact's name for users."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Hash of its recipe."""
+        """Hash of the recipe."""
         ...
 
     def recipe(self) -> dict[str, Any]:
-        """Everything that determines it, as JSON; `digest` of it is the fingerprint."""
+        """Return everything that determines the artifact, as JSON. Its `digest` is the fingerprint."""
         ...
 
     def session(self, folder: Path, progress: Progress) -> Session:
-        """The surroundings of its making."""
+        """Return the session to build in."""
         ...
 
     def build(self, session: Session) -> None:
-        """Write its files into `session.folder`."""
+        """Write the artifact's files into `session.folder`."""
         ...
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is written beside the files of a finished artifact.
+    """The record that is written beside the files of a finished artifact.
 
     Attributes:
-        kind: Which shelf it lies on.
-        label: What it is, for people.
+        kind: Kind of the artifact, which names its folder in the cache.
+        label: The artifact's name for users.
         fingerprint: Hash of `recipe`.
-        recipe: Everything that determines it.
-        files: Name to [bytes, sha256].
-        facts: What its making wanted remembered.
-        seconds: Wall time of its making (of the last part, where a killed making was resumed).
-        created: ISO time.
+        recipe: Everything that determines the artifact.
+        files: Name -> [bytes, sha256].
+        facts: Facts that were recorded during the build.
+        seconds: Wall time of the build in seconds. After a kill, only the time of the resumed part.
+        created: ISO time at which the build ended.
     """
 
     kind: str
@@ -92,8 +92,8 @@ class Store:
     """The cache. Several processes may share it.
 
     Args:
-        root: The cache folder; made if missing.
-        progress: Where to say that something is damaged or waited for.
+        root: The cache folder. It is created if it is missing.
+        progress: Where to report damage and waiting.
     """
 
     def __init__(self, root: Path, progress: Progress | None = None) -> None:
@@ -101,30 +101,30 @@ class Store:
         self.progress = progress or SilentProgress()
         self.built: list[str] = []
         self._verified: dict[str, Manifest] = {}
-        self._locks: dict[Path, FileLock] = {}  # one object a path: a FileLock is re-entrant only as the same object
+        self._locks: dict[Path, FileLock] = {}  # one per path: only the same FileLock is re-entrant
 
     def folder(self, item: Buildable) -> Path:
-        """Where the finished artifact lies, or would lie."""
+        """Return the folder of the finished artifact, whether it exists or not."""
         return self.root / "artifacts" / item.kind / item.fingerprint
 
     def has(self, item: Buildable) -> bool:
-        """Whether it is finished, by its manifest alone; `ensure` verifies the files too."""
+        """Return whether the artifact has a manifest. `ensure` also verifies the files."""
         return (self.folder(item) / MANIFEST).exists()
 
     def manifest(self, item: Buildable) -> Manifest:
-        """The manifest of a finished artifact."""
+        """Return the manifest of the artifact. Builds the artifact if it is missing or damaged."""
         return self.ensure(item)
 
     def ensure(self, item: Buildable, wait: bool = True) -> Manifest:
-        """Make the artifact unless it is there and whole.
+        """Build the artifact unless it exists and is undamaged, and return its manifest.
 
         Args:
-            item: What to have.
-            wait: Whether to wait for another process that is making it.
+            item: The artifact.
+            wait: Whether to wait for another process that is building it.
 
         Raises:
-            ArtifactError: It can't be written.
-            filelock.Timeout: Another process is making it, and there is no waiting.
+            ArtifactError: The artifact can't be written.
+            filelock.Timeout: Another process is building it, and `wait` is False.
         """
         known = self._verified.get(item.fingerprint)
         if known is None:
@@ -133,10 +133,10 @@ class Store:
         return known
 
     def attempt(self, item: Buildable) -> Manifest | None:
-        """As `ensure`, but None, at once, while another process is making it.
+        """Do the same as `ensure`, but return None at once if another process is building the artifact.
 
         Raises:
-            ArtifactError: It can't be written.
+            ArtifactError: The artifact can't be written.
         """
         try:
             return self.ensure(item, wait=False)
@@ -166,12 +166,12 @@ class Store:
     def _build(self, item: Buildable, wait: bool) -> Manifest:
         try:
             with self._lock(item, wait):
-                # Another process may have made it while this one waited.
+                # Another process may have built it while this one waited.
                 return self._intact(item) or self._make(item)
         except Timeout:
             raise
         except OSError as error:
-            # All that NumPy says of a full disk is how much it could write.
+            # For a full disk, NumPy only says how much it could write.
             full = "is the disk full? " if str(error).endswith("written") else ""
             hint = f"{full}the cache is {self.root}; choose another with --cache or XBENCH_CACHE"
             raise ArtifactError(f"can't make the {item.kind} of {item.label}: {error}", hint) from error
@@ -215,7 +215,7 @@ class Store:
     # --- housekeeping: `xbench cache` -------------------------------------------------------------------------------
 
     def finished(self) -> Iterator[tuple[Path, Manifest | None]]:
-        """Every finished artifact; the manifest is None where it can't be read."""
+        """Yield the folder and the manifest of every finished artifact, with None for a manifest that can't be read."""
         for path in sorted((self.root / "artifacts").glob("*/*")):
             try:
                 yield path, read_manifest(path)
@@ -223,18 +223,18 @@ class Store:
                 yield path, None
 
     def unfinished(self) -> list[Path]:
-        """Folders of work under way or left by a kill."""
+        """Return the folders of work that is in progress or was left by a kill."""
         return sorted((self.root / "work").glob("*"))
 
     def prunable(self, unused_days: float | None, kinds: Collection[str] = ()) -> list[Path]:
-        """RunRecord artifacts and abandoned work, filtered by kind and by the days since a run last used them."""
-        found = [path for path, _ in self.finished() if not kinds or path.parent.name in kinds]
-        found += [] if kinds else self.unfinished()
+        """Return finished artifacts and abandoned work, filtered by kind and by the days since a run last used them."""
+        paths = [path for path, _ in self.finished() if not kinds or path.parent.name in kinds]
+        paths += [] if kinds else self.unfinished()
         before = time.time() - (unused_days or 0) * 86400
-        return [path for path in found if unused_days is None or path.stat().st_mtime < before]
+        return [path for path in paths if unused_days is None or path.stat().st_mtime < before]
 
     def remove(self, path: Path) -> None:
-        """Delete a folder of the cache, unless a process is building it right now."""
+        """Delete a folder of the cache, unless a process is building it now."""
         lock = FileLock(self.root / "locks" / f"{path.name}.lock")
         with contextlib.suppress(Timeout), lock.acquire(timeout=0):
             shutil.rmtree(path)
@@ -244,7 +244,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check a manifest.
 
     Raises:
-        ArtifactError: It is missing, not readable, or was altered.
+        ArtifactError: The manifest is missing, not readable, or was altered.
     """
     try:
         content = json.loads((folder / MANIFEST).read_text())
@@ -258,7 +258,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def find_damage(folder: Path, manifest: Manifest) -> str:
-    """What is wrong with an artifact's files, or an empty string."""
+    """Return what is wrong with an artifact's files, or an empty string."""
     for name, (size, checksum) in manifest.files.items():
         path = folder / name
         if not path.exists():
@@ -282,12 +282,12 @@ def _write_manifest(folder: Path, item: Buildable, facts: Mapping[str, Any], sec
 
 
 def _plain(value: Any) -> Any:
-    """Numpy scalars and arrays, paths, as JSON."""
+    """Return numpy scalars and arrays as lists and numbers, and paths as strings, for JSON."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def default_root() -> Path:
-    """The cache folder: $XBENCH_CACHE, else the user's cache folder of the platform."""
+    """Return the cache folder: $XBENCH_CACHE, else the platform's cache folder of the user."""
     import platformdirs
 
     return Path(os.environ.get("XBENCH_CACHE") or platformdirs.user_cache_dir("xbench"))

@@ -1,4 +1,4 @@
-"""A picture of a classifier: what each class would like to see."""
+"""The job of a classifier's view: the image that maximises the score of each class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VIEW = "class_images.npz"
 
 
 class ViewJob(Job):
-    """Class maximisation of a shared model; no metric sees it."""
+    """Class maximisation of a shared model. No metric uses it."""
 
     kind = "view"
 
@@ -43,12 +43,12 @@ class ViewJob(Job):
         from xbench.compute.class_maximization import class_maximization
 
         with session.progress.task("class maximisation"):
-            found = class_maximization(self.model.module, self.model.data.info)
+            images = class_maximization(self.model.module, self.model.data.info)
         with (session.folder / VIEW).open("wb") as file:
-            np.savez(file, **asdict(found))
+            np.savez(file, **asdict(images))
 
     @functools.cached_property
-    def found(self) -> ClassImages:
+    def class_images(self) -> ClassImages:
         """The images, their scores and probabilities."""
         from xbench.compute.class_maximization import ClassImages
 

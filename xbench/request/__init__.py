@@ -1,1 +1,1 @@
-"""What the user asks for: configuration, selection of items, suites, grids of conventions."""
+"""The user's request: configuration, selection of plugins, suites, and grids of conventions."""

@@ -1,4 +1,4 @@
-"""What the user asked for: command line over TOML file over defaults, in one frozen record."""
+"""The configuration of a run: options of the command line, over those of a TOML file, over defaults."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ DEVICES = "auto, cpu, cuda, cuda:1, mps"
 
 
 class TableConfig(Options):
-    """What makes the cells, and may differ between the tables of a suite."""
+    """Options that determine the cells. They may differ between the tables of a suite."""
 
     explainer: tuple[Reference, ...] = Field((), description="explainers to score")
     metric: tuple[Reference, ...] = Field(("fidelity",), description="metrics to score them with")
     model: tuple[Reference, ...] = Field(("convnet",), description="classifiers to explain")
     dataset: tuple[Reference, ...] = Field(("lidc-phantom",), description="datasets")
-    controls: bool = Field(True, description="whether the controls join the run")
+    controls: bool = Field(True, description="whether to add the controls to the run")
     sign: Literal["original", "absolute", "both"] = Field(
-        "original", description="score maps as they are, |map|, or both"
+        "original", description="sign of the scored maps: original, absolute (|map|), or both"
     )
 
     @field_validator(*CELL_LISTS, mode="before")
@@ -39,11 +39,11 @@ class TableConfig(Options):
 
 
 class ScoringConfig(Options):
-    """What determines the numbers, and is the same for all tables of a suite."""
+    """Options that determine the scores. They are the same for all tables of a suite."""
 
     target: str = Field("predicted", description="class to explain: predicted, true, or a class index")
     split: Literal["train", "validation", "test"] = Field("test", description="split to score")
-    resamples: int = Field(2000, ge=100, description="bootstrap resamples behind each interval")
+    resamples: int = Field(2000, ge=100, description="number of bootstrap resamples for each interval")
 
     @field_validator("target", mode="before")
     @classmethod
@@ -52,22 +52,23 @@ class ScoringConfig(Options):
 
 
 class RunConfig(TableConfig, ScoringConfig):
-    """A run. The words are those of the command line; lists may hold references or tables with `name` and options."""
+    """The options of a run, as on the command line. Lists hold references, or tables with `name` and options."""
 
-    limit: int | None = Field(None, ge=1, description="score at most so many samples (for trying things out)")
-    seed: int = Field(0, ge=0, description="of everything random")
+    limit: int | None = Field(None, ge=1, description="maximum number of samples to score (for trials)")
+    seed: int = Field(0, ge=0, description="seed of everything random")
     device: str = Field("auto", description=DEVICES)
     precision: Literal["32", "tf32", "bf16", "16"] = Field(
         "32",
-        description="of passes; 32: true float32 on every device; tf32: faster products of 10-bit mantissas, on NVIDIA "
-        "GPUs; bf16, 16: autocast of forward passes",
+        description="precision of passes; 32: true float32 on every device; tf32: faster products of 10-bit mantissas "
+        "on NVIDIA GPUs; bf16, 16: autocast of forward passes",
     )
-    batch_size: int | None = Field(None, ge=1, description="for passes without gradients; default: calibrated")
-    workers: int = Field(1, ge=1, description="processes that share the work and the processors")
+    batch_size: int | None = Field(None, ge=1, description="size of batches without gradients; default: calibrated")
+    workers: int = Field(1, ge=1, description="number of processes that share the work and the processors")
     conventions: Path | None = Field(
-        None, description="TOML file with a grid of metric options, signs and blurs: which ranks hold under all of it"
+        None,
+        description="TOML file with a grid of metric options, signs and blurs: which ranks hold under all of them",
     )
-    model_view: bool = Field(True, description="whether a picture of each model is made: what its classes like to see")
+    model_view: bool = Field(True, description="whether to draw the image that maximises each class score of a model")
     out: Path | None = Field(None, description="run folder; default: xbench-runs/<time>")
     cache: Path | None = Field(None, description="cache folder; default: $XBENCH_CACHE or the user's cache folder")
     allow_pickle: bool = Field(False, description="read the user's own weights even if they are a pickle")
@@ -83,10 +84,10 @@ def read_config(path: Path | None, cli_values: Mapping[str, Any]) -> RunConfig:
 
     Args:
         path: The file, or None.
-        cli_values: What the user said on the command line, and nothing else.
+        cli_values: The options that were given on the command line, without defaults.
 
     Raises:
-        UserError: The file can't be read; a key is unknown or wrong; no explainer was named.
+        UserError: The file can't be read, a key is unknown or wrong, or no explainer was named.
     """
     values = read_toml(path, "configuration") if path is not None else {}
     owner = f"configuration {path}" if path is not None else "xbench run"
@@ -102,14 +103,14 @@ def read_config(path: Path | None, cli_values: Mapping[str, Any]) -> RunConfig:
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """The tables of a TOML file.
+    """Return the tables of a TOML file.
 
     Args:
-        path: Of the file.
-        what: It is, for messages.
+        path: Path of the file.
+        what: Name of the kind of file, for messages.
 
     Raises:
-        UserError: It does not exist, can't be read, or is no TOML.
+        UserError: The file does not exist, can't be read, or is not TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -120,10 +121,10 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
 
 
 def resolve_device(wanted: str, precision: str = "32") -> str:
-    """The device to use: "auto" takes CUDA where there is one.
+    """Return the device to use. "auto" means CUDA if there is a CUDA device, else the CPU.
 
     Raises:
-        UserError: It does not exist here, or does not know the precision.
+        UserError: The device does not exist here, or does not support the precision.
     """
     import torch
 
@@ -131,10 +132,10 @@ def resolve_device(wanted: str, precision: str = "32") -> str:
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(wanted)
-        torch.ones(1, device=device).item()  # a device that gives no numbers back is none ("meta")
+        torch.ones(1, device=device).item()  # the device "meta" gives no numbers back
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        said = re.split(r"[.:](?:\s|$)", str(error).splitlines()[0])[0][:120]
-        raise UserError(f"device {wanted!r} can't be used: {said}", f"try --device cpu; known: {DEVICES}") from None
+        reason = re.split(r"[.:](?:\s|$)", str(error).splitlines()[0])[0][:120]
+        raise UserError(f"device {wanted!r} can't be used: {reason}", f"try --device cpu; known: {DEVICES}") from None
     if precision == "tf32" and device.type in NO_TF32:
-        raise UserError(f"device {wanted!r} has no TF32: NVIDIA GPUs do", "use --precision 32")
+        raise UserError(f"device {wanted!r} has no TF32; only NVIDIA GPUs have it", "use --precision 32")
     return wanted

@@ -1,7 +1,7 @@
-"""The same maps under other conventions: which explainers keep their rank, and whose order turns round.
+"""Grids of conventions, which show which explainers keep their rank when the conventions change.
 
-Removal value, score space, sign, blur: papers rarely name them, and rankings hang on them. A grid names the conventions
-to try; the maps are made once, and every convention is scored and ranked for itself.
+Papers rarely name the removal value, the score space, the sign and the blur, but rankings depend on them. A grid names
+the conventions to try. The maps are made once, and scored and ranked under each convention.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xbench.comparison.conventions import Conventions
 from xbench.errors import UserError
@@ -20,22 +20,19 @@ from xbench.registry.references import Choice, choose
 from xbench.request.config import RunConfig
 from xbench.request.selection import ALL, all_explainers
 
-if TYPE_CHECKING:
-    pass
-
 _MAPS = "maps"
 _SIGNS = ("original", "absolute")
-_COMPANY = 2.0  # the blur of the copies that join every run
+_JOINING_BLUR = 2.0  # the blur of the copies that are added to every run
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What is tried; the first of each list is the convention that the others are held against.
+    """The conventions to try. The others are compared with the first of each list.
 
     Attributes:
-        metrics: Reference of each metric variant -> its options.
-        signs: Of "original" and "absolute".
-        blurs: Standard deviations in pixels; 0 for the map as it is.
+        metrics: Reference of each variant of a metric -> its options.
+        signs: Signs of the maps: "original", "absolute" or both.
+        blurs: Standard deviations of the blur in pixels; 0 for the unchanged map.
     """
 
     metrics: Mapping[str, Mapping[str, Any]]
@@ -44,15 +41,15 @@ class Grid:
 
     @property
     def sign(self) -> str:
-        """As the run is told."""
+        """The run's option `sign`."""
         return "both" if len(self.signs) > 1 else self.signs[0]
 
 
 def resolve(grid: Grid, explainers: Iterable[Choice], registry: Registry) -> Conventions:
-    """The grid in labels.
+    """Return the grid in labels.
 
     Raises:
-        UserError: The grid names a metric, an option or a value that there is not.
+        UserError: The grid names a metric, an option or a value that does not exist.
     """
     metrics = {choose("metric", reference, registry).label: options for reference, options in grid.metrics.items()}
     labels: dict[str, tuple[str, float]] = {}
@@ -70,12 +67,12 @@ def read_grid(path: Path) -> Grid:
         removal = ["mean", "zero"]
         score = ["accuracy", "logit"]
 
-        [maps]                          # what is done to maps before
+        [maps]                          # changes of the maps before scoring
         sign = ["original", "absolute"]
         blur = [0, 2]
 
     Raises:
-        UserError: It can't be read, names no metric, or has something that is not a list.
+        UserError: The grid can't be read, names no metric, or has an entry that is not a list.
     """  # noqa: D415
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -86,12 +83,12 @@ def read_grid(path: Path) -> Grid:
     maps = _lists(tables.pop(_MAPS, {}), f"grid {path}, [{_MAPS}]")
     unknown = set(maps) - {"sign", "blur"}
     if unknown:
-        raise UserError(f"grid {path}, [{_MAPS}]: {', '.join(sorted(unknown))} is unknown", "sign and blur are known")
+        raise UserError(f"grid {path}, [{_MAPS}]: {', '.join(sorted(unknown))} is unknown", "known: sign, blur")
     wrong = [sign for sign in maps.get("sign", []) if sign not in _SIGNS]
     if wrong:
-        raise UserError(f"grid {path}: sign {wrong[0]!r} is wrong", "original or absolute")
+        raise UserError(f"grid {path}: sign {wrong[0]!r} is wrong", "allowed: original, absolute")
     if not tables:
-        raise UserError(f"grid {path} names no metric", "a table per metric: [fidelity]")
+        raise UserError(f"grid {path} names no metric", "add a table for each metric, such as [fidelity]")
     metrics: dict[str, Mapping[str, Any]] = {}
     for name, table in tables.items():
         options = _lists(table, f"grid {path}, [{name}]")
@@ -104,7 +101,7 @@ def read_grid(path: Path) -> Grid:
 
 def _lists(table: Any, where: str) -> dict[str, list[Any]]:
     if not isinstance(table, dict) or not all(isinstance(values, list) and values for values in table.values()):
-        raise UserError(f"{where}: every entry is a list of values", 'removal = ["mean", "zero"]')
+        raise UserError(f"{where}: every entry must be a list of values", 'removal = ["mean", "zero"]')
     return table
 
 
@@ -113,18 +110,19 @@ def _word(value: Any) -> str:
 
 
 def under_conventions(config: RunConfig, registry: Registry) -> tuple[RunConfig, Conventions | None]:
-    """The run of a grid: every variant of its metrics, its signs, and the explainers with their blurred copies.
+    """Return the run of a grid: all variants of its metrics, its signs, and the explainers with their blurred copies.
 
     Raises:
-        UserError: The grid is wrong, or asks for copies of explainers that are not named.
+        UserError: The grid is wrong, or has blurs for which the explainers must be named.
     """
     if config.conventions is None:
         return config, None
     grid = read_grid(config.conventions)
     everyone = ALL in config.explainer
-    if everyone and set(grid.blurs) - {0, _COMPANY}:
-        hint = f"name the explainers, or blur = [0, {_COMPANY:g}]"
-        raise UserError(f"grid {config.conventions}: other blurs than {_COMPANY:g} with --explainer all", hint)
+    if everyone and set(grid.blurs) - {0, _JOINING_BLUR}:
+        hint = f"name the explainers, or use blur = [0, {_JOINING_BLUR:g}]"
+        message = f"blurs other than {_JOINING_BLUR:g} can't be used with --explainer all"
+        raise UserError(f"grid {config.conventions}: {message}", hint)
     chosen = all_explainers(registry) if everyone else []
     chosen += [choose("explainer", reference, registry) for reference in config.explainer if reference != ALL]
     conventions = resolve(grid, chosen, registry)

@@ -1,4 +1,4 @@
-"""A printed table: a CSV file of a paper's numbers, and which of our labels each of them belongs to."""
+"""Printed tables: a CSV file of a paper's numbers, and the labels of xbench that each number belongs to."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ if TYPE_CHECKING:
 
 
 class Target(Options):
-    """What of ours a number of the paper stands beside; an empty word is left to what surrounds it."""
+    """The cell of xbench beside a number of the paper. An empty word is taken from the enclosing entry."""
 
-    explainer: str = Field("", description="reference; none: nothing here answers to the paper's method")
-    metric: str = Field("", description="reference; default: the table's only one")
-    quantity: str = Field("", description="instead of a metric: in words, what the paper measured and we do not")
-    sign: Literal["", "original", "absolute"] = Field("", description="of our maps; default: original")
-    model: str = Field("", description="reference; default: the table's only one")
+    explainer: str = Field("", description="reference; empty: xbench has no explainer for the paper's method")
+    metric: str = Field("", description="reference; default: the table's only metric")
+    quantity: str = Field("", description="instead of a metric: what the paper measured and xbench does not, in words")
+    sign: Literal["", "original", "absolute"] = Field("", description="sign of xbench's maps; default: original")
+    model: str = Field("", description="reference; default: the table's only model")
 
 
 class PaperColumn(Target):
     """A column of the paper's table that holds numbers."""
 
     value: str = Field(description="header of the numbers")
-    low: str = Field("", description="header of the lower ends of their 95 % intervals")
-    high: str = Field("", description="header of the upper ends")
-    scale: float = Field(1.0, description="what the numbers are multiplied by, to be in our unit")
+    low: str = Field("", description="header of the lower ends of the 95 % intervals")
+    high: str = Field("", description="header of the upper ends of the 95 % intervals")
+    scale: float = Field(1.0, description="factor that converts the numbers to xbench's unit")
 
 
 class Paper(Target):
-    """One printed table: a CSV file of its numbers, and which of our labels each belongs to."""
+    """One printed table: a CSV file of its numbers, and the labels of xbench that each number belongs to."""
 
-    table: str = Field(description="name of the table of ours")
-    citation: str = Field(description="which table of which paper")
-    file: str = Field(description="CSV file, from the folder of the suite")
+    table: str = Field(description="name of the suite's table")
+    citation: str = Field(description="the paper and its table")
+    file: str = Field(description="CSV file, relative to the folder of the suite")
     name: str = Field(description="header of the names of the paper's rows")
-    rows: dict[str, Target] = Field(description="each name -> what it is here; a text is an explainer")
+    rows: dict[str, Target] = Field(description="name of each row -> the explainer, or a table of options")
     column: tuple[PaperColumn, ...] = Field(min_length=1, description="the columns that hold numbers")
 
     @field_validator("rows", mode="before")
@@ -58,7 +58,7 @@ class Paper(Target):
 
 
 def read_paper(words: dict[str, Any], where: str) -> Paper:
-    """A `[[paper]]` of a suite.
+    """Return a `[[paper]]` of a suite.
 
     Raises:
         UserError: A key is unknown, missing or wrong.
@@ -72,7 +72,7 @@ def read_paper(words: dict[str, Any], where: str) -> Paper:
 
 
 def read_words(options: type[OptionsType], words: Mapping[str, Any], where: str) -> OptionsType:
-    """What a table of a TOML file says.
+    """Return the options in a table of a TOML file.
 
     Raises:
         UserError: A key is unknown, missing or wrong.
@@ -85,10 +85,10 @@ def read_words(options: type[OptionsType], words: Mapping[str, Any], where: str)
 
 
 def check_keys(words: Any, options: type[Options], where: str) -> None:
-    """Refuse what `options` does not know; what is no table at all is left to them.
+    """Refuse keys that `options` does not have. Words that are not a table are left to the validation of `options`.
 
     Raises:
-        UserError: Naming the key, with near ones.
+        UserError: A key is unknown. The error names it and similar keys.
     """
     for key in words if isinstance(words, Mapping) else ():
         if key not in options.model_fields:
@@ -96,16 +96,16 @@ def check_keys(words: Any, options: type[Options], where: str) -> None:
 
 
 def printed_rows(paper: Paper, table: TableConfig, folder: Path) -> Iterator[PaperRow]:
-    """The numbers of one printed table, in our unit.
+    """Yield the numbers of one printed table, in xbench's unit.
 
     Args:
-        paper: What the suite says of it.
+        paper: The suite's entry for the printed table.
         table: The suite's table that it belongs to.
-        folder: Of the suite.
+        folder: Folder of the suite.
 
     Raises:
-        UserError: The file can't be read or lacks a column, a row is not said to be anything (or the other way round),
-            a cell is no number, or a number belongs to no metric or model of the table.
+        UserError: The file can't be read or lacks a column, the rows of the file and of the suite differ, a cell is not
+            a number, or a number belongs to no metric or model of the table.
     """
     from xbench.results.paper import PaperRow
 
@@ -126,7 +126,7 @@ def printed_rows(paper: Paper, table: TableConfig, folder: Path) -> Iterator[Pap
 def _check_rows(paper: Paper, names: list[str], path: Path) -> None:
     for name in names:
         if name not in paper.rows:
-            hint = f'{json.dumps(name)} = "an explainer", or "" for nothing of ours'
+            hint = f'{json.dumps(name)} = "an explainer", or "" if xbench has none'
             raise UserError(f"{path}: the suite does not say what row {name!r} is", hint)
     for name in paper.rows:
         if name not in names:
@@ -159,19 +159,19 @@ def _number(record: Mapping[str, str], header: str, scale: float, path: Path) ->
         raise UserError(f"{path}, column {header!r}: {text!r} is not a number") from None
 
 
-def _target(table: TableConfig, said: Sequence[Target], where: str) -> tuple[str, str, str, str]:
-    """Metric (or quantity), explainer, sign and model: the innermost word holds, then the table's only one."""
+def _target(table: TableConfig, levels: Sequence[Target], where: str) -> tuple[str, str, str, str]:
+    """Return the metric (or quantity), explainer, sign and model: the innermost entry, else the table's only one."""
 
     def word(name: str) -> str:
-        return next((getattr(level, name) for level in reversed(said) if getattr(level, name)), "")
+        return next((getattr(level, name) for level in reversed(levels) if getattr(level, name)), "")
 
-    measured = next((level for level in reversed(said) if level.metric or level.quantity), Target())
+    measured = next((level for level in reversed(levels) if level.metric or level.quantity), Target())
     if measured.metric and measured.quantity:
-        raise UserError(f"{where}: both metric and quantity {measured.quantity!r}", "a metric, if there is one")
+        raise UserError(f"{where}: both metric and quantity {measured.quantity!r}", "keep the metric if there is one")
     if measured.quantity:
         return measured.quantity, word("explainer"), word("sign"), word("model")
-    found = {"metric": measured.metric or _only(table.metric), "model": word("model") or _only(table.model)}
-    for kind, reference in found.items():
+    references = {"metric": measured.metric or _only(table.metric), "model": word("model") or _only(table.model)}
+    for kind, reference in references.items():
         offered = getattr(table, kind)
         if not reference:
             raise UserError(f"{where}: the suite's table has several {kind}s", f"say which: {kind} = ...")
@@ -179,7 +179,7 @@ def _target(table: TableConfig, said: Sequence[Target], where: str) -> tuple[str
             hint = suggestion(reference, map(str, offered))
             raise UserError(f"{where}: {kind} {reference!r} is not in the suite's table", hint)
     sign = word("sign") or ("original" if table.sign == "both" else table.sign)
-    return found["metric"], word("explainer"), sign, found["model"]
+    return references["metric"], word("explainer"), sign, references["model"]
 
 
 def _only(references: tuple[Any, ...]) -> str:

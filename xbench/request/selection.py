@@ -1,4 +1,4 @@
-"""Who is asked for: names and `all` to explainers and metrics, and the controls that join by themselves."""
+"""Selection of explainers and metrics from names and `all`, and the controls that are added automatically."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xbench.registry.references import Choice, choose
 from xbench.request.config import Reference, TableConfig
 
 ALL = "all"
-"""What the user says for every installed explainer or metric; what doesn't fit is left out with its reason."""
+"""The user's word for all installed explainers or metrics. Those that don't fit are skipped and reported."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Wanted:
     Attributes:
         choice: The explainer.
         must_fit: Whether it is an error if it can't explain a model.
-        joined: Whether it joined by itself.
+        joined: Whether it was added automatically.
     """
 
     choice: Choice
@@ -30,7 +30,7 @@ class Wanted:
 
     @property
     def is_company(self) -> bool:
-        """Whether it joined as the inverted or blurred copy of another explainer."""
+        """Whether it was added automatically as the inverted or blurred copy of another explainer."""
         return self.joined and spec_of(self.choice).joins == "explainer"
 
 
@@ -48,39 +48,43 @@ class WantedMetric:
 
 
 def wanted_metrics(config: TableConfig, registry: Registry, strict: bool) -> list[WantedMetric]:
-    """The metrics that `config` asks for, each once; `strict`: those that are named must fit."""
-    found = [WantedMetric(choice, must_fit=strict) for choice in named("metric", config.metric, registry)]
+    """Return the metrics that `config` requests, each once. If `strict`, the named ones must fit."""
+    wanted = [WantedMetric(choice, must_fit=strict) for choice in named("metric", config.metric, registry)]
     if ALL in config.metric:
-        taken = {scorer.choice.label for scorer in found}
-        found += [WantedMetric(choice, must_fit=False) for choice in all_metrics(registry) if choice.label not in taken]
-    return found
+        taken = {metric.choice.label for metric in wanted}
+        others = [choice for choice in all_metrics(registry) if choice.label not in taken]
+        wanted += [WantedMetric(choice, must_fit=False) for choice in others]
+    return wanted
 
 
 def wanted_explainers(config: TableConfig, registry: Registry, strict: bool) -> list[Wanted]:
-    """The explainers that `config` asks for, and those that join, each once; `strict`: those named must fit."""
+    """Return the requested and the added explainers, each once. If `strict`, the named ones must fit."""
     asked = named("explainer", config.explainer, registry)
-    found = [Wanted(choice, must_fit=strict) for choice in asked]
+    wanted = [Wanted(choice, must_fit=strict) for choice in asked]
     others = all_explainers(registry) if ALL in config.explainer else []
-    found += [Wanted(choice, must_fit=False) for choice in distinct(others) if choice not in asked]
+    wanted += [Wanted(choice, must_fit=False) for choice in distinct(others) if choice not in asked]
     if config.controls:
-        users = [wanted.choice for wanted in found]
-        found += [Wanted(choice, must_fit=False, joined=True) for choice in _joining(registry, users)]
-    return found
+        users = [explainer.choice for explainer in wanted]
+        wanted += [Wanted(choice, must_fit=False, joined=True) for choice in _joining(registry, users)]
+    return wanted
 
 
 def named(kind: str, references: Iterable[Reference], registry: Registry) -> list[Choice]:
-    """What the user names, each once; `all` is not a name."""
-    return distinct(choose(kind, each, registry) for each in references if each != ALL)
+    """Return the named items, each once. `all` is not a name."""
+    return distinct(choose(kind, reference, registry) for reference in references if reference != ALL)
 
 
 def all_metrics(registry: Registry) -> list[Choice]:
-    """Every metric that needs no argument, as it is by default."""
+    """Return every metric that needs no argument, with its default options."""
     specs = [entry.spec for entry in registry.of_kind("metric")]
     return [choose("metric", spec.name, registry) for spec in specs if not spec.argument]
 
 
 def all_explainers(registry: Registry) -> list[Choice]:
-    """Every explainer that is no control, as it is by default; those that need an argument only if they have one."""
+    """Return every explainer that is not a control, with its default options.
+
+    Explainers that need an argument are included only if they have a default one.
+    """
     specs = [entry.spec for entry in registry.of_kind("explainer")]
     return [
         choose("explainer", spec.name, registry)
@@ -90,9 +94,9 @@ def all_explainers(registry: Registry) -> list[Choice]:
 
 
 def _joining(registry: Registry, asked: list[Choice]) -> Iterator[Choice]:
-    """The explainers that join by themselves and were not asked for."""
+    """Yield the explainers that are added automatically and were not requested."""
     taken = {choice.label for choice in asked}
-    # An explainer that joins every run needs no inverted and blurred company of its own.
+    # An explainer that is added to every run needs no inverted and blurred copies.
     users = [choice for choice in asked if spec_of(choice).joins == "no"]
     for entry in registry.of_kind("explainer"):
         joins = entry.spec.joins if isinstance(entry.spec, ExplainerSpec) else "no"
@@ -104,11 +108,11 @@ def _joining(registry: Registry, asked: list[Choice]) -> Iterator[Choice]:
 
 
 def spec_of(choice: Choice) -> ExplainerSpec:
-    """The record of an explainer."""
+    """Return the record of an explainer."""
     assert isinstance(choice.entry.spec, ExplainerSpec)
     return choice.entry.spec
 
 
 def distinct(choices: Iterable[Choice]) -> list[Choice]:
-    """Each label once."""
+    """Return the choices with each label once."""
     return list({choice.label: choice for choice in choices}.values())

@@ -1,4 +1,4 @@
-"""A suite on the command line: which words may stand beside it, what they change, what the run folder keeps of it."""
+"""A suite on the command line: the options that may be used with it, their effect, and its copy in the run folder."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _CHANGES = ("dataset", "explainer")
 
 @dataclass(frozen=True)
 class SuiteRun:
-    """A suite as it is going to be run.
+    """A suite together with the user's options.
 
     Attributes:
-        suite: As written.
-        tables: Name of each table -> what it asks for, the user's words included.
-        config: The run as a whole: what the tables ask for together.
-        changed: What the user changed of the cells: "limit", "dataset" (the datasets taken instead) and "explainer"
-            (those added); empty if the suite was run as written.
-        papers: The paper's numbers, in the labels of this run.
+        suite: The suite as written.
+        tables: Name of each table -> its options, including the user's.
+        config: Options of the whole run, which combine those of all tables.
+        changed: The user's changes of the cells: "limit", "dataset" (the datasets used instead) and "explainer" (the
+            added ones). Empty if the suite is run as written.
+        papers: The paper's numbers, with the labels of this run.
     """
 
     suite: Suite
@@ -50,18 +50,18 @@ class SuiteRun:
         return tuple(self.changed.get("explainer", ()))
 
     def record(self, tables: Mapping[str, Mapping[str, list[str]]]) -> dict[str, Any]:
-        """What the run's header says of the suite.
+        """Return the record of the suite for the run's header.
 
         Args:
-            tables: Name -> kind ("explainer", "metric", ...) -> the labels that were planned.
+            tables: Name of each table -> kind ("explainer", "metric", ...) -> the planned labels.
         """
         suite = self.suite
-        said = {"name": suite.name, "version": suite.version, "fingerprint": suite.fingerprint}
-        said |= {"summary": suite.summary, "reference": suite.reference, "differs": list(suite.differs)}
-        return said | {"tables": tables, "changed": dict(self.changed)}
+        record = {"name": suite.name, "version": suite.version, "fingerprint": suite.fingerprint}
+        record |= {"summary": suite.summary, "reference": suite.reference, "differs": list(suite.differs)}
+        return record | {"tables": tables, "changed": dict(self.changed)}
 
     def write(self, folder: Path) -> None:
-        """Leave a copy of the suite and, if there are any, the paper's numbers in a run folder."""
+        """Write a copy of the suite and of the paper's numbers, if there are any, into a run folder."""
         from xbench.results.paper import PAPER_FILE, SUITE_FILE, write_paper_rows
 
         write_text(folder / SUITE_FILE, self.suite.path.read_text(encoding="utf-8"))
@@ -70,20 +70,21 @@ class SuiteRun:
 
 
 def suite_run(wanted: str, cli_values: Mapping[str, Any], registry: Registry) -> SuiteRun:
-    """A suite with the words of the command line.
+    """Return a suite with the options of the command line.
 
     Args:
-        wanted: Name or path.
-        cli_values: What the user said beside it, and nothing else.
-        registry: What is installed.
+        wanted: Name or path of the suite.
+        cli_values: The other options that were given on the command line, without defaults.
+        registry: The installed plugins.
 
     Raises:
-        UserError: There is no such suite; its file or the paper's numbers are wrong; a word can't stand beside it.
+        UserError: There is no such suite, its file or the paper's numbers are wrong, or an option can't be used with a
+            suite.
     """
     for word in cli_values:
         if word not in (*_USERS, *_CHANGES):
-            hint = "run without --suite, or copy the suite's file, change it, and name its path"
-            raise UserError(f"--{word.replace('_', '-')} can't be said with --suite: the suite says it", hint)
+            hint = "run without --suite, or copy the suite's file, change the copy, and give its path"
+            raise UserError(f"--{word.replace('_', '-')} can't be used with --suite: the suite sets it", hint)
     suite = find_suite(wanted, registry)
     users = {word: value for word, value in cli_values.items() if word in _USERS}
     shared = {word: getattr(suite, word) for word in ScoringConfig.model_fields} | users
@@ -102,7 +103,7 @@ def _config(words: Mapping[str, Any]) -> RunConfig:
 
 
 def _cells(table: SuiteTable, cli_values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a table asks for: the user's datasets take the place of its own, the user's explainers join."""
+    """Return the options of a table, with the user's datasets instead of its own and the user's explainers added."""
     words = {word: getattr(table, word) for word in TableConfig.model_fields}
     words["dataset"] = cli_values.get("dataset", table.dataset)
     words["explainer"] = _union((table.explainer, cli_values.get("explainer", ())))
@@ -110,10 +111,10 @@ def _cells(table: SuiteTable, cli_values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _union(lists: Iterable[Iterable[Reference]]) -> tuple[Reference, ...]:
-    found: list[Reference] = []
+    union: list[Reference] = []
     for references in lists:
-        found += [reference for reference in references if reference not in found]
-    return tuple(found)
+        union += [reference for reference in references if reference not in union]
+    return tuple(union)
 
 
 def _plain(value: Any) -> Any:
@@ -121,7 +122,7 @@ def _plain(value: Any) -> Any:
 
 
 def _labelled(row: PaperRow, suite: Suite, registry: Registry) -> PaperRow:
-    """In the labels that score rows bear."""
+    """Return the row with the labels of score rows."""
     kinds = ["explainer", "model"] if row.metric in suite.quantities else ["explainer", "model", "metric"]
     labels: dict[str, Any] = {
         kind: choose(kind, getattr(row, kind), registry).label for kind in kinds if getattr(row, kind)

@@ -1,4 +1,4 @@
-"""A suite: a TOML file that names the cells of whole tables, and where the paper's own numbers of them are."""
+"""Suites: TOML files that name the cells of whole tables, and the files of the paper's own numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OF_SUITES = tuple(ScoringConfig.model_fields)
 
 
 class SuiteTable(TableConfig):
-    """One table: all its explainers with all its metrics, on all its models and datasets."""
+    """One table, which scores all its explainers with all its metrics, on all its models and datasets."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="lower case, digits, - _ .")
 
@@ -39,22 +39,22 @@ class SuiteTable(TableConfig):
 
 
 class Suite(ScoringConfig):
-    """A suite. The order of its tables, and of what they list, says nothing."""
+    """A suite. The order of its tables and of their lists has no meaning."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9]*([-_][a-z0-9]+)*$", description="lower-case words joined by - or _")
-    version: int = Field(ge=1, description="raised with every change of the cells")
+    version: int = Field(ge=1, description="number that is raised with every change of the cells")
     summary: str = Field(min_length=1, description="one line")
     reference: str = Field("", description="the paper")
-    differs: tuple[str, ...] = Field((), description="what differs in protocol from the paper, a sentence each")
-    tables: tuple[SuiteTable, ...] = Field(min_length=1, description="its tables")
-    papers: tuple[Paper, ...] = Field((), description="the numbers in print")
-    path: Path = Field(description="where it was read")
+    differs: tuple[str, ...] = Field((), description="differences in protocol from the paper, a sentence for each")
+    tables: tuple[SuiteTable, ...] = Field(min_length=1, description="the suite's tables")
+    papers: tuple[Paper, ...] = Field((), description="the printed numbers of papers")
+    path: Path = Field(description="file of the suite")
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the version and of everything that determines the cells: not of comments, order, or what is said.
+        """SHA-256 of the version and of everything that determines the cells, without comments, order and descriptions.
 
-        References count as they are written: `gradient` and `gradient:score=class` give the same cells and two
+        References count as written: `gradient` and `gradient:score=class` give the same cells but different
         fingerprints.
         """
         tables = {
@@ -68,9 +68,9 @@ class Suite(ScoringConfig):
 
     @property
     def quantities(self) -> set[str]:
-        """What papers measured and nothing here does, in words."""
-        said = [target for paper in self.papers for target in (paper, *paper.column, *paper.rows.values())]
-        return {target.quantity for target in said if target.quantity}
+        """Quantities in words that papers measured and no metric here does."""
+        targets = [target for paper in self.papers for target in (paper, *paper.column, *paper.rows.values())]
+        return {target.quantity for target in targets if target.quantity}
 
 
 def _canonical(reference: str | Mapping[str, Any]) -> str:
@@ -83,7 +83,7 @@ def read_suite(path: Path) -> Suite:
         name = "mine"
         version = 1
         summary = "my two explainers by fidelity"
-        model = "convnet"                  # what tables share
+        model = "convnet"                  # shared by all tables
         dataset = "lidc-phantom"
 
         [[table]]
@@ -91,16 +91,16 @@ def read_suite(path: Path) -> Suite:
         explainer = ["gradient", "vinet"]
         metric = "fidelity"
 
-        [[paper]]                          # its numbers in print, if there are any
+        [[paper]]                          # printed numbers, if there are any
         table = "fidelity"
         citation = "Someone et al. 2026, Table 2"
         file = "table2.csv"
         name = "Method"                    # a column of the file
-        rows = { "Grad" = "gradient" }     # the paper's name -> ours
+        rows = { "Grad" = "gradient" }     # the paper's name -> xbench's
         column = [{ value = "F x 10", scale = 0.1 }]
 
     Raises:
-        UserError: It can't be read; a key is unknown, missing or wrong; a name is there twice.
+        UserError: The file can't be read, a key is unknown, missing or wrong, or two tables have the same name.
     """  # noqa: D415
     raw = read_toml(path, "suite")
     where = f"suite {path}"
@@ -109,12 +109,12 @@ def read_suite(path: Path) -> Suite:
     if not tables:
         raise UserError(f"{where} has no table", "a [[table]] with name, explainer, metric, model and dataset")
     _check_top(raw, where)
-    made = {
+    parts = {
         "tables": [_table(shared | table, f"{where}, table {table.get('name', number)}") for number, table in tables],
         "papers": [read_paper(paper, f"{where}, paper {paper.get('citation', number)}") for number, paper in papers],
         "path": path.absolute(),
     }
-    suite = read_words(Suite, raw | made, where)
+    suite = read_words(Suite, raw | parts, where)
     _check_names(suite, where)
     return suite
 
@@ -124,7 +124,7 @@ def _check_top(words: Mapping[str, Any], where: str) -> None:
     for key in words:
         if key not in known:
             theirs = key.replace("-", "_") in RunConfig.model_fields
-            hint = "that is the user's to say, on the command line" if theirs else suggestion(key, known)
+            hint = "it can only be set on the command line" if theirs else suggestion(key, known)
             raise UserError(f"{where} has no key {key!r}", hint)
 
 
@@ -154,20 +154,20 @@ def _check_names(suite: Suite, where: str) -> None:
 
 
 def paper_rows(suite: Suite) -> list[PaperRow]:
-    """The paper's numbers in our unit, with references as the suite writes them.
+    """Return the paper's numbers in xbench's unit, with references as the suite writes them.
 
     Raises:
-        UserError: A file is missing, or does not fit what the suite says of it.
+        UserError: A file is missing, or does not fit the suite's description of it.
     """
     tables = {table.name: table for table in suite.tables}
     return [row for paper in suite.papers for row in printed_rows(paper, tables[paper.table], suite.path.parent)]
 
 
 def find_suite(wanted: str, registry: Registry) -> Suite:
-    """The suite of that name, or of that file: a path ends with ".toml" or has a separator in it.
+    """Return the suite with this name or in this file. A path ends with ".toml" or contains a separator.
 
     Raises:
-        UserError: There is none, or its file is wrong.
+        UserError: There is no such suite, or its file is wrong.
     """
     if wanted.endswith(".toml") or "/" in wanted or os.sep in wanted:
         return read_suite(Path(wanted))

@@ -1,4 +1,4 @@
-"""Jobs -> artifacts, upstream first; whoever else works in the same cache takes a part of them."""
+"""Building the artifacts of a plan, upstream first. Processes with the same cache share the work."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from xbench.runtime.devices import is_out_of_memory
 Failures = dict[str, XbenchError]
 
 _WORTH_A_LINE = 2.0  # seconds
-_LOOK_AGAIN = 0.5  # seconds between looks at what other processes are making
+_LOOK_AGAIN = 0.5  # seconds between checks of what other processes have built
 
 
 def make_artifacts(plan: Plan, store: Store, progress: Progress) -> Failures:
-    """Make or find every artifact of the plan, upstream first.
+    """Build or find every artifact of the plan, upstream first.
 
-    What another process is making is passed over and looked at again later, so that any number of processes with the
-    same cache, on one machine or on several, share the work of a run: each makes what nobody has made or is making.
-    One that dies gives back what it had begun.
+    An artifact that another process is building is skipped and checked again later. So any number of processes with the
+    same cache, on one machine or several, share the work of a run: each builds what no other has built or is building.
+    If a process dies, another one takes over the artifact that it had begun.
 
-    What fails is remembered with its reason, and so is everything made from it; the rest goes on. What it held is given
-    back before the next is made, and so are networks that nothing is made with any more.
+    If an artifact fails, its error is recorded for it and for everything made from it, and the run continues with the
+    rest. Its memory is freed before the next artifact is built, and so are networks that are no longer needed.
 
     Returns:
-        Fingerprint -> error, as `XbenchError.kept` gives it.
+        Fingerprint -> error, as `XbenchError.kept` returns it.
 
     Raises:
-        XbenchError: No cell at all can be scored; the first error, as it is.
+        XbenchError: No cell can be scored. This is the first error, unchanged.
     """
-    making = _Builder(plan, store, progress)
-    with progress.task("artifacts", len(making.pending)) as bar:
-        while making.pending:
-            if not making.sweep(bar):
-                bar.note(f"waiting for another process: {making.awaited}")
+    builder = _Builder(plan, store, progress)
+    with progress.task("artifacts", len(builder.pending)) as bar:
+        while builder.pending:
+            if not builder.sweep(bar):
+                bar.note(f"waiting for another process: {builder.awaited}")
                 time.sleep(_LOOK_AGAIN)
     ends = {cell.observations.fingerprint for cell in plan.cells}
-    if making.failures and ends <= making.failures.keys():
-        raise next(iter(making.failures.values()))
-    return making.failures
+    if builder.failures and ends <= builder.failures.keys():
+        raise next(iter(builder.failures.values()))
+    return builder.failures
 
 
 class _Builder:
-    """What is still to be had, and what went wrong."""
+    """The pending jobs of a plan, and the errors of failed ones."""
 
     def __init__(self, plan: Plan, store: Store, progress: Progress) -> None:
         self._plan, self._store, self._progress = plan, store, progress
@@ -58,14 +58,14 @@ class _Builder:
         self.awaited = ""
         self._missing = {job.fingerprint for job in plan.jobs if not store.has(job)}
         self._upstream: dict[Job, list[Job]] = {}
-        # How many pending jobs still need each job: what none needs any more is forgotten.
+        # The number of pending jobs that still need each job. A job that none needs is told to free its memory.
         self._uses_left = Counter(above for job in self.pending.values() for above in self._with_upstream(job))
 
     def sweep(self, bar: Bar) -> int:
-        """Go once through what is pending; how much of it is settled then.
+        """Go through the pending jobs once, and return how many of them were settled.
 
         Raises:
-            XbenchError: What every cell needs has failed.
+            XbenchError: A job that every cell needs has failed.
         """
         before = len(self.pending)
         for job in list(self.pending.values()):
@@ -81,7 +81,7 @@ class _Builder:
         return before - len(self.pending)
 
     def _settle(self, job: Job) -> bool:
-        """Whether the job is made, or has failed; False while another process is making it."""
+        """Return whether the job is built or has failed, or False if another process is building it."""
         error = next(
             (self.failures[above.fingerprint] for above in job.upstream if above.fingerprint in self.failures), None
         )
@@ -89,7 +89,7 @@ class _Builder:
             try:
                 if self._store.attempt(job) is None:
                     return False
-            except Exception as raised:  # whatever a plugin raises must not end the run of the others
+            except Exception as raised:  # an error of one plugin must not end the run of the others
                 error = _explained(job, raised).kept()
             if error is None:
                 self._report(job)
@@ -100,32 +100,32 @@ class _Builder:
         return True
 
     def _failed(self, job: Job, error: XbenchError) -> None:
-        """Report the error and free what the job held.
+        """Report the error and free the memory that the job held.
 
-        Networks and plugins' objects are made anew for the others that need them.
+        Networks and plugins' objects are loaded or created again for other jobs that need them.
         """
-        if all(job.fingerprint in {each.fingerprint for each in cell.jobs} for cell in self._plan.cells):
+        if all(job.fingerprint in {needed.fingerprint for needed in cell.jobs} for cell in self._plan.cells):
             raise error
-        for one in self._with_upstream(job):
-            one.forget()
+        for held in self._with_upstream(job):
+            held.forget()
         give_back()
         self._progress.warn(f"failed: {job.kind} {job.label}: {error}")
 
     def _forget_unused(self, job: Job) -> None:
-        for one in self._with_upstream(job):
-            self._uses_left[one] -= 1
-            if not self._uses_left[one]:
-                one.forget()
+        for needed in self._with_upstream(job):
+            self._uses_left[needed] -= 1
+            if not self._uses_left[needed]:
+                needed.forget()
 
     def _with_upstream(self, job: Job) -> list[Job]:
-        """The job, and all that it is made from, each once."""
+        """Return the job and everything that it is made from, each once."""
         if job not in self._upstream:
-            above = [one for each in job.upstream for one in self._with_upstream(each)]
+            above = [ancestor for parent in job.upstream for ancestor in self._with_upstream(parent)]
             self._upstream[job] = list(dict.fromkeys([job, *above]))
         return self._upstream[job]
 
     def _report(self, job: Job) -> None:
-        """A line for what took long, a dataset's class counts, and what a trained explainer says of itself."""
+        """Print a line for a long build, a dataset's class counts, and the figures of a trained explainer."""
         say, made = self._progress.say, job.fingerprint in self._missing or job.fingerprint in self._store.built
         if made and job.manifest.seconds >= _WORTH_A_LINE:
             say(f"made {job.kind} {job.label} in {job.manifest.seconds:.1f} s")
@@ -142,7 +142,7 @@ class _Builder:
 
 
 def _explained(job: Job, error: Exception) -> XbenchError:
-    """What was raised, as one of ours; with where it came from, until it is kept."""
+    """Return the error as an `XbenchError`. It keeps its cause until `XbenchError.kept` is called."""
     if isinstance(error, XbenchError):
         return error
     what = f"{job.kind} of {job.label}"

@@ -1,7 +1,7 @@
-"""Which explainers can explain which models: each pair is tried on random images of a size and kind.
+"""Trials of which explainers can explain which models, on random images of one size and kind.
 
-"Works" means more than that `supports` has no objection: maps were made, they are finite, and they are not the same
-everywhere. What a map is worth is for a run to say.
+"Works" means more than that `supports` has no objection: maps were made, they are finite, and they are not constant.
+How good the maps are is for a run to measure.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 _IMAGES, _TRIES = 2, 4
-# What makes an explainer slow, cut for a trial: nothing that decides whether it works.
+# Options that make an explainer slow, reduced for a trial. None of them decides whether it works.
 _QUICK = {"samples": 24, "masks": 24, "iterations": 2, "steps": 4, "background": 4, "epochs": 1}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of one pair.
+    """The result of one pair.
 
     Attributes:
-        explainer: Label.
-        model: Label.
-        reason: Why not; empty where it works.
+        explainer: Label of the explainer.
+        model: Label of the model.
+        reason: Why the explainer can't explain the model; empty if it can.
     """
 
     explainer: str
@@ -55,15 +55,15 @@ class Verdict:
 
 
 def verdicts(explainers: Sequence[Choice], models: Sequence[Choice], info: DatasetInfo) -> Iterator[Verdict]:
-    """Every pair, model by model.
+    """Yield the verdict of every pair, model by model.
 
     Args:
-        explainers: To be tried, as they are by default but with fewer samples.
-        models: Freshly initialised; nothing is trained.
+        explainers: Explainers to try, with their defaults but fewer samples.
+        models: Models to try, newly initialised and untrained.
         info: Kind and size of the images.
 
     Raises:
-        UserError: There is no such model. One that does not take these images is a verdict.
+        UserError: There is no such model. A model that can't take these images gives verdicts instead.
     """
     split = _random_images(info)
     for model in models:
@@ -83,7 +83,7 @@ def _initialised(model: Model, info: DatasetInfo, seed: int) -> nn.Module:
 
 
 def _random_images(info: DatasetInfo) -> Split:
-    """Noise over a bright square, so that maps have something to differ on; every class in turn."""
+    """Return images of noise with a bright square, so that maps can vary, with the classes in turn."""
     count = 4 * len(info.classes)
     images = rng(0, "compatibility").random((count, info.channels, *info.spatial), dtype=np.float32) / 2
     square: tuple[Any, ...] = (..., *(slice(side // 4, side // 2) for side in info.spatial))
@@ -95,9 +95,12 @@ def _random_images(info: DatasetInfo) -> Split:
 
 
 def _reason(choice: Choice, modules: Sequence[nn.Module], info: DatasetInfo, split: Split) -> str:
-    """A method that shows positive evidence only may find none in one initialisation: then the next is tried."""
+    """Return why the explainer does not work, or an empty string.
+
+    A method that shows only positive evidence may find none in one initialisation. Then the next is tried.
+    """
     for module in modules:
-        maps = _tried(choice, module, info, split)
+        maps = _try(choice, module, info, split)
         if isinstance(maps, str):
             return maps
         flat = maps.flatten(1)
@@ -106,8 +109,8 @@ def _reason(choice: Choice, modules: Sequence[nn.Module], info: DatasetInfo, spl
     return "its maps are the same everywhere"
 
 
-def _tried(choice: Choice, module: nn.Module, info: DatasetInfo, split: Split) -> torch.Tensor | str:
-    """Maps, or why there are none; what failed holds no memory then."""
+def _try(choice: Choice, module: nn.Module, info: DatasetInfo, split: Split) -> torch.Tensor | str:
+    """Return maps, or why there are none, and free the memory of a failed trial."""
     try:
         with float32("32"), undisturbed(module):
             return _maps(choice, module, info, split)
@@ -122,7 +125,7 @@ def _tried(choice: Choice, module: nn.Module, info: DatasetInfo, split: Split) -
 
 
 def _maps(choice: Choice, module: nn.Module, info: DatasetInfo, split: Split) -> torch.Tensor | str:
-    """Maps of a few images, or why there are none."""
+    """Return maps of a few images, or why there are none."""
     import torch
 
     explainer: Explainer = _quick(choice).create()
@@ -131,7 +134,7 @@ def _maps(choice: Choice, module: nn.Module, info: DatasetInfo, split: Split) ->
         return reason
     if explainer.trained:
         _restore(explainer, module, info, split)
-    # Every class of every image: a method that shows positive scores only has nothing to say of some of them.
+    # Every class of every image, because a method that shows only positive scores gives empty maps for some of them.
     classes = len(info.classes)
     batch = split.batch(np.repeat(np.arange(_IMAGES), classes))
     targets = torch.arange(classes).repeat(_IMAGES)
@@ -157,18 +160,18 @@ def _restore(explainer: Explainer, module: nn.Module, info: DatasetInfo, split: 
         explainer.restore(Path(folder), module, info, "cpu")
 
 
-def markdown(found: Sequence[Verdict], command: str) -> str:
-    """A page: explainers down, models across, and under the table the reasons, each once.
+def markdown(results: Sequence[Verdict], command: str) -> str:
+    """Return a page with a table of explainers (rows) and models (columns), and each reason once below it.
 
-    Where a pair was tried on several kinds of images, it works if it works on all of them.
+    A pair that was tried on several kinds of images works if it works on all of them.
 
     Args:
-        found: Verdicts.
-        command: That gives this page again.
+        results: The verdicts.
+        command: The command that makes this page again.
     """
-    models = list(dict.fromkeys(verdict.model for verdict in found))
+    models = list(dict.fromkeys(verdict.model for verdict in results))
     rows: dict[str, dict[str, str]] = {}
-    for verdict in found:
+    for verdict in results:
         cells = rows.setdefault(verdict.explainer, {})
         cells[verdict.model] = cells.get(verdict.model) or verdict.reason
     reasons = dict.fromkeys(reason for cells in rows.values() for reason in cells.values() if reason)

@@ -1,4 +1,4 @@
-"""The counterfactual images of a run, as pictures and as arrays."""
+"""Drawing the counterfactual images of a run, as pictures and as arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xbench.results.naming import file_name
 def draw_counterfactuals(jobs: Sequence[CounterfactualsJob], folder: Path) -> None:
     """Write `<dataset>--<model>--<explainer>.npz`, `.svg` and `.png` for each explainer that makes counterfactuals."""
     for job in jobs:
-        if job.store.has(job):  # it may have failed, and a run goes on without
+        if job.store.has(job):  # it may have failed, and the run continues without it
             arrays = _arrays(job)
             stem = folder / file_name(arrays.dataset, arrays.model, arrays.explainer)
             state = job.maps.state
@@ -26,17 +26,19 @@ def draw_counterfactuals(jobs: Sequence[CounterfactualsJob], folder: Path) -> No
 
 
 def _arrays(job: CounterfactualsJob) -> CounterfactualArrays:
-    maps, found = job.maps, job.found
-    batch = maps.data.scored.batch(found.samples)
+    maps, strips = job.maps, job.strips
+    batch = maps.data.scored.batch(strips.samples)
     images, masks = batch.images.numpy(), batch.masks.numpy()
     planes = [
         plane_of(image, mask if has else None) for image, mask, has in zip(images, masks, batch.has_mask, strict=True)
     ]
     relevance = targets = None
     if maps.store.has(maps):
-        every = maps.maps()
-        relevance = np.stack([sliced(every[index], plane) for index, plane in zip(found.samples, planes, strict=True)])
-        targets = maps.targets[found.samples]
+        all_maps = maps.maps()
+        relevance = np.stack(
+            [sliced(all_maps[index], plane) for index, plane in zip(strips.samples, planes, strict=True)]
+        )
+        targets = maps.targets[strips.samples]
     return CounterfactualArrays(
         dataset=maps.data.label,
         model=maps.calibration.label,
@@ -45,14 +47,14 @@ def _arrays(job: CounterfactualsJob) -> CounterfactualArrays:
         ids=tuple(batch.ids),
         labels=batch.labels.numpy(),
         images=_planes(images, planes, 1).astype(np.float16),
-        t=found.t,
-        frames=_planes(found.frames, planes, 3),
-        probabilities=found.probabilities,
+        t=strips.t,
+        frames=_planes(strips.frames, planes, 3),
+        probabilities=strips.probabilities,
         relevance=relevance,
         targets=targets,
     )
 
 
 def _planes(values: np.ndarray, planes: Sequence[int | None], leading: int) -> np.ndarray:
-    """(n, ..., *spatial) -> (n, ..., H, W)."""
-    return np.stack([sliced(one, plane, leading) for one, plane in zip(values, planes, strict=True)])
+    """Return the chosen plane of each entry: (n, ..., *spatial) -> (n, ..., H, W)."""
+    return np.stack([sliced(value, plane, leading) for value, plane in zip(values, planes, strict=True)])

@@ -1,4 +1,4 @@
-"""Scores -> a run folder: header, scores, observations, figures, gallery; written beside and renamed into place."""
+"""Writing a run folder: header, scores, observations, figures and gallery. It is written aside and moved into place."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from xbench.runtime.files import folder_beside
 def write_run(
     out: Path, config: RunConfig, run: RunRecord, progress: Progress
 ) -> tuple[Path, RunHeader, list[ScoreRow]]:
-    """Write everything a run leaves into `out`, which appears whole or not at all.
+    """Write all results of a run into `out`, which appears as a whole or not at all.
 
     Returns:
-        The folder, numbered if another run took its name meanwhile; the header and the rows.
+        The folder (numbered if another run has taken its name meanwhile), the header and the rows.
 
     Raises:
-        ArtifactError: It can't be written.
+        ArtifactError: The folder can't be written.
     """
     try:
         with folder_beside(out) as partial:
@@ -70,11 +70,11 @@ def write_run(
 
 
 def _put_in_place(partial: Path, out: Path) -> Path:
-    """Rename to `out`, or to the first of out-2, out-3, ... that is free."""
+    """Rename the folder to `out`, or to the first of out-2, out-3, ... that is free."""
     for number in itertools.count(1):
         wanted = out if number == 1 else out.with_name(f"{out.name}-{number}")
         try:
-            return partial.replace(wanted)  # over an empty folder it works
+            return partial.replace(wanted)  # this works over an empty folder
         except OSError:
             if not wanted.exists():
                 raise
@@ -112,7 +112,7 @@ def _header(config: RunConfig, run: RunRecord) -> RunHeader:
 
 
 def _known_facts(data: DataJob) -> dict[str, Any]:
-    return dict(data.facts) if data.store.has(data) else {}  # asking for those of a failed one would prepare it again
+    return dict(data.facts) if data.store.has(data) else {}  # facts of a failed one would prepare it again
 
 
 def _state_facts(maps: MapsJob) -> dict[str, Any]:
@@ -144,13 +144,14 @@ def _observation_cell(item: ScoredCell) -> ObservationCell:
 
 
 def _replicates(scored: Sequence[ScoredCell]) -> dict[str, Replicates]:
-    """By the fingerprint of the observations: a map without signs serves both columns."""
-    found: dict[str, Replicates] = {}
+    """Return replicates by the fingerprint of the observations, because unsigned maps serve both columns."""
+    replicates: dict[str, Replicates] = {}
     for item in scored:
-        if item.replicates is not None and item.row.fingerprint not in found:
+        if item.replicates is not None and item.row.fingerprint not in replicates:
             data = item.cell.maps.data.scored
-            found[item.row.fingerprint] = Replicates(item.replicates, sampling(data.ids, data.groups, item.row.seed))
-    return found
+            sampled = sampling(data.ids, data.groups, item.row.seed)
+            replicates[item.row.fingerprint] = Replicates(item.replicates, sampled)
+    return replicates
 
 
 def _grouped(items: Iterable[Any], key: Any) -> dict[Any, list[Any]]:
@@ -166,7 +167,7 @@ def _grouped(items: Iterable[Any], key: Any) -> dict[Any, list[Any]]:
 def _draw(scored: Sequence[ScoredCell], folder: Path, note: Any) -> None:
     good = [item for item in scored if item.error is None]
     note("scores")
-    for key, members in _grouped(good, _place).items():
+    for key, members in _grouped(good, _column).items():
         _draw_scores(members, folder / "scores" / file_name(*key))
         _draw_curves(members, folder / "curves" / file_name(*key))
     note("training")
@@ -176,7 +177,7 @@ def _draw(scored: Sequence[ScoredCell], folder: Path, note: Any) -> None:
         draw_gallery(members, folder / "gallery" / file_name(*key))
 
 
-def _place(item: ScoredCell) -> tuple[str, ...]:
+def _column(item: ScoredCell) -> tuple[str, ...]:
     row = item.row
     return (row.dataset, row.model, row.metric, row.sign)
 
@@ -211,9 +212,9 @@ def _draw_training(good: Sequence[ScoredCell], folder: Path) -> None:
     trained: dict[str, Job] = {}
     for item in good:
         maps = item.cell.maps
-        found = [maps.predictions.calibration.subject.job, maps.model]
-        found += [maps.state] if isinstance(maps.state, ExplainerJob) else []
-        trained |= {job.fingerprint: job for job in found if (job.folder / HISTORY).exists()}
+        jobs = [maps.predictions.calibration.subject.job, maps.model]
+        jobs += [maps.state] if isinstance(maps.state, ExplainerJob) else []
+        trained |= {job.fingerprint: job for job in jobs if (job.folder / HISTORY).exists()}
     for job in trained.values():
         folder.mkdir(exist_ok=True)
         with (job.folder / HISTORY).open(newline="") as file:
@@ -225,12 +226,12 @@ def _draw_training(good: Sequence[ScoredCell], folder: Path) -> None:
 
 def _draw_views(views: Sequence[ViewJob], folder: Path) -> None:
     for job in views:
-        if job.store.has(job):  # it may have failed, and a run goes on without
+        if job.store.has(job):  # it may have failed, and the run continues without it
             folder.mkdir(exist_ok=True)
-            data, found = job.model.data, job.found
+            data, images = job.model.data, job.class_images
             stem = folder / file_name(data.label, job.label)
             title = f"What each class of {job.label} likes to see, {data.label}"
-            class_views(stem, title, data.info.classes, found.images, found.scores, found.probabilities)
+            class_views(stem, title, data.info.classes, images.images, images.scores, images.probabilities)
 
 
 def _draw_calibrations(models: Sequence[Mapping[str, Any]], folder: Path) -> None:

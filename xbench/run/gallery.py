@@ -1,4 +1,4 @@
-"""The gallery of a run: which samples and whose maps are shown, as pictures and as arrays."""
+"""Drawing the gallery of a run: the samples and maps that it shows, as pictures and as arrays."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from xbench.run.scoring import ScoredCell
 from xbench.runtime.mapped import MappedArray
 
 _DRAWN = 8  # samples in the pictures
-_MANY = 24  # explainers and controls in a gallery
+_MANY = 24  # explainers and controls in a gallery, above which copies are left out
 
 Maps = dict[str, np.ndarray | MappedArray]
 
 
 def draw_gallery(members: Sequence[ScoredCell], stem: Path) -> None:
-    """Write a gallery of the cells of one dataset and model: `<stem>.svg` and `.png`, and `<stem>.npz`."""
+    """Write the gallery of the cells of one dataset and model: `<stem>.svg`, `<stem>.png` and `<stem>.npz`."""
     first = members[0].cell
     shown = _shown(members)
     maps: Maps = {label: cell.maps.maps() for label, cell in shown.items()}
@@ -41,25 +41,25 @@ def draw_gallery(members: Sequence[ScoredCell], stem: Path) -> None:
 
 
 def _shown(members: Sequence[ScoredCell]) -> dict[str, Cell]:
-    # A map that is the same everywhere on every image has nothing to show.
+    # Maps that are constant on every image show nothing.
     shown = {
         item.row.explainer: item.cell
         for item in sorted(members, key=lambda item: item.row.control)
         if item.cell.maps.facts.get("constant_maps") != item.row.n
     }
-    if len(shown) > _MANY:  # pages of inverted and blurred copies hide what there is to see
+    if len(shown) > _MANY:  # pages of inverted and blurred copies would hide the rest
         shown = {label: cell for label, cell in shown.items() if not (cell.control and cell.maps.inner is not None)}
     return shown
 
 
 def _chances(cell: Cell) -> np.ndarray:
-    """Class probabilities (N, K) of the scored samples."""
+    """Return the class probabilities (N, K) of the scored samples."""
     import torch
 
     from xbench.contracts.model import probabilities
 
-    found: np.ndarray = probabilities(torch.from_numpy(cell.maps.predictions.logits)).numpy()
-    return found
+    chances: np.ndarray = probabilities(torch.from_numpy(cell.maps.predictions.logits)).numpy()
+    return chances
 
 
 def _draw(
@@ -70,15 +70,15 @@ def _draw(
     batch = data.scored.batch(chosen)
     items = [
         GalleryItem(
-            id=batch.ids[place],
-            image=batch.images[place].numpy(),
-            mask=batch.masks[place].numpy() if batch.has_mask[place] else None,
-            label=classes[int(batch.labels[place])],
+            id=batch.ids[row],
+            image=batch.images[row].numpy(),
+            mask=batch.masks[row].numpy() if batch.has_mask[row] else None,
+            label=classes[int(batch.labels[row])],
             predicted=classes[int(chances[index].argmax())],
             probability=float(chances[index].max()),
             overlays=[Overlay(label, maps[label][index], signed[label], cell.control) for label, cell in shown.items()],
         )
-        for place, index in enumerate(chosen)
+        for row, index in enumerate(chosen)
     ]
     stem.parent.mkdir(exist_ok=True)
     gallery(stem, items, f"{data.label}, {first.maps.predictions.calibration.label}")
@@ -96,7 +96,7 @@ def _arrays(
     images, masks, has_mask = batch.images.numpy(), batch.masks.numpy(), batch.has_mask.numpy()
     planes = [plane_of(image, mask if has else None) for image, mask, has in zip(images, masks, has_mask, strict=True)]
     flat = np.stack([sliced(image, plane, leading=1) for image, plane in zip(images, planes, strict=True)])
-    # One explainer's maps at a time: all of them in full precision may not fit.
+    # One explainer's maps at a time, because all of them in full precision may not fit the memory.
     bits = [
         eight_bits(np.stack([sliced(maps[label][index], plane) for index, plane in zip(kept, planes, strict=True)]))
         for label in shown

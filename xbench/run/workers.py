@@ -1,4 +1,4 @@
-"""Processes beside this one that make artifacts of the same run in the same cache."""
+"""Helper processes, which build artifacts of the same run in the same cache."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ Planner = Callable[[Store], Plan]
 
 @contextlib.contextmanager
 def helper_processes(workers: int, planner: Planner, store: Store) -> Iterator[None]:
-    """Let `workers - 1` other processes work on a run while the block does; this one counts as the first.
+    """Start `workers - 1` other processes that work on the run during the block. This process counts as the first.
 
-    They share the processors: each takes its part of the threads that torch would use alone. They end with the block,
-    however it ends; what they had begun stays in the cache, for the next run to continue. Warnings are passed on; what
-    fails in one of them fails in this process too, when its turn comes, and is reported here.
+    The processes share the processors: each uses its part of the threads that torch would use alone. They end with the
+    block, however it ends. Unfinished work stays in the cache, and the next run continues it. Warnings are passed on to
+    this process. An error of a helper process is not: this process meets the same error later, and reports it.
 
     Args:
-        workers: In all; 1 = nobody else.
-        planner: What to run: plain data and a function of a module, for it travels to the other processes.
+        workers: Total number of processes; 1 for no helper processes.
+        planner: Function that makes the plan. It is sent to the other processes, so it must be plain data and a
+            function of a module.
         store: The cache.
     """
     if workers == 1:
@@ -50,52 +51,52 @@ def helper_processes(workers: int, planner: Planner, store: Store) -> Iterator[N
 
 @contextlib.contextmanager
 def _worker(planner: Planner, store: Store, threads: int) -> Iterator[None]:
-    context = multiprocessing.get_context("spawn")  # a fork would copy torch's thread pool, locked as it may be
-    heard, told = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(planner, store.root, threads, told), daemon=True)
+    context = multiprocessing.get_context("spawn")  # a fork would copy torch's thread pool, which may be locked
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(planner, store.root, threads, sender), daemon=True)
     process.start()
-    told.close()  # here, so that the worker's is the last, and its end the end of what is heard
-    listener = threading.Thread(target=_pass_on, args=(heard, store.progress), daemon=True)
+    sender.close()  # so that the worker holds the last end, and its exit closes the pipe
+    listener = threading.Thread(target=_pass_on, args=(receiver, store.progress), daemon=True)
     listener.start()
     try:
         yield
     finally:
-        process.kill()  # it has nothing left to do, or is not wanted any more
+        process.kill()  # it has nothing left to do, or is no longer needed
         process.join()
         listener.join()
 
 
-def _pass_on(heard: Connection, progress: Progress) -> None:
+def _pass_on(receiver: Connection, progress: Progress) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
-            progress.warn(heard.recv())
+            progress.warn(receiver.recv())
 
 
-class _Telling(SilentProgress):
-    """Passes warnings on to the process that asked for the work."""
+class _ForwardedProgress(SilentProgress):
+    """Progress that passes warnings on to the first process."""
 
-    def __init__(self, told: Connection) -> None:
+    def __init__(self, sender: Connection) -> None:
         super().__init__()
-        self._told = told
+        self._sender = sender
 
     def warn(self, text: str) -> None:
-        self._told.send(text)
+        self._sender.send(text)
 
 
-def _work(planner: Planner, root: Path, threads: int, told: Connection) -> None:
-    """Make what nobody has made, as long as the process that asked for it lives."""
+def _work(planner: Planner, root: Path, threads: int, sender: Connection) -> None:
+    """Build the artifacts that no other process has built, as long as the first process lives."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    store = Store(root, _Telling(told))
-    with contextlib.suppress(XbenchError):  # what fails is told by the first process, which meets it, too
+    store = Store(root, _ForwardedProgress(sender))
+    with contextlib.suppress(XbenchError):  # the first process meets the same error and reports it
         make_artifacts(planner(store), store, SilentProgress())
 
 
 def _end_with_parent() -> None:
-    """Also where the parent was killed and could end nobody: at once, in the middle of whatever is being made."""
+    """End this process at once when its parent is gone, even if the parent was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""One run from words to a folder: discovery, plan, artifacts, scores, run folder, table."""
+"""One run, from the user's request to the run folder: discovery, plan, artifacts, scores, run folder, table."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be run.
+    """A run that the user requests.
 
     Attributes:
-        config: All words of the run.
-        registry: What is installed.
-        suite: The suite, if one is run.
-        tried: The conventions, if a grid of them is.
+        config: All settings of the run.
+        registry: The installed plugins.
+        suite: The suite to run, or None.
+        conventions: The conventions to compare, or None.
     """
 
     config: RunConfig
     registry: Registry
     suite: SuiteRun | None = None
-    tried: Conventions | None = None
+    conventions: Conventions | None = None
 
     def plan(self, store: Store) -> Plan:
-        """Its cells.
+        """Return the plan of the run.
 
         Raises:
-            UserError: Something asked for does not exist or does not fit.
+            UserError: Something requested does not exist or does not fit.
         """
         return self._words.plan(self.registry, store)
 
     @property
     def planner(self) -> Planner:
-        """The same plan for another process, which discovers by itself what is installed."""
+        """A function that makes the same plan in another process, which discovers the installed plugins itself."""
         return self._words.discovered
 
     @property
@@ -67,12 +67,12 @@ class Request:
 
 @dataclass(frozen=True)
 class _Words:
-    """What determines a plan where the same is installed; plain data, which can go to other processes.
+    """The data that determine a plan, for the same installed plugins. Plain, so that other processes can get them.
 
     Attributes:
-        config: Of the run.
-        tables: Of a suite; None without one.
-        added: Explainers that the user adds to a suite.
+        config: Settings of the run.
+        tables: Tables of the suite, or None without a suite.
+        added: Explainers that the user adds to the suite.
     """
 
     config: RunConfig
@@ -88,29 +88,29 @@ class _Words:
         return self.plan(discover(), store)
 
 
-def request(suite: str | None, path: Path | None, spoken: Mapping[str, Any]) -> Request:
-    """What the user asks for.
+def request(suite: str | None, path: Path | None, cli_values: Mapping[str, Any]) -> Request:
+    """Return the run that the user requests.
 
     Args:
         suite: Name or path of a suite, or None.
         path: A configuration file, or None.
-        spoken: What was said on the command line beside these two, and nothing else.
+        cli_values: The other options that were given on the command line, without defaults.
 
     Raises:
-        UserError: A word is wrong, or can't be said with a suite; a file can't be read.
+        UserError: An option is wrong or can't be used with a suite, or a file can't be read.
     """
     if suite is not None:
         registry = discover()
-        found = suite_run(suite, {**spoken, **({"config": path} if path else {})}, registry)
-        return Request(found.config, registry, found)
-    config = read_config(path, spoken)
+        run = suite_run(suite, {**cli_values, **({"config": path} if path else {})}, registry)
+        return Request(run.config, registry, run)
+    config = read_config(path, cli_values)
     registry = discover()
-    config, tried = under_conventions(config, registry)
-    return Request(config, registry, tried=tried)
+    config, conventions = under_conventions(config, registry)
+    return Request(config, registry, conventions=conventions)
 
 
 def show_plan(wanted: Request) -> int:
-    """Print the cells and artifacts of a run, and which are cached; make nothing."""
+    """Print the cells and artifacts of a run, and which are cached, without building anything."""
     console = results_console()
     _say_broken(wanted.registry, LiveProgress())
     plan = wanted.plan(Store(wanted.config.cache or default_root()))
@@ -133,10 +133,10 @@ def show_plan(wanted: Request) -> int:
 
 
 def carry_out(wanted: Request) -> int:
-    """Run, write the run folder, print the table.
+    """Run, write the run folder, and print the table.
 
     Returns:
-        The exit code: 0, or that of the worst failed cell.
+        The exit code: 0, or the exit code of the worst failed cell.
 
     Raises:
         XbenchError: Nothing could be scored.
@@ -173,20 +173,20 @@ def carry_out(wanted: Request) -> int:
     if suite is not None and suite.papers:
         console.print()
         console.print(beside_tables(suite.papers, rows))
-    if wanted.tried is not None:
-        _show_conventions(rows, wanted.tried, out, console)
+    if wanted.conventions is not None:
+        _show_conventions(rows, wanted.conventions, out, console)
     console.print(f"run folder: {out}", markup=False, highlight=False)
     return worst_exit_code(scored, plan)
 
 
-def _show_conventions(rows: Sequence[ScoreRow], tried: Conventions, out: Path, console: Console) -> None:
+def _show_conventions(rows: Sequence[ScoreRow], conventions: Conventions, out: Path, console: Console) -> None:
     """Print what becomes of the ranks, and write it beside the scores: one file a dataset and model."""
     from xbench.results.naming import file_name
 
     (out / "conventions").mkdir()
     for dataset, model in dict.fromkeys((row.dataset, row.model) for row in rows):
         members = [row for row in rows if (row.dataset, row.model) == (dataset, model)]
-        explainers, flips = ranks_under(members, tried)
+        explainers, flips = ranks_under(members, conventions)
         console.print()
         console.print(f"{model} on {dataset}", style="bold", markup=False, highlight=False)
         console.print(ranks_table(explainers, flips))
@@ -194,7 +194,7 @@ def _show_conventions(rows: Sequence[ScoreRow], tried: Conventions, out: Path, c
 
 
 def _of_suite(run: SuiteRun) -> str:
-    """A line; what leaves the suite as it is written is not named."""
+    """Return a line about the suite, which names only changes of its cells."""
     words = {"limit": "fewer samples", "dataset": "other datasets", "explainer": "explainers added"}
     changed = "".join(f", {words[word]}" for word in run.changed)
     return f"suite {run.suite.name}, version {run.suite.version}{changed}"
@@ -214,10 +214,10 @@ def _say_plan(plan: Plan, progress: LiveProgress) -> None:
 
 
 def _free_folder(wanted: Path | None) -> Path:
-    """Where the run folder will be; without a wish, the time it began (and a number, should that be taken by then).
+    """Return the path for the run folder: the wanted path, or a folder named by the current time.
 
     Raises:
-        UserError: It exists and holds something, or can't be made.
+        UserError: The folder exists and is not empty, or can't be created.
     """
     out = wanted or Path("xbench-runs") / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

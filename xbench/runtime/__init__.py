@@ -1,1 +1,1 @@
-"""What every computation stands on: devices and precision, batches that fit, seeds, arrays on disk, blame."""
+"""The base of every computation: devices and precision, batches that fit the memory, seeds, arrays on disk, blame."""

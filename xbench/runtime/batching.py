@@ -1,4 +1,4 @@
-"""Batches that fit the memory: halved for good when it runs out."""
+"""Batches that fit the memory. Their size is halved, and stays so, when the memory runs out."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 class Batches:
-    """So many rows at a time, one batch after the other; half as many from then on when the memory runs out.
+    """Rows in batches of `size`, which is halved, and stays so, when the memory runs out.
 
     Attributes:
-        size: Rows of a batch, at most.
+        size: Maximum number of rows in a batch.
     """
 
     def __init__(self, size: int) -> None:
@@ -26,16 +26,17 @@ class Batches:
         """Call `work(start, stop)` for batches of the rows 0 to `count`.
 
         Args:
-            count: Rows in all.
-            work: Asked again, for fewer rows, where it ran out of memory: it must change nothing before the last thing
-                that can. What it moves to the CPU itself is not on the device while the next batch is at work.
+            count: Total number of rows.
+            work: Function to call. It is called again with fewer rows after it ran out of memory, so it must change
+                nothing before the last step that can. Results that it moves to the CPU itself do not take memory of the
+                device while the next batch is computed.
 
         Yields:
-            Which rows, and the result.
+            The rows and their result.
 
         Raises:
-            torch.OutOfMemoryError: One row does not fit; or what else the device raises then. It is as it came, because
-                whoever called with several rows of its own can still halve those.
+            torch.OutOfMemoryError: One row does not fit. Some devices raise another error for this. It is passed on
+                unchanged, because a caller whose row stands for several of its own can still halve those.
         """
         start = 0
         while start < count:
@@ -46,35 +47,35 @@ class Batches:
                 start = stop
 
     def _tried(self, work: Callable[[int, int], T], start: int, stop: int) -> list[T]:
-        """The one result; none where it did not fit, and batches are smaller now."""
+        """Return the result in a list, or an empty list after halving `size` because the rows did not fit."""
         try:
             return [work(start, stop)]
         except Exception as error:
             if stop - start == 1 or not is_out_of_memory(error):
                 raise
-        # Outside of the except block: inside, the frames of what failed live on, and the tensors in them.
+        # Outside of the except block: inside it, the frames of the failed call live on with all their tensors.
         self.size = (stop - start + 1) // 2
         give_back()
         return []
 
 
 def give_back() -> None:
-    """Free what nothing refers to any more, cycles included, and the device memory that torch keeps for later.
+    """Free unreferenced objects, cycles included, and the device memory that torch caches.
 
-    Call it where no exception is being handled: that one's frames, and the tensors in them, would stay.
+    Call it where no exception is being handled: the exception would keep its frames and their tensors alive.
     """
     gc.collect()
     release()
 
 
 def out_of_memory(what: str, error: BaseException, hint: str = "") -> UserError:
-    """An error for people, which holds nothing of the one that was raised.
+    """Return an error for users that keeps no reference to the error that was raised.
 
     Args:
-        what: That did not fit: "maps of gradcam for convnet".
-        error: As raised.
-        hint: What to do about it, if something better can be said than a smaller batch, network or image.
+        what: The work that did not fit: "maps of gradcam for convnet".
+        error: The error that was raised.
+        hint: Advice that is better than a smaller batch, network or image. Empty for the usual advice.
     """
-    said = str(error).strip().split("\n")[0]
-    message = f"out of memory: {what}" + (f": {said}" if said else "")
+    reason = str(error).strip().split("\n")[0]
+    message = f"out of memory: {what}" + (f": {reason}" if reason else "")
     return UserError(message, hint or "try a smaller --batch-size, a smaller model, smaller images, or --device cpu")

@@ -1,4 +1,4 @@
-"""Whose fault it is: what a plugin raises becomes an error that names it."""
+"""Blame for errors: whatever a plugin raises becomes an error that names the plugin."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from xbench.runtime.devices import is_out_of_memory, kept_settings
 
 @contextmanager
 def blamed(owner: str, method: str = "", passed: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turn what the block raises into a `PluginError`.
+    """Turn an error raised in the block into a `PluginError`.
 
-    Errors of xbench itself pass, and so does out of memory, which the caller can mend with smaller batches. Torch's
-    switches of float32 and its default dtype are put back; a plugin that changed them is refused.
+    Errors of xbench itself pass unchanged. So do errors for lack of memory, because the caller can try smaller batches.
+    Torch's switches of float32 and its default dtype are restored, and a plugin that changed them is refused.
 
     Args:
-        owner: The plugin, as people know it.
-        method: What of it was called, where the owner's name does not say it.
+        owner: Name of the plugin, as users know it.
+        method: Name of the method that was called, where the owner's name does not say it.
         passed: More errors that are not the plugin's fault, such as those of a full disk.
     """
     let_through: tuple[type[Exception], ...] = (XbenchError, *passed)
@@ -33,6 +33,6 @@ def blamed(owner: str, method: str = "", passed: tuple[type[Exception], ...] = (
             raise
         raise PluginError(f"{owner} raised{inside} {type(error).__name__}: {error}") from error
     if changed:
-        # What it computed is not in the precision that the row would name.
+        # The result was not computed in the precision that the row would name.
         what = " and ".join(changed)
         raise PluginError(f"{owner} changed {what} of torch{inside.rstrip(':')}", "leave them as they are")

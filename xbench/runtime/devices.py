@@ -1,4 +1,4 @@
-"""What differs between devices: how exact float32 is, how data get there, what frees memory, whether float64 exists."""
+"""Differences between devices: the precision of float32, uploads, freeing memory, and whether float64 exists."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ if TYPE_CHECKING:
     import torch
 
 
-# A product of these two needs 24 bits of mantissa. With TF32's 10 (or bfloat16's 7) they count as 1.
+# The product of this number with itself needs 24 bits of mantissa. With TF32's 10 (or bfloat16's 7) it is read as 1.
 _EXACT = 1 + 2.0**-12
 
 
 @contextmanager
 def float32(precision: str) -> Iterator[None]:
-    """Float32 products are true float32 inside, or TF32 where the precision is "tf32"; as before afterwards.
+    """Make float32 products true float32 in the block, or TF32 if the precision is "tf32", and restore torch's setting.
 
-    By torch's default, convolutions on NVIDIA GPUs read only 10 bits of each mantissa, whatever dtype is asked for. A
-    library that calls `torch.set_float32_matmul_precision` does the same to dense layers; some CPUs keep 7 bits then.
+    By default, torch's convolutions on NVIDIA GPUs read only 10 bits of each mantissa, although the dtype is float32. A
+    library that calls `torch.set_float32_matmul_precision` does the same to dense layers; some CPUs then keep only 7
+    bits.
 
     Args:
         precision: One of `PRECISIONS`.
@@ -38,7 +39,7 @@ def float32(precision: str) -> Iterator[None]:
 
 
 def autocast(precision: str, device: str | torch.device) -> AbstractContextManager[Any]:
-    """The autocast context of "bf16" or "16"; one that does nothing for the others."""
+    """Return the autocast context of "bf16" or "16", or a context that does nothing for the other precisions."""
     import torch
 
     if precision not in ("bf16", "16"):
@@ -48,7 +49,7 @@ def autocast(precision: str, device: str | torch.device) -> AbstractContextManag
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Computation in the dtypes of the operands, inside an autocast or not."""
+    """Return a context that computes in the dtypes of the operands, even inside an autocast."""
     import torch
 
     if not torch.is_autocast_enabled(device.type):
@@ -58,10 +59,10 @@ def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 @contextmanager
 def kept_settings() -> Iterator[list[str]]:
-    """Put torch's switches of float32 and its default dtype back after the block, however it ends.
+    """Restore torch's switches of float32 and its default dtype after the block, however it ends.
 
     Yields:
-        A list that holds, after the block, the names of the settings that it had changed.
+        A list that is filled after the block with the names of the settings that the block changed.
     """
     import torch
 
@@ -74,7 +75,7 @@ def kept_settings() -> Iterator[list[str]]:
     finally:
         now = [_read(get) for get, _, _ in settings]
         pairs = list(zip(settings, before, now, strict=True))
-        changed += dict.fromkeys(name for (_, _, name), value, found in pairs if found != value)
+        changed += dict.fromkeys(name for (_, _, name), old, new in pairs if new != old)
         if changed:
             for (_, put, _), value, _ in pairs:
                 if value is not None:
@@ -85,10 +86,10 @@ _Switch = tuple[Callable[[], Any], Callable[[Any], None], dict[str, Any]]
 
 
 def _switches() -> list[_Switch]:
-    """(read, write, the value that stands for "ieee" and "tf32"), in the order in which they must be written.
+    """Return torch's switches as (read, write, their values for "ieee" and "tf32"), in the order to write them.
 
-    torch 2.9 and later have old switches and new ones, and refuse to read an old one that contradicts the new: so both
-    are written, the old ones first, because writing them changes the new.
+    torch 2.9 and later have old and new switches, and refuse to read an old one that contradicts the new. So both are
+    written. The old ones come first, because writing them changes the new.
     """
     import torch
 
@@ -115,17 +116,17 @@ def _attribute(owner: Any, name: str, meaning: dict[str, Any]) -> _Switch:
 
 
 def _read(get: Callable[[], Any]) -> Any:
-    """The value, or None for an old switch that contradicts the new ones, which then say all there is to say."""
+    """Return the value, or None for an old switch that contradicts the new ones. The new ones are then sufficient."""
     with suppress(RuntimeError):
         return get()
     return None
 
 
 def rounds_products(device: str) -> bool:
-    """Whether products of float32 lose bits of their mantissas there as things are now: TF32, or bfloat16.
+    """Return whether float32 products on the device currently lose bits of their mantissas (TF32 or bfloat16).
 
-    Tried with a matrix product and a convolution, since drivers can be told to do so behind torch's back
-    (NVIDIA_TF32_OVERRIDE).
+    This is tried with a matrix product and a convolution, because drivers can be told to round without torch's
+    knowledge (NVIDIA_TF32_OVERRIDE).
     """
     import torch
     from torch.nn import functional as F
@@ -135,16 +136,16 @@ def rounds_products(device: str) -> bool:
     centre = F.conv2d(values, weights)[0, 0, 0, 0]
     dense = (values[0, 0, :, :1] @ weights[0, :8, 0, :1].T)[0, 0]
     exact = _EXACT * _EXACT
-    found = torch.stack([centre / (16 * 9), dense]).tolist()
-    return any(abs(value - exact) > 2.0**-20 for value in found)
+    products = torch.stack([centre / (16 * 9), dense]).tolist()
+    return any(abs(product - exact) > 2.0**-20 for product in products)
 
 
 def upload(values: torch.Tensor, device: str | torch.device) -> torch.Tensor:
-    """The tensor on the device, without waiting for what the device is doing.
+    """Return the tensor on the device, without waiting for the device to finish its work.
 
-    An NVIDIA GPU copies from pageable memory only after all its work is done, so the values go through pinned memory,
-    which torch keeps until they are there. Other devices are asked not to wait where they are known to read the values
-    before the call returns; MPS is not.
+    An NVIDIA GPU copies from pageable memory only after all its work is done. So the values go through pinned memory,
+    which torch keeps until they are copied. Other devices do not wait either if they are known to read the values
+    before the call returns. MPS is not, so it waits.
     """
     import torch
 
@@ -156,7 +157,7 @@ def upload(values: torch.Tensor, device: str | torch.device) -> torch.Tensor:
 
 @functools.cache
 def widest(device: str | torch.device) -> torch.dtype:
-    """float64, or float32 on a device that has none (Apple's GPUs)."""
+    """Return float64, or float32 on a device without float64 (Apple's GPUs)."""
     import torch
 
     try:
@@ -169,7 +170,7 @@ def widest(device: str | torch.device) -> torch.dtype:
 
 
 def release() -> None:
-    """Give back the device memory that torch keeps for later, after an allocation failed."""
+    """Free the device memory that torch caches, after an allocation failed."""
     import torch
 
     if torch.cuda.is_available():
@@ -182,10 +183,10 @@ _FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory could not be had: of the device, by torch or a library of it, or of the machine."""
+    """Return whether the error says that memory ran out, on the device (in torch or a library of it) or the machine."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # A plain RuntimeError on MPS, on the CPU, and from cuBLAS and cuDNN.
+    # MPS, the CPU, cuBLAS and cuDNN raise a plain RuntimeError.
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _FULL)

@@ -33,12 +33,12 @@ def installed_version(distribution: str) -> str | None:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Versions and machine, for the run's header."""
+    """Return the versions and the machine, for the header of a run."""
     import torch
 
     from xbench.version import __version__
 
-    found = {
+    facts = {
         "xbench": __version__,
         "python": platform.python_version(),
         "platform": _platform(),
@@ -49,12 +49,12 @@ def environment(device: str) -> dict[str, Any]:
         "libraries": {name: installed_version(name) or "missing" for name in (*CORE, *BUILT_IN)},
     }
     if torch.device(device).type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(device)
-    return found
+        facts["gpu"] = torch.cuda.get_device_name(device)
+    return facts
 
 
 def _platform() -> str:
-    """As `platform.platform()`, without what an institution adds to the name of its kernel: headers are published."""
+    """Return `platform.platform()` without what an institution adds to its kernel's name: headers are published."""
     release = platform.release()
     numbers = re.match(r"[0-9.]*", release)
     return platform.platform().replace(release, numbers[0].rstrip(".") if numbers else "")

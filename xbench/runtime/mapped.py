@@ -1,4 +1,4 @@
-"""Arrays larger than memory: read slice by slice, written or filled batch by batch, so that memory stays flat."""
+"""Arrays larger than memory. They are read slice by slice and written batch by batch, so memory use stays constant."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 def stacked(batches: Iterable[torch.Tensor], total: int) -> np.ndarray:
-    """The batches (n, ...) one after the other: (total, ...), float32, on the CPU.
+    """Return the batches (n, ...) one after the other: (total, ...), float32, on the CPU.
 
-    Filled in place: small tensors that live on between forward passes keep the heap from being reused, kB an image.
+    The result is filled in place, because small tensors that live on between forward passes keep the heap from being
+    reused, which costs kilobytes per image.
 
     Raises:
         ValueError: There is no batch.
@@ -86,11 +87,11 @@ def _write_header(file: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> No
 class MappedArray:
     """A memory-mapped array whose slices are copies, and whose pages go back to the system once they are copied.
 
-    A plain memory map keeps every page it ever touched in the process's resident memory, until the system is short of
-    it; on a machine with a memory limit that is soon.
+    A plain memory map keeps every page that it ever touched in the process's resident memory, until the system is short
+    of memory. On a machine with a memory limit that is soon.
 
     Args:
-        array: Memory-mapped, (N, ...).
+        array: Memory-mapped array, (N, ...).
         absolute: Whether slices are absolute values.
     """
 

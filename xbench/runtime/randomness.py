@@ -24,20 +24,20 @@ _MIX2 = -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
 
 
 def generator(seed: int, *parts: object) -> torch.Generator:
-    """A torch CPU generator for `parts`."""
+    """Return a torch CPU generator for `parts`."""
     import torch
 
     return torch.Generator().manual_seed(derive(seed, *parts))
 
 
 def uniform_field(seeds: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Uniform noise in [0, 1), a field per seed, identical on every device and in every batch.
+    """Return uniform noise in [0, 1), one field per seed, identical on every device and in every batch.
 
-    A counter-based generator (the finaliser of splitmix64, Steele et al. 2014, of seed + counter), because a stateful
-    one needs a Python loop over the samples and gives other numbers on another device.
+    The generator is counter-based (the finaliser of splitmix64, Steele et al. 2014, of seed + counter). A stateful
+    generator would need a Python loop over the samples, and would give other numbers on another device.
 
     Args:
-        seeds: int64 (N,).
+        seeds: One seed per field, int64 (N,).
         shape: Shape of one field.
 
     Returns:
@@ -52,17 +52,17 @@ def uniform_field(seeds: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
 
 def splitmix(state: torch.Tensor) -> torch.Tensor:
-    """The finaliser of splitmix64: random bits of each number, the same on every device; int64, any shape."""
+    """Return random bits for each number, the same on every device: the finaliser of splitmix64; int64, any shape."""
     state = (state ^ _shift(state, 30)) * _MIX1
     state = (state ^ _shift(state, 27)) * _MIX2
     return state ^ _shift(state, 31)
 
 
 def normal_field(seeds: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Standard normal noise, a field per seed: `uniform_field` through the inverse of the distribution function.
+    """Return standard normal noise, one field per seed: the inverse distribution function of `uniform_field`.
 
     Args:
-        seeds: int64 (N,).
+        seeds: One seed per field, int64 (N,).
         shape: Shape of one field.
 
     Returns:
@@ -77,22 +77,23 @@ def normal_field(seeds: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
 
 def _shift(value: torch.Tensor, bits: int) -> torch.Tensor:
-    """Logical right shift of int64 (torch's is arithmetic)."""
+    """Return the logical right shift of int64 (torch's is arithmetic)."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 
 @contextmanager
 def isolated(seed: int, *parts: object) -> Iterator[None]:
-    """Seed torch's global generators for the block and give them back as they were.
+    """Seed torch's global generators for the block and restore them afterwards.
 
-    Only torch: numpy's and Python's global generators belong to the user's process, and xbench never draws from them.
+    Numpy's and Python's global generators are not touched: they belong to the user's process, and xbench never draws
+    from them.
     """
     import torch
 
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
-        # Where nothing but the CPU is there, `torch.manual_seed` notes a stack trace for each kind of device that never
-        # comes, every time it is called: as long as half a pass of a small network.
+        # On a machine with only a CPU, `torch.manual_seed` records a stack trace for every absent kind of device at
+        # every call. That takes as long as half a pass of a small network.
         elsewhere = devices or torch.backends.mps.is_available()
         (torch.manual_seed if elsewhere else torch.default_generator.manual_seed)(derive(seed, *parts))
         yield

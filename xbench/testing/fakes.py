@@ -1,4 +1,4 @@
-"""A tiny dataset and tiny models that are real plugins: for tests of plugins, and of xbench itself.
+"""A tiny dataset and tiny models, which are real plugins, for tests of plugins and of xbench itself.
 
 This module is itself a plugin (`fake` and `tiny`), so a test can register it:
 
@@ -36,15 +36,15 @@ class FakeOptions(Options):
     """Options of `fake`."""
 
     size: int = Field(32, ge=8, description="height, in pixels")
-    width: int | None = Field(None, ge=8, description="width, in pixels; none = as high")
-    channels: int = Field(1, ge=1, description="channels, all with their own noise")
-    classes: int = Field(2, ge=2, le=3, description="disk, ring, and from three on a cross")
-    train: int = Field(24, ge=2, description="images to train on, two a patient")
+    width: int | None = Field(None, ge=8, description="width, in pixels; none: the same as the height")
+    channels: int = Field(1, ge=1, description="channels, each with its own noise")
+    classes: int = Field(2, ge=2, le=3, description="number of classes: disk, ring and, with three, cross")
+    train: int = Field(24, ge=2, description="images to train on, two per patient")
     validation: int = Field(12, ge=2, description="images to validate on")
     test: int = Field(12, ge=2, description="images to score")
     masks: bool = Field(True, description="whether the shape is outlined")
     removal: bool = Field(False, description="whether the dataset declares removal values for its classes")
-    seed: int = Field(0, description="of the drawing")
+    seed: int = Field(0, description="seed of the drawing")
 
 
 class FakeDataset(ArrayDataset):
@@ -117,13 +117,13 @@ def _blob(rows: np.ndarray, columns: np.ndarray, radius: float, label: int) -> n
 class TinyOptions(ModelOptions):
     """Options of `tiny`."""
 
-    epochs: int = Field(30, ge=0, description="most passes over the training split")
-    learning_rate: float = Field(1e-2, gt=0, description="of Adam")
+    epochs: int = Field(30, ge=0, description="maximum number of passes over the training split")
+    learning_rate: float = Field(1e-2, gt=0, description="learning rate of Adam")
     train_batch: int = Field(8, ge=2, description="training batch size")
-    network: Literal["conv", "linear"] = Field("conv", description="three convolutions, or none")
-    relu: Literal["module", "functional", "inplace", "reused"] = Field("module", description="how ReLU is written")
+    network: Literal["conv", "linear"] = Field("conv", description="conv: three convolutions; linear: none")
+    relu: Literal["module", "functional", "inplace", "reused"] = Field("module", description="how the code calls ReLU")
     batch_norm: bool = Field(False, description="whether batch norms follow the convolutions")
-    one_logit: bool = Field(False, description="one output neuron for two classes")
+    one_logit: bool = Field(False, description="whether two classes have one output neuron")
     width: int = Field(8, ge=1, description="channels of the first convolution")
 
 
@@ -146,10 +146,10 @@ class TinyModel(Model):
 
 
 class FakeExplanation:
-    """The gradient at work, as an `xbench.Explanation`; counterfactuals are brighter or darker images.
+    """An `xbench.Explanation` of the gradient. Its counterfactuals are brighter or darker images.
 
     Args:
-        module: Explained.
+        module: Module to explain.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -185,13 +185,12 @@ def fake_case(
 
     Args:
         info: The dataset.
-        split: The N samples scored.
-        module: The model; put in eval mode.
-        maps: float32 (N, *spatial).
-        session: Its `batch_size` is the metric's.
-        replaced: Other fields of the case than those that follow from the rest (targets: as predicted; train_mean: of
-            `split` itself; prepared: empty; explanation: `FakeExplanation`; cost: zeros;
-            training: none).
+        split: The N samples to score.
+        module: The model. It is put in eval mode.
+        maps: Maps of the samples, float32 (N, *spatial).
+        session: Session whose `batch_size` the metric uses.
+        replaced: Fields of the case to set instead of the defaults (targets: as predicted; train_mean: of `split`
+            itself; prepared: empty; explanation: `FakeExplanation`; cost: zeros; training: none).
     """
     import torch
 

@@ -263,7 +263,7 @@ class TestConfounder:
         for row, image, letter in zip(rows, images, letters, strict=True):
             assert letter.any() == bool(row["marker"]) == (row["label"] == "1")
             assert (image[letter] == 1).all()
-        with pytest.raises(ValueError, match="where confounder is set only"):
+        with pytest.raises(ValueError, match="only if confounder is set"):
             ContrastPhantomOptions(truth="letter")
 
     @pytest.mark.parametrize("size", [64, 100, 512])

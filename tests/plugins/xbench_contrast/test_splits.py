@@ -43,7 +43,7 @@ class TestOptions:
             ({"enhancement_low": 300, "enhancement_high": 200}, "must not be below enhancement_low"),
             ({"confounder": 1.5}, r"confounder=1\.5"),
             ({"confounder": 0.9, "size": 32}, "size of 64 or more"),
-            ({"confounder_test": 0.9}, "where confounder is set only"),
+            ({"confounder_test": 0.9}, "only if confounder is set"),
         ],
     )
     def test_refused(self, values, message):

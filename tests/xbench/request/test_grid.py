@@ -47,9 +47,9 @@ def test_a_grid_without_maps_changes_none(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[fidelity]\nremoval = 'mean'", "every entry is a list"),
-        ("[fidelity]\nremoval = []", "every entry is a list"),
-        ("fidelity = 3", "every entry is a list"),
+        ("[fidelity]\nremoval = 'mean'", "every entry must be a list"),
+        ("[fidelity]\nremoval = []", "every entry must be a list"),
+        ("fidelity = 3", "every entry must be a list"),
         ("[maps]\nblur = [0]", "names no metric"),
         ("[maps]\ncolour = [0]\n[fidelity]", "colour is unknown"),
         ("[maps]\nsign = ['positive']\n[fidelity]", "sign 'positive' is wrong"),
