@@ -21,27 +21,7 @@ HEAVY = (
     *("click", "contourpy", "pluggy"),
 )
 
-_died = set()
 _numbers = itertools.count()
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_handlecrashitem(crashitem, report, sched):
-    """Run a test again, once, whose process died under it; the summary says "rerun". A second time it has failed.
-
-    A process that ran a thousand tests, with numba, shap and the other libraries that we compare with in it, dies now
-    and then by a segmentation fault, each time in another test and inside Python itself (the garbage collector, a
-    string). No run of xbench has. What memory was overwritten by whom is not known.
-    """
-    if crashitem not in _died:
-        _died.add(crashitem)
-        sched.mark_test_pending(crashitem)
-        report.outcome = "rerun"
-
-
-def pytest_report_teststatus(report):
-    """The letter of a test that runs again."""
-    return ("rerun", "R", "RERUN") if report.outcome == "rerun" else None
 
 
 @pytest.fixture(autouse=True)
