@@ -180,12 +180,12 @@ def test_an_artifact_of_other_code_is_never_reused(command, shelf):
     """
     line = ("run", "--explainer", "mine", "--no-controls", *LINE[5:])
     shelf.install("stranger", source.format(change=""))
-    assert command(*line, "--out", "one").returncode == 0
+    assert command(*line, "--out", "one", XBENCH_TESTS_PICTURES="none").returncode == 0
     assert "0 to make" in _counts(command(*line, "--dry-run").stdout)
     shelf.install("stranger", source.format(change=" * -1"))
     made_again = command(*line, "--dry-run").stdout
     assert {line.split()[2] for line in made_again.splitlines() if "to make" in line} == {"maps", "observations"}
-    assert command(*line, "--out", "two").returncode == 0
+    assert command(*line, "--out", "two", XBENCH_TESTS_PICTURES="none").returncode == 0
 
 
 def _counts(text):
