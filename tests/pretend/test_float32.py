@@ -62,6 +62,7 @@ def test_the_precisions_share_no_artifact(pretend_command, tmp_path):
         assert len(list((tmp_path / "cache" / "artifacts" / kind).iterdir())) == 2, kind
 
 
+@pytest.mark.slow
 def test_a_plugin_that_asks_torch_for_tf32_does_not_get_it(pretend_command, shelf, tmp_path):
     shelf.install("hasty", "import torch\ntorch.set_float32_matmul_precision('high')\n")
     done = pretend_command("run", *WORDS, "--device", "pretend", "--out", "run", **NUMBERS)

@@ -67,6 +67,7 @@ def test_trained_explainers_are_trained_there(both):
     alike(cpu, pretend, 0.13)
 
 
+@pytest.mark.slow
 def test_the_header_and_the_rows_name_device_and_precision(pretend_command, tmp_path):
     words = ("--model", "tiny:epochs=1", "--explainer", "gradient", "--device", "pretend", "--precision", "tf32")
     done = pretend_command("run", *WORDS, *words, "--out", "run", "--workers", "2", OMP_NUM_THREADS="1")
