@@ -85,7 +85,7 @@ class Trial:
         _, options = chosen(self.name, self.registry, factor)
         made = self.choice.entry.spec.load()(options)
         if made.trained:
-            fresh = Path(folder) / f"{factor}"
+            fresh = Path(folder) / str(factor if options != chosen(self.name, self.registry)[1] else 1)
             if not fresh.exists():
                 fresh.mkdir()
                 made.fit(model, self.train, self.train, INFO, Session(fresh, batch_size=8))

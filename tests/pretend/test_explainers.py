@@ -7,6 +7,8 @@ import pytest
 
 from xbench.registry.discovery import discover
 
+pytestmark = pytest.mark.slow  # for what all of them were measured in
+
 HERE = Path(__file__).parent
 NAMES = sorted(entry.spec.name for entry in discover().of_kind("explainer") if entry.distribution == "xbench")
 # One look at a batch of maps: are they finite?

@@ -4,6 +4,8 @@ import pytest
 
 from xbench.registry.discovery import discover
 
+pytestmark = pytest.mark.slow  # for what all of them were measured in
+
 NAMES = sorted(
     entry.spec.name
     for entry in discover().of_kind("metric")

@@ -128,7 +128,7 @@ def _maps(choice: Choice, module: nn.Module, info: DatasetInfo, split: Split) ->
     """Return maps of a few images, or why there are none."""
     import torch
 
-    explainer: Explainer = _quick(choice).create()
+    explainer: Explainer = _quick(choice, info).create()
     reason = explainer.supports(module, info)
     if reason:
         return reason
@@ -145,13 +145,27 @@ def _maps(choice: Choice, module: nn.Module, info: DatasetInfo, split: Split) ->
     return explainer.explain(module, batch, targets, choice.label)
 
 
-def _quick(choice: Choice) -> Choice:
+def _quick(choice: Choice, info: DatasetInfo) -> Choice:
+    """Return the choice with the options that make it slow cut; what a preset would decide (None) is cut, too."""
+    limits = {name: limit for name, limit in _QUICK.items() if hasattr(choice.options, name)}
+    found = {name: getattr(choice.options, name) for name in limits}
     fewer = {
-        name: value
-        for name, value in _QUICK.items()
-        if isinstance(getattr(choice.options, name, None), int) and getattr(choice.options, name) > value
+        name: limit
+        for name, limit in limits.items()
+        if found[name] is None or (isinstance(found[name], int) and found[name] > limit)
     }
-    return Choice(choice.entry, choice.argument, choice.options.model_copy(update=fewer), choice.inner)
+    return Choice(
+        choice.entry, choice.argument, choice.options.model_copy(update=fewer | _windows(choice, info)), choice.inner
+    )
+
+
+def _windows(choice: Choice, info: DatasetInfo) -> dict[str, int]:
+    """Return the sides of windows that slide by half of themselves: four along an axis, side by side."""
+    options = choice.options
+    if getattr(options, "stride", 1) is not None or not hasattr(options, "window"):
+        return {}
+    side = max(min(info.spatial) // 4, options.window or 1)
+    return {"window": side, "stride": side}
 
 
 def _restore(explainer: Explainer, module: nn.Module, info: DatasetInfo, split: Split) -> None:

@@ -83,9 +83,9 @@ def restored(folder, data=None, **options):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """200 steps."""
+    """96 steps. Minding the way back twice as much, they are enough."""
     folder = tmp_path_factory.mktemp("cyclegan")
-    return folder, fit(folder, count=64, epochs=25)
+    return folder, fit(folder, count=64, epochs=12, w_cycle=2.0)
 
 
 def history_of(folder):
@@ -104,7 +104,8 @@ def test_the_hook_names_what_can_be_loaded():
     assert ActivationMaximization(AscentOptions()).transfers
 
 
-def test_two_hundred_steps_move_the_classifier_both_ways_with_small_changes(trained):
+@pytest.mark.slow
+def test_a_hundred_steps_move_the_classifier_both_ways_with_small_changes(trained):
     folder, session = trained
     assert "warning" not in session.facts
     explainer, model = restored(folder), Spot().eval()
@@ -120,20 +121,23 @@ def test_two_hundred_steps_move_the_classifier_both_ways_with_small_changes(trai
     assert probability["plus"] > probability["x"] + 0.25
 
 
-def test_every_term_is_logged_and_the_loss_is_their_sum(trained):
+@pytest.mark.slow
+def test_every_term_is_logged_and_the_loss_is_their_weighted_sum(trained):
     folder, session = trained
     history = history_of(folder)
-    assert len(history) <= 25
+    assert len(history) <= 12
     for row in history:
-        terms = sum(row[f"train_{name}"] for name in ("cycle", "similarity", "activation", "adversarial"))
-        assert row["train_loss"] == pytest.approx(terms, rel=1e-5)
-        judged = sum(row[f"validation_{name}"] for name in ("cycle", "similarity", "smoothed_activation"))
+        terms = sum(row[f"train_{name}"] for name in ("similarity", "activation", "adversarial"))
+        assert row["train_loss"] == pytest.approx(terms + 2 * row["train_cycle"], rel=1e-5)
+        judged = sum(row[f"validation_{name}"] for name in ("similarity", "smoothed_activation"))
+        judged += 2 * row["validation_cycle"]
         assert row["validation_criterion"] == pytest.approx(judged, rel=1e-5)
     assert {"train_discriminator_loss", "validation_shift", "validation_cycle_l1"} <= set(history[0])
     best = min(history, key=lambda row: row["validation_criterion"])
     assert session.facts["validation_shift"] == best["validation_shift"] > 0.5
 
 
+@pytest.mark.slow
 def test_maps_are_the_difference_of_the_counterfactual_images(trained):
     explainer, model = restored(trained[0]), Spot()
     images = spots(6, "test").batch(range(6)).images
@@ -146,6 +150,7 @@ def test_maps_are_the_difference_of_the_counterfactual_images(trained):
         torch.testing.assert_close(made, expected[:, 0])
 
 
+@pytest.mark.slow
 def test_transfer_goes_where_each_image_is_told(trained):
     explainer, model = restored(trained[0]), Spot()
     images = spots(5, "test").batch(range(5)).images
@@ -177,11 +182,11 @@ class Killed(SilentProgress):
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(tmp_path):
-    fit(tmp_path / "whole", epochs=3)
+    fit(tmp_path / "whole", epochs=2)
     with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "halved", epochs=3, progress=Killed(after=7))  # four batches an epoch
+        fit(tmp_path / "halved", epochs=2, progress=Killed(after=6))  # four batches an epoch
     assert not (tmp_path / "halved" / "cyclegan_am.safetensors").exists()
-    fit(tmp_path / "halved", epochs=3)
+    fit(tmp_path / "halved", epochs=2)
     whole, halved = ((tmp_path / name / "cyclegan_am.safetensors").read_bytes() for name in ("whole", "halved"))
     assert whole == halved
     assert (tmp_path / "whole" / "history.csv").read_bytes() == (tmp_path / "halved" / "history.csv").read_bytes()
@@ -236,6 +241,7 @@ def test_a_training_that_failed_says_so(tmp_path, options, words):
     assert words in fit(tmp_path, **options).facts["warning"]
 
 
+@pytest.mark.slow
 def test_untrained_use_and_a_state_of_another_network_are_refused(trained, tmp_path):
     with pytest.raises(UserError, match="not trained yet"):
         CycleGANActivationMaximization(CycleGANOptions()).transfer(None, torch.zeros(1, 1, 16, 16), torch.zeros(1))

@@ -63,6 +63,7 @@ class TestOptions:
         assert info.has_masks
 
 
+@pytest.mark.slow
 class TestPhantom:
     def test_splits(self, prepared):
         dataset, folder, session, manifest = prepared

@@ -55,6 +55,7 @@ def refuse(module, images):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("plugin", "reference"), CASES, ids=[reference for _, reference in CASES])
 def test_the_numbers_are_the_same_where_only_a_few_images_fit(case, plugin, reference):
     metric = made(plugin, reference)

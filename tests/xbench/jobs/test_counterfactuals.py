@@ -85,7 +85,7 @@ class TestGallerySamples:
 @pytest.mark.slow
 def test_a_run_leaves_the_way_from_each_image_to_its_counterfactuals(tiny, tmp_path):
     words = ("--dataset", "fake:classes=3,channels=2,width=20", "--limit", "6", "--no-controls", "--out", "run")
-    done = tiny("--explainer", "collapsed", *words)
+    done = tiny("--explainer", "collapsed", *words, pictures=True)
     assert done.returncode == 0, done.stderr
     two, three = read_counterfactuals(tmp_path / "run")
     _check_two_classes(two)

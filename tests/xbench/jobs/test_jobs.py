@@ -256,6 +256,7 @@ def maps_and_logits(folder, registry, explainer="gradient"):
     return maps.maps()[:], shared.logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("explainer", ["gradient", "integrated-gradients:steps=4", "blurred:sigma=1:gradient"])
 def test_maps_and_predictions_are_the_same_where_only_a_few_images_fit(
     registry, tmp_path, crowd, monkeypatch, explainer

@@ -50,6 +50,39 @@ def test_maps_without_contrast_do_not_count():
     assert verdict.reason == "its maps are the same everywhere"
 
 
+CANDID = """
+    from xbench import Explainer, ExplainerSpec, Options, hookimpl
+
+    class CandidOptions(Options):
+        epochs: int | None = None
+        samples: int = 3
+        window: int = 2
+        stride: int | None = None
+
+    class Candid(Explainer):
+        def supports(self, model, info):
+            return str(self.options)
+
+    @hookimpl
+    def xbench_explainers():
+        yield ExplainerSpec("candid", "says its options", factory="candid:Candid", options="candid:CandidOptions")
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "tried"),
+    [
+        ("", "epochs=1 samples=3 window=16 stride=16"),  # a quarter of the image's side
+        (":epochs=0,samples=100,window=20", "epochs=0 samples=24 window=20 stride=20"),
+        (":epochs=9,stride=1", "epochs=1 samples=3 window=2 stride=1"),  # windows as the user wants them
+    ],
+)
+def test_what_makes_an_explainer_slow_is_cut_for_a_trial(shelf, given, tried):
+    shelf.install("candid", CANDID)
+    (verdict,) = _try([f"candid{given}"], ["convnet"])
+    assert verdict.reason == tried
+
+
 def test_the_page_gives_each_reason_once_and_works_only_where_all_kinds_do():
     found = [
         Verdict("a", "m"), Verdict("b", "m", "no ReLU"), Verdict("c", "m", "no ReLU"),

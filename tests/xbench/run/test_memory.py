@@ -130,6 +130,7 @@ def hoarders(shelf):
     shelf.install("hoarders", HOARDERS)
 
 
+@pytest.mark.slow
 def test_what_a_failed_cell_held_is_gone_while_the_next_is_made(tiny, hoarders, tmp_path):
     words = []
     for turn, name in enumerate(FAILING, 1):

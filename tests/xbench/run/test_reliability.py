@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,108 +35,120 @@ def _finished(cache):
 
 
 @pytest.fixture
-def start(tmp_path, shelf):
+def start(begin, tmp_path, shelf):
+    """Begin the run in a cache; its pictures are not looked at here."""
     shelf.install("stranger", STRANGER)
 
-    def begin(cache, out):
-        variables = os.environ | {"PYTHONPATH": str(shelf.folder), "XBENCH_CACHE": str(cache)}
-        words = [sys.executable, "-m", "xbench", *LINE, "--out", str(out)]
-        return subprocess.Popen(words, env=variables, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    def forked(cache, out):
+        more = {"PYTHONPATH": str(shelf.folder), "XBENCH_CACHE": str(cache), "XBENCH_TESTS_PICTURES": "none"}
+        return begin([*LINE, "--out", str(out)], os.environ | more, tmp_path)
 
-    return begin
+    return forked
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory):
+    """An undisturbed run in a cache of its own, by a Python of its own, with its own seed of hashes: its folder."""
+    folder = tmp_path_factory.mktemp("reference")
+    assert _python_of_its_own(folder, folder / "cache", folder / "run").wait(timeout=200) == 0
+    return folder
+
+
+def _python_of_its_own(folder, cache, out):
+    shelf = folder / "shelf"
+    (shelf / "stranger-1.0.dist-info").mkdir(parents=True, exist_ok=True)
+    (shelf / "stranger.py").write_text(STRANGER.strip() + "\n")
+    (shelf / "stranger-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    (shelf / "stranger-1.0.dist-info" / "entry_points.txt").write_text("[xbench]\nstranger = stranger\n")
+    variables = os.environ | {"PYTHONPATH": str(shelf), "XBENCH_CACHE": str(cache)}
+    words = [sys.executable, "-m", "xbench", *LINE, "--out", str(out)]
+    return subprocess.Popen(words, env=variables, cwd=folder, stdout=subprocess.DEVNULL)
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_ends_with_the_numbers_of_an_undisturbed_one(start, tmp_path):
-    began = time.monotonic()
-    undisturbed = start(tmp_path / "cache-0", tmp_path / "undisturbed")
-    assert undisturbed.wait(timeout=200) == 0
-    whole = time.monotonic() - began
-    made = _finished(tmp_path / "cache-0")
-    draws = random.Random(0)
-    kills = 0
+def test_a_run_killed_again_and_again_ends_with_the_numbers_of_an_undisturbed_one(start, reference, tmp_path):
+    numbers, made = _numbers(reference / "run"), _finished(reference / "cache")
+    draws, cache, kills = random.Random(0), tmp_path / "cache", 0
     # Moments spread over the whole run, by what is made until then: no matter how fast the machine is at the moment.
-    # The last ones, by time, fall into scoring and drawing, where they are not over before.
-    for index in range(10):
-        process = start(tmp_path / "cache-1", tmp_path / f"killed-{index}")
-        if index < 7:
-            while process.poll() is None and _finished(tmp_path / "cache-1") < made * (index + 1) // 8:
-                time.sleep(0.005)
-            patience = draws.uniform(0, 0.1)
-        else:
-            patience = whole * draws.uniform(0.35, 1.0)
-        try:
-            process.wait(timeout=patience)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
+    for index in range(7):
+        begun = start(cache, tmp_path / f"killed-{index}")
+        while begun.ended(0.005) is None and _finished(cache) < made * (index + 1) // 8:
+            pass
+        kills += _killed(begun, draws.uniform(0, 0.1))
+    began = time.monotonic()
+    done = start(cache, tmp_path / "killed-never").wait(timeout=200)
+    whole = time.monotonic() - began
+    assert done.returncode == 0, done.stderr
+    # By time, where all is made: into scoring and writing.
+    for index in range(7, 10):
+        kills += _killed(start(cache, tmp_path / f"killed-{index}"), whole * draws.uniform(0.35, 1.0))
     assert kills >= 5
-    numbers = _numbers(tmp_path / "undisturbed")
     for folder in tmp_path.glob("killed-*"):  # a kill after the last rename leaves a whole run
         assert _numbers(folder) == numbers
-    last = start(tmp_path / "cache-1", tmp_path / "resumed")
-    assert last.wait(timeout=200) == 0, last.stderr.read()
+    last = start(cache, tmp_path / "resumed").wait(timeout=200)
+    assert last.returncode == 0, last.stderr
     assert _numbers(tmp_path / "resumed") == numbers
+
+
+def _killed(begun, patience):
+    """Whether it was still at work after so many seconds, and was killed."""
+    if begun.ended(patience) is not None:
+        return False
+    begun.kill()
+    begun.ended(None)
+    return True
 
 
 STEPS = ("data", "model", "calibration", "predictions", "preparation", "maps", "observations")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", STEPS)
-def test_a_kill_inside_each_kind_of_work_changes_no_number(start, tmp_path, shelf, moment, command, reference_numbers):
-    """The process kills itself with SIGKILL the moment the first artifact of a kind has written its files."""
+def test_a_kill_inside_each_kind_of_work_changes_no_number(start, tmp_path, shelf, reference):
+    """The process kills itself with SIGKILL the moment the first artifact of a kind has written its files; so does the
+    next one, at the kind that follows, until one has nothing left to die of."""
     shelf.install(
         "killer",
         f"""
-        import os, signal
+        import os, pathlib, signal
         import xbench.jobs.store as artifacts
 
+        DEATHS = pathlib.Path("{tmp_path}/deaths")
+
         def _die(folder, item, facts, seconds, original=artifacts._write_manifest):
-            if item.kind == "{moment}" and not os.path.exists("{tmp_path}/died"):
-                open("{tmp_path}/died", "w").close()
+            if item.kind in {STEPS} and not (DEATHS / item.kind).exists():
+                DEATHS.mkdir(exist_ok=True)
+                (DEATHS / item.kind).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             return original(folder, item, facts, seconds)
 
         artifacts._write_manifest = _die
         """,
     )
-    killed = command(*LINE, "--out", "killed")
-    assert killed.returncode == -signal.SIGKILL
-    assert not (tmp_path / "killed").exists()
-    again = command(*LINE, "--out", "again")
+    for _ in STEPS:
+        killed = start(tmp_path / "cache", tmp_path / "run").wait(timeout=200)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert not (tmp_path / "run").exists()
+    assert {path.name for path in (tmp_path / "deaths").iterdir()} == set(STEPS)
+    again = start(tmp_path / "cache", tmp_path / "run").wait(timeout=200)
     assert again.returncode == 0, again.stderr
-    assert _numbers(tmp_path / "again") == reference_numbers
-
-
-@pytest.fixture(scope="session")
-def reference_numbers(tmp_path_factory):
-    """The numbers of an undisturbed run in a cache of its own."""
-    folder = tmp_path_factory.mktemp("reference")
-    shelf = folder / "shelf"
-    (shelf / "stranger-1.0.dist-info").mkdir(parents=True)
-    (shelf / "stranger.py").write_text(STRANGER.strip() + "\n")
-    (shelf / "stranger-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
-    (shelf / "stranger-1.0.dist-info" / "entry_points.txt").write_text("[xbench]\nstranger = stranger\n")
-    variables = os.environ | {"PYTHONPATH": str(shelf), "XBENCH_CACHE": str(folder / "cache")}
-    words = [sys.executable, "-m", "xbench", *LINE, "--out", str(folder / "run")]
-    subprocess.run(words, env=variables, cwd=folder, check=True, capture_output=True, timeout=200)
-    return _numbers(folder / "run")
+    assert _numbers(tmp_path / "run") == _numbers(reference / "run")
 
 
 @pytest.mark.slow
-def test_two_processes_share_every_artifact(start, tmp_path):
-    both = [start(tmp_path / "cache", tmp_path / f"run-{index}") for index in range(2)]
-    errors = [process.communicate(timeout=300)[1].decode() for process in both]
-    assert [process.returncode for process in both] == [0, 0], errors
+def test_two_processes_share_every_artifact(start, tmp_path, reference):
+    """One with the seed of hashes of the forked, one with its own."""
+    forked = start(tmp_path / "cache", tmp_path / "run-0")
+    own = _python_of_its_own(tmp_path / "own", tmp_path / "cache", tmp_path / "run-1")
+    done = forked.wait(timeout=300)
+    assert (done.returncode, own.wait(timeout=300)) == (0, 0), done.stderr
     assert (tmp_path / "run-0" / "scores.csv").read_bytes() == (tmp_path / "run-1" / "scores.csv").read_bytes()
+    assert _numbers(tmp_path / "run-0") == _numbers(reference / "run")
 
 
 @pytest.mark.slow
-def test_damaged_artifacts_are_named_rebuilt_and_give_the_same_numbers(start, tmp_path, reference_numbers):
+def test_damaged_artifacts_are_named_rebuilt_and_give_the_same_numbers(start, tmp_path, reference):
     cache = tmp_path / "cache"
-    assert start(cache, tmp_path / "first").wait(timeout=200) == 0
+    shutil.copytree(reference / "cache", cache)
     damaged = {}
     for kind, name in {"model": "weights.safetensors", "maps": "maps.npy", "observations": "observations.npz"}.items():
         path = sorted((cache / "artifacts" / kind).glob(f"*/{name}"))[0]
@@ -143,13 +156,12 @@ def test_damaged_artifacts_are_named_rebuilt_and_give_the_same_numbers(start, tm
         content[len(content) // 2] ^= 1
         path.write_bytes(content if kind != "maps" else content[:-5])
         damaged[kind] = path.parent.name[:12]
-    again = start(cache, tmp_path / "second")
-    errors = again.communicate(timeout=200)[1].decode()
-    assert again.returncode == 0, errors
+    again = start(cache, tmp_path / "second").wait(timeout=200)
+    assert again.returncode == 0, again.stderr
     for kind, fingerprint in damaged.items():
-        assert f"cached {kind}" in errors
-        assert fingerprint in errors
-    assert _numbers(tmp_path / "second") == reference_numbers
+        assert f"cached {kind}" in again.stderr
+        assert fingerprint in again.stderr
+    assert _numbers(tmp_path / "second") == _numbers(reference / "run")
 
 
 @pytest.mark.slow
@@ -168,12 +180,12 @@ def test_an_artifact_of_other_code_is_never_reused(command, shelf):
     """
     line = ("run", "--explainer", "mine", "--no-controls", *LINE[5:])
     shelf.install("stranger", source.format(change=""))
-    assert command(*line, "--out", "one").returncode == 0
+    assert command(*line, "--out", "one", XBENCH_TESTS_PICTURES="none").returncode == 0
     assert "0 to make" in _counts(command(*line, "--dry-run").stdout)
     shelf.install("stranger", source.format(change=" * -1"))
     made_again = command(*line, "--dry-run").stdout
     assert {line.split()[2] for line in made_again.splitlines() if "to make" in line} == {"maps", "observations"}
-    assert command(*line, "--out", "two").returncode == 0
+    assert command(*line, "--out", "two", XBENCH_TESTS_PICTURES="none").returncode == 0
 
 
 def _counts(text):

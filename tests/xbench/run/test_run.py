@@ -11,7 +11,7 @@ from xbench.results.rows import read_header, read_scores
 
 @pytest.mark.slow
 def test_a_run_leaves_a_table_and_a_whole_folder(tiny, tmp_path):
-    done = tiny("--explainer", "gradient", "--sign", "both", "--out", "run")
+    done = tiny("--explainer", "gradient", "--sign", "both", "--out", "run", pictures=True)
     assert done.returncode == 0, done.stderr
     assert "gradient" in done.stdout
     assert "AUC" in done.stdout
@@ -34,7 +34,9 @@ def test_a_run_leaves_a_table_and_a_whole_folder(tiny, tmp_path):
     assert frame["target"].isin([0, 1]).all()
     for name in ("scores", "curves", "training", "gallery", "models"):
         for ending in (".png", ".svg"):
-            assert list((folder / name).glob(f"*{ending}")), (name, ending)
+            found = list((folder / name).glob(f"*{ending}"))
+            assert found, (name, ending)
+            assert all(path.stat().st_size > 1000 for path in found)
     assert not list(tmp_path.glob(".run*"))
 
 

@@ -276,7 +276,12 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("architecture", REFUSALS)
+LARGE = {"inception_v3", "densenet121", "vgg11"}
+
+
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in REFUSALS]
+)
 def test_timm_classifiers(explain, architecture):
     torch.manual_seed(0)
     side = 128 if architecture == "inception_v3" else 64

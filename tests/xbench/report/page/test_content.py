@@ -25,7 +25,7 @@ def data_of(path):
 
 @pytest.mark.slow
 def test_a_real_run_becomes_a_whole_page(tiny, command, tmp_path):
-    assert tiny("--explainer", "gradient", "--out", "run").returncode == 0
+    assert tiny("--explainer", "gradient", "--out", "run", pictures=True).returncode == 0
     done = command("report", "run", "--title", "Tiny & small")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "run" / "report"
