@@ -59,6 +59,7 @@ def test_an_activation_without_a_rule_is_named():
     assert "a softmax" in _reason(Network(lambda x: F.relu(x).softmax(1)))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # users still have such modules
 def test_a_relu_hidden_in_a_compiled_function_is_found():
     hidden = torch.jit.script(nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 1), nn.ReLU()))
     assert _reason(Network(lambda x: F.relu(hidden(x)))) is not None

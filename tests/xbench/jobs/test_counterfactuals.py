@@ -150,7 +150,7 @@ def test_an_explainer_that_fails_to_transfer_keeps_its_scores(tiny, shelf, tmp_p
     done = tiny("--explainer", "lost", "--explainer", "burst", "--no-controls", "--out", "run")
     assert done.returncode == 0, done.stderr
     words = " ".join(done.stderr.split())
-    assert "lost (lost 1.0) gave counterfactual images of shape (8, 1, 32, 31), expected (8, 1, 32, 32)" in words
+    assert "lost (lost 1.0) gave counterfactual images of shape (12, 1, 32, 31), expected (12, 1, 32, 32)" in words
     assert "burst (lost 1.0) raised ValueError: inside transfer" in words
     assert {row.status for row in read_scores(tmp_path / "run" / "scores.csv")} == {"ok"}
     assert read_counterfactuals(tmp_path / "run") == []

@@ -155,7 +155,8 @@ def test_a_run_of_a_grid_makes_the_maps_once(shelf, command, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "under all conventions" in done.stdout
     (written,) = (tmp_path / "run" / "conventions").glob("*.csv")
-    assert {line["explainer"] for line in csv.DictReader(written.open())} == {"gradient", "input-x-gradient"}
+    with written.open(newline="") as file:
+        assert {line["explainer"] for line in csv.DictReader(file)} == {"gradient", "input-x-gradient"}
     assert len(list((tmp_path / "cache" / "artifacts" / "maps").glob("*/maps.npy"))) == 4
     with (tmp_path / "run" / "scores.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 2 * 2 * 2 * 2

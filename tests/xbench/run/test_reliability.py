@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 
 import pytest
@@ -57,7 +58,7 @@ def reference(tmp_path_factory):
 def _python_of_its_own(folder, cache, out):
     shelf = folder / "shelf"
     (shelf / "stranger-1.0.dist-info").mkdir(parents=True, exist_ok=True)
-    (shelf / "stranger.py").write_text(STRANGER.strip() + "\n")
+    (shelf / "stranger.py").write_text(textwrap.dedent(STRANGER))  # to the last byte what the fixture installs
     (shelf / "stranger-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
     (shelf / "stranger-1.0.dist-info" / "entry_points.txt").write_text("[xbench]\nstranger = stranger\n")
     variables = os.environ | {"PYTHONPATH": str(shelf), "XBENCH_CACHE": str(cache)}
@@ -168,21 +169,21 @@ def test_damaged_artifacts_are_named_rebuilt_and_give_the_same_numbers(start, tm
 def test_an_artifact_of_other_code_is_never_reused(command, shelf):
     source = """
         from xbench import Explainer, ExplainerSpec, hookimpl
-        from xbench.testing.fakes import xbench_datasets, xbench_models
 
         @hookimpl
         def xbench_explainers():
-            yield ExplainerSpec("mine", "a stranger's", factory="stranger:Mine")
+            yield ExplainerSpec("mine", "a stranger's", factory="mine:Mine")
 
         class Mine(Explainer):
             def attribute(self, model, images, targets):
                 return images[:, 0]{change}
     """
     line = ("run", "--explainer", "mine", "--no-controls", *LINE[5:])
-    shelf.install("stranger", source.format(change=""))
+    shelf.install("stranger", STRANGER)
+    shelf.install("mine", source.format(change=""))
     assert command(*line, "--out", "one", XBENCH_TESTS_PICTURES="none").returncode == 0
     assert "0 to make" in _counts(command(*line, "--dry-run").stdout)
-    shelf.install("stranger", source.format(change=" * -1"))
+    shelf.install("mine", source.format(change=" * -1"))
     made_again = command(*line, "--dry-run").stdout
     assert {line.split()[2] for line in made_again.splitlines() if "to make" in line} == {"maps", "observations"}
     assert command(*line, "--out", "two", XBENCH_TESTS_PICTURES="none").returncode == 0

@@ -184,6 +184,9 @@ def test_gradcam_agrees_with_captum(explain, relu):
     torch.testing.assert_close(maps, expected.detach(), rtol=1e-5, atol=1e-5 * expected.max().item())
 
 
+# captum says what it does to its own copy of the input and of the model.
+@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients:UserWarning")
+@pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU activations:UserWarning")
 @pytest.mark.parametrize("relu", RELU_STYLES)
 def test_guided_gradcam_agrees_with_captum(explain, relu):
     images, targets = noise(4, 3, 22, 18), torch.tensor([0, 1, 2, 1])
