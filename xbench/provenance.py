@@ -1,4 +1,4 @@
-"""Where a number comes from: hashes of values, of files and folders, and of the code of the core."""
+"""Hash what a number comes from: values, files and folders, and the code of the core."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _remembered: dict[tuple[int, ...], str] = {}
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a JSON value, independent of the order of keys."""
+    """Return the SHA-256 of a JSON value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -49,7 +49,7 @@ def content_digest(path: Path) -> str:
 
 
 def tree_digest(files: Mapping[str, Traversable]) -> str:
-    """SHA-256 over the names and contents of files, independent of their order and of where they lie.
+    """Return the SHA-256 of the names and contents of files, independent of their order and of where they lie.
 
     Args:
         files: Name, relative to a root, to the file, which may lie in a zip file.
@@ -79,7 +79,7 @@ def code_files(root: Traversable, name: str) -> dict[str, Traversable]:
 
 
 def is_compiled(path: str) -> bool:
-    """Whether Python made the file from a source, by its path."""
+    """Return whether Python compiled the file from a source, judging by its path."""
     return path.endswith((".pyc", ".pyo")) or "__pycache__" in path.split("/")
 
 
@@ -96,7 +96,7 @@ def located(path: Path) -> Traversable | None:
 
 @functools.cache
 def core_digest() -> str:
-    """SHA-256 over the files of the computing parts of xbench itself.
+    """Return the SHA-256 of the files of the computing parts of xbench itself.
 
     Raises:
         PluginError: One of them has no file.
@@ -132,7 +132,7 @@ def _traversable_digest(file: Traversable) -> str:
 
 
 def _unchanged_digest(path: Path) -> str:
-    """The hash of a file, from memory where it has not changed."""
+    """Return the hash of a file, from memory where it has not changed."""
     state = path.stat()
     key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     known = _remembered.get(key)

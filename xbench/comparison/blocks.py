@@ -20,16 +20,17 @@ _PERMUTATIONS = 9999
 
 @dataclass(frozen=True)
 class Friedman:
-    """Whether explainers differ over several datasets or models (Demsar 2006, section 3.2).
+    """Friedman's test of whether explainers differ over several datasets or models (Demsar 2006, section 3.2).
 
     Attributes:
         explainers: k names, best average rank first.
         average_ranks: (k,), rank 1 is best, ties share their mean rank.
         blocks: How many datasets and models, N.
         statistic: Friedman's chi-square, corrected for ties; NaN for fewer than 3 explainers.
-        p: By the chi-square distribution with k - 1 degrees of freedom: for many blocks (more than 10) only.
-        p_permutation: By permuting each block's values, which holds for any number of blocks.
-        critical_difference: Nemenyi's: average ranks that far apart differ, at 5 % for all pairs at once.
+        p: p by the chi-square distribution with k - 1 degrees of freedom; valid only for many blocks (more than 10).
+        p_permutation: p by permuting each block's values; valid for any number of blocks.
+        critical_difference: Nemenyi's critical difference. Average ranks that far apart differ, at 5 % for all pairs
+            at once.
     """
 
     explainers: tuple[str, ...]
@@ -51,7 +52,7 @@ class AcrossBlocks:
     """A metric over several datasets or models, all of one type of device and one precision.
 
     Attributes:
-        setting: What the groups share, with the attributes of their place emptied.
+        setting: Setting that the groups share, with the attributes of their place emptied.
         device: Type of the device.
         precision: Precision of the computation.
         places: Dataset and model of each block.

@@ -19,7 +19,7 @@ from xbench.results.standings import Setting
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder holds.
+    """Content of a run folder.
 
     Attributes:
         name: Name of the folder, or its path where two folders bear one name.
@@ -37,7 +37,9 @@ class Run:
 
 @dataclass(frozen=True, order=True)
 class RunSetting(Setting):
-    """What rows must share to be ranked together by their replicates: one classifier and one set of resamples.
+    """Setting that rows must share to be ranked together by their replicates.
+
+    It includes one classifier and one set of resamples.
 
     Attributes:
         model_fingerprint: Fingerprint of the classifier's weights.
@@ -48,7 +50,7 @@ class RunSetting(Setting):
     sampling: str
 
     def without(self, *names: str) -> RunSetting:
-        """Return a copy with some attributes emptied: what groups share that differ in these attributes alone."""
+        """Return a copy with some attributes emptied, which is equal for groups that differ in these alone."""
         return dataclasses.replace(self, **dict.fromkeys(names, ""))
 
 
@@ -79,7 +81,7 @@ class RankedGroup:
     submissions, where an entry here is one row with all its replicates.
 
     Attributes:
-        setting: What they share.
+        setting: Setting that they share.
         card: The metric card, which says what the number means.
         entries: The rows with status "ok".
     """

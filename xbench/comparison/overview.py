@@ -22,10 +22,10 @@ _FEW = 30  # patients
 
 @dataclass(frozen=True)
 class MetricAgreement(Agreement):
-    """How far the metrics of one place agree.
+    """Agreement of the metrics of one place.
 
     Attributes:
-        setting: What the metrics share: dataset, model, sign and the rest, with metric and card emptied.
+        setting: Setting that the metrics share (dataset, model, sign and the rest), with metric and card emptied.
     """
 
     setting: RunSetting
@@ -33,14 +33,14 @@ class MetricAgreement(Agreement):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `xbench compare` says.
+    """Result of `xbench compare`.
 
     Attributes:
         runs: The runs compared.
-        rankings: One per group of rows that are ranked together.
+        rankings: Rankings, one per group of rows that are ranked together.
         apart: Results of one metric that may not be ranked together, with what differs.
         blocks: Tests over several datasets or models.
-        agreements: Between metrics, per dataset, model and sign.
+        agreements: Agreements between metrics, per dataset, model and sign.
         warnings: What the user must know.
     """
 
@@ -136,7 +136,7 @@ def _warnings(runs: Iterable[Run], groups: Iterable[RankedGroup]) -> Iterable[st
 
 
 def _computed_otherwise(groups: Iterable[RankedGroup]) -> dict[str, set[str]]:
-    """Return what to say of each metric card that was computed on several devices or in several precisions.
+    """Warn of each metric card that was computed on several devices or in several precisions.
 
     Returns:
         Words -> the runs that they are about.

@@ -20,7 +20,7 @@ class Standing(Ranked):
 
     Attributes:
         entry: The row.
-        difference: To the reference; None without replicates, and for the reference itself.
+        difference: Difference to the reference; None without replicates, and for the reference itself.
     """
 
     entry: Entry
@@ -33,7 +33,7 @@ class Ranking:
 
     Attributes:
         group: What was ranked.
-        standings: Best first; those without a value last.
+        standings: Standings, best first; those without a value last.
         reference: Label of the entry that the differences are to; empty where there are none.
         chosen: Whether the user named the reference, rather than the ranking finding it to be the best.
     """
@@ -147,7 +147,7 @@ def _differences(judged: Sequence[Entry], reference: Entry, chosen: bool) -> dic
 
 
 def _as_twin(entry: Entry, reference: Entry) -> Difference | None:
-    """Return the difference of an entry with the same maps as the reference: what differs is rounding, and no test."""
+    """Return the difference of an entry with the same maps as the reference. It is rounding and needs no test."""
     if entry is reference or entry.replicates is None or reference.replicates is None:
         return None
     low, high = interval(entry.replicates - reference.replicates)

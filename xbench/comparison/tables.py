@@ -55,7 +55,7 @@ COLUMNS: dict[str, type] = {
 
 
 def comparison_tables(comparison: Comparison) -> RenderableType:
-    """Return all of a comparison, to be printed by a rich console (as plain text where that is no terminal)."""
+    """Return the tables of a comparison for a rich console (plain text if that is not a terminal)."""
     parts: list[RenderableType] = []
     for run in comparison.runs:
         parts.append(Text.assemble((run.name, "bold"), f"  {run.header.created}, xbench {run.header.xbench_version}"))

@@ -94,7 +94,9 @@ def add_run(folder: Path, board: Path, submitter: str, note: str = "", known: Kn
 
 @contextmanager
 def locked(board: Path) -> Iterator[None]:
-    """Keep others from adding to the leaderboard and from deriving its tables inside the block. Its folder is made.
+    """Keep others from adding to the leaderboard and from deriving its tables inside the block.
+
+    The leaderboard's folder is made if it is not there.
 
     Raises:
         UserError: The folder can't be written to.

@@ -69,7 +69,7 @@ def text_fault(text: str, longest: int = _LONGEST_TEXT) -> str:
 
 
 def _control(text: str) -> bool:
-    """Return whether a terminal or page would obey part of it: control and format characters, odd line ends."""
+    """Return whether the text has characters that a terminal or page obeys: control, format, odd line ends."""
     if text.isascii() and text.isprintable():
         return False
     return any(

@@ -21,7 +21,7 @@ from xbench.statistics.resampling import floored
 
 @dataclass(frozen=True, order=True)
 class SuiteSetting(Setting):
-    """What rows of a leaderboard must share to be ranked together.
+    """Setting that rows of a leaderboard must share to be ranked together.
 
     The classifier's weights are no part of it, unlike in a comparison: they differ from seed to seed, and rows are
     pooled over seeds.

@@ -1,1 +1,1 @@
-"""What is installed: plugins, their items, and references to items."""
+"""The installed plugins, their items, and references to items."""

@@ -1,4 +1,4 @@
-"""Entry points -> pluggy -> registry. The one door: built-ins come through it like everybody else.
+"""Load plugins from their entry points through pluggy into the registry. Built-in plugins are loaded the same way.
 
 pluggy's own loader is not used: it silently drops a second plugin of the same entry-point name, and one plugin that
 fails to import aborts all.

@@ -1,4 +1,4 @@
-"""What is installed: an immutable table from (kind, name) to the record and the distribution that brought it."""
+"""Table of what is installed, from (kind, name) to the record and the distribution that brought it."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def _candidates(top: str, required: Iterable[str]) -> Iterator[str]:
 
 
 def _providing(top: str, names: Iterable[str]) -> Iterator[str]:
-    """Those of the distributions that bring a module; not asked are those that are imported by their own name."""
+    """Return those of the distributions that bring a module, without asking those imported by their own name."""
     for name in names:
         if importlib.util.find_spec(re.sub(r"[-.]", "_", name)) is None:
             try:
@@ -75,5 +75,5 @@ def _brings(distribution: Distribution, top: str) -> bool:
 
 @functools.cache
 def _all_providing() -> dict[str, list[str]]:
-    """Import name to distributions, of all that is installed: this takes a second or two."""
+    """Return the distributions of each import name, for all that is installed. This takes a second or two."""
     return dict(importlib.metadata.packages_distributions())

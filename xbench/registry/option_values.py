@@ -1,4 +1,4 @@
-"""Options as JSON, with what their paths lead to in the place of the paths."""
+"""Write options as JSON, with hashes of the contents in place of paths."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def by_content(options: Options, owner: str) -> dict[str, Any]:
     themselves. Paths are relative to the working folder. A path that leads nowhere counts as {"absent": its text}.
 
     Args:
-        options: Whose paths may lie in lists, tables and nested models too.
-        owner: Whose options these are, for messages.
+        options: The options. Their paths may lie in lists, tables and nested models too.
+        owner: Owner of the options, for messages.
 
     Raises:
         UserError: A file can't be read.
@@ -31,7 +31,7 @@ def by_content(options: Options, owner: str) -> dict[str, Any]:
 
 
 def _by_content(value: Any, dumped: Any, what: str) -> Any:
-    """`dumped`, which is `value` as JSON, with the paths in it replaced."""
+    """Return `dumped`, which is `value` as JSON, with the paths in it replaced."""
     if isinstance(value, Path):
         return _content(value, what)
     if isinstance(value, BaseModel):

@@ -1,4 +1,4 @@
-"""The code behind an item: the files of its distribution, the versions of its libraries, and what it declares besides.
+"""Find the code behind an item: the files of its distribution, the versions of its libraries, and what it declares.
 
 An item is cached under all of it. A distribution that is installed counts by its recorded files. Code that lies
 anywhere else (an editable install, a plain folder or a zip file on PYTHONPATH) may be in several packages that no
@@ -54,7 +54,9 @@ def code_of(entry: Entry) -> dict[str, Any]:
 
 
 def source_digest(distribution: str, modules: tuple[str, ...]) -> str:
-    """SHA-256 over the files of a distribution and of the modules that an item names; of these alone for a built-in.
+    """Return the SHA-256 of the files of a distribution and of the modules that an item names.
+
+    For a built-in, only the modules count.
 
     Raises:
         PluginError: A module can't be found, or there is no file.
@@ -64,7 +66,7 @@ def source_digest(distribution: str, modules: tuple[str, ...]) -> str:
 
 @functools.cache
 def _source(distribution: str, names: tuple[str, ...]) -> str:
-    """The hash for units that are named by themselves; those of one distribution are hashed once a process."""
+    """Return the hash for units that are named by themselves; a distribution's are hashed once per process."""
     found = None if distribution == BUILT_IN else _installed(distribution)
     files = {} if found is None else _recorded(found)
     units = dict(map(_unit, names))
@@ -124,7 +126,7 @@ def _installed(distribution: str) -> Distribution | None:
 
 
 def _recorded(distribution: Distribution) -> dict[str, Traversable]:
-    """The files that the installer wrote into the import path: packages, modules, and their data."""
+    """Return the files that the installer wrote into the import path: packages, modules, and their data."""
     text = distribution.read_text("RECORD") or ""
     files: dict[str, Traversable] = {}
     for row in csv.reader(text.splitlines()):
@@ -140,20 +142,20 @@ def _recorded(distribution: Distribution) -> dict[str, Traversable]:
 
 
 def _declared(distribution: Distribution) -> Iterator[str]:
-    """The importable names that the metadata give: entry points, and what setuptools writes down."""
+    """Return the importable names in the metadata: entry points, and the names that setuptools records."""
     yield from (point.module for point in distribution.entry_points)
     yield from (distribution.read_text("top_level.txt") or "").split()
 
 
 def _is_core(module: str) -> bool:
-    """Whether a module counts already: the hash of the core covers it, or does not have to."""
+    """Return whether a module needs no hash here: the hash of the core covers it, or does not have to."""
     top, _, rest = module.partition(".")
     room = rest.partition(".")[0]
     return top == "xbench" and (not room or room in COMPUTING or f"{room}.py" in (*COMPUTING, "version.py"))
 
 
 def _unit(module: str) -> tuple[str, ModuleSpec]:
-    """The package or module that a module is hashed with: the first one from the top that has a file of its own.
+    """Return the package or module that a module is hashed with: the first from the top that has a file of its own.
 
     Below xbench it is a room. Above that, in a namespace package, there are other distributions' files too.
     """
@@ -177,7 +179,7 @@ def _found(module: str) -> ModuleSpec:
 
 
 def _files(name: str, spec: ModuleSpec) -> dict[str, Traversable]:
-    """The files of a package or module, by their paths from the import path on."""
+    """Return the files of a package or module, by their paths from the import path on."""
     path = name.replace(".", "/")
     files: dict[str, Traversable] = {}
     for folder in spec.submodule_search_locations or ():
@@ -193,7 +195,7 @@ def _files(name: str, spec: ModuleSpec) -> dict[str, Traversable]:
 
 
 def _follow_imports(units: dict[str, ModuleSpec]) -> None:
-    """Add what the modules import, directly or not, of code that no installer recorded."""
+    """Add the code that the modules import, directly or not, and that no installer recorded."""
     waiting = list(units.items())
     while waiting:
         name, spec = waiting.pop()
@@ -208,7 +210,7 @@ def _follow_imports(units: dict[str, ModuleSpec]) -> None:
 
 
 def _imports(source: bytes) -> set[str]:
-    """The modules that a source may import, wherever in it; for `from a import b` both "a" and "a.b"."""
+    """Return the modules that a source may import, wherever in it; for `from a import b` both "a" and "a.b"."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
@@ -223,13 +225,13 @@ def _imports(source: bytes) -> set[str]:
 
 
 def _loose(module: str) -> tuple[str, ModuleSpec] | None:
-    """The unit of an imported module that has to count by content; None for a library, and for what is not there."""
+    """Return the unit of an imported module that counts by content; None for a library or a missing module."""
     found = None if module.partition(".")[0] in sys.stdlib_module_names else _optional(module)
     return None if found is None or _in_site(found[1]) else found
 
 
 def _optional(module: str) -> tuple[str, ModuleSpec] | None:
-    """The unit of a module that may be missing; None where it is, and for the core."""
+    """Return the unit of a module that may be missing; None where it is, and for the core."""
     try:
         return None if _is_core(module) else _unit(module)
     except PluginError:

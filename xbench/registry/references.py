@@ -30,8 +30,8 @@ class Choice:
     Attributes:
         entry: The registered item.
         argument: What follows the name.
-        options: Validated.
-        inner: The explainer it is made of, for `inverted:` and its kind.
+        options: The validated options.
+        inner: The explainer whose maps it changes, for `inverted:` and its kind.
     """
 
     entry: Entry
@@ -62,7 +62,7 @@ class Choice:
         return ":".join(words)
 
     def on(self, device: str) -> Choice:
-        """The choice with nothing left open that the device decides, inner explainers included.
+        """Return the choice with everything settled that depends on the device, inner explainers included.
 
         `vinet` on "cuda" is `vinet:preset=paper`, and `blurred:vinet` is `blurred:vinet:preset=paper`.
 
@@ -90,7 +90,7 @@ class Choice:
         return replace(self, options=options, inner=inner, argument=inner.label if inner else self.argument)
 
     def create(self) -> Any:
-        """The plugin object.
+        """Return the plugin object.
 
         Raises:
             PluginError: Its factory raised, or its code can't be hashed; the distribution is named.
@@ -107,7 +107,7 @@ class Choice:
             raise PluginError(f"{self.entry.owner} can't be made: {type(error).__name__}: {error}") from error
 
     def contents(self) -> dict[str, Any]:
-        """The options as JSON values, files and folders by what is in them.
+        """Return the options as JSON values, with files and folders by their content.
 
         Raises:
             UserError: A file that an option names can't be read.
@@ -115,7 +115,7 @@ class Choice:
         return by_content(self.options, self.entry.owner)
 
     def identity(self) -> dict[str, Any]:
-        """Everything that determines what this item computes, for a fingerprint.
+        """Return everything that determines what this item computes, for a fingerprint.
 
         Raises:
             PluginError: Its code can't be hashed.

@@ -1,4 +1,4 @@
-"""Do metrics agree: a heat map of rank correlations, and each explainer's rank under every metric."""
+"""Figure of how metrics agree: a heat map of rank correlations, and each explainer's rank under every metric."""
 
 from __future__ import annotations
 

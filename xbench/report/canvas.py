@@ -1,4 +1,4 @@
-"""What all figures share: colours, a local style, and how a figure becomes files. No pyplot, no global state."""
+"""Colours, a local style and the writing of files, shared by all figures. No pyplot, no global state."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from xbench.report.canvas import BLUE, GREEN, INK, KINDS, MUTED, VERMILLION, drawing, save, wrapped
 from xbench.results.curves import CurveSeries
+from xbench.results.naming import bare_name
 
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 # The four looks of a curve. `.curve-0` to `.curve-3` of the page's curves are the same, in its own shades.
@@ -48,7 +49,7 @@ def perturbation_curves(
     if not series:
         return []
     ordered = sorted(series, key=lambda one: one.control)
-    reference = next((one for one in ordered if one.control and one.label.startswith("random")), None)
+    reference = next((one for one in ordered if one.control and bare_name(one.label) == "random"), None)
     columns = min(len(ordered), max(3, min(6, math.ceil(math.sqrt(len(ordered) * 1.6)))))
     rows = math.ceil(len(ordered) / columns)
     width, height = max(6.2, columns * _PANEL[0] + 0.7), rows * _PANEL[1] + 1.15

@@ -1,4 +1,4 @@
-"""The terminal's tables: the model's own figures, the ranked explainers, and the controls they do not beat."""
+"""Show a run on the terminal: the model's figures, the ranked explainers, and the controls that they do not beat."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _model_lines(dataset: str, model: str, header: RunHeader) -> Iterator[Render
         return
     trouble = "lies below chance (0.5): are the classes swapped?"
     if figures["auc"][2] >= _CHANCE:
-        trouble = "can't be told from chance (0.5): it learned nothing, so there is nothing for a map to explain"
+        trouble = "can't be told apart from chance (0.5): it learned nothing, so there is nothing for a map to explain"
     yield Text(f"warning: {model} on {dataset}: its AUC {trouble}", style="bold red")
 
 
@@ -164,7 +164,7 @@ def _unbeaten(rows: Sequence[ScoreRow]) -> Iterator[Text]:
         rivals = [row for row in users if inner in ("", row.explainer)]
         equal = [row.explainer for row in rivals if control.explainer in row.rank_set]
         worse = [row.explainer for row in rivals if control.explainer not in row.rank_set and _beats(control, row)]
-        for words, names in (("not distinguishable from", equal), ("worse than", worse)):
+        for words, names in (("can't be told apart from", equal), ("worse than", worse)):
             if names:
                 everyone = len(names) == len(users) > 1
                 text = "every explainer" if everyone else ", ".join(names)

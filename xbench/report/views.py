@@ -1,4 +1,4 @@
-"""Pictures of a model: the image that each class would like best."""
+"""Figures of class maximisation: for each class, the image that maximises its score."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ def class_views(
     scores: np.ndarray,
     probabilities: np.ndarray,
 ) -> list[Path]:
-    """Draw one panel for each class: its image, stretched from its smallest to its largest value, and what it reaches.
+    """Draw one panel for each class, with its image and the score that the image reaches.
 
-    Three channels are shown as RGB, any other number as their mean in grey, and a volume by its middle slice. The scale
-    below a panel says which pixel values are black and white.
+    An image is stretched from its smallest to its largest value. Three channels are shown as RGB, any other number as
+    their mean in grey, and a volume by its middle slice. The scale below a panel says which pixel values are black and
+    white.
 
     Args:
         stem: Path without suffix.

@@ -29,7 +29,7 @@ class Wanted:
     joined: bool = False
 
     @property
-    def is_company(self) -> bool:
+    def is_copy(self) -> bool:
         """Whether it was added automatically as the inverted or blurred copy of another explainer."""
         return self.joined and spec_of(self.choice).joins == "explainer"
 

@@ -98,7 +98,7 @@ def read_counterfactuals(run: Path) -> list[CounterfactualArrays]:
 
 def _read(path: Path) -> CounterfactualArrays:
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # numpy leaves a damaged one open
             arrays: Record = {name: file[name] for name in file.files}
         stamp: Record = {"schema": int(arrays["schema"]), "xbench_version": str(arrays["xbench_version"])}
         arrays = upgraded(arrays | stamp, COUNTERFACTUAL_UPGRADES, str(path))

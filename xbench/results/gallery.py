@@ -108,7 +108,7 @@ def read_galleries(run: Path) -> list[GalleryArrays]:
 
 def _read(path: Path) -> GalleryArrays:
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # numpy leaves a damaged one open
             arrays: Record = {name: file[name] for name in file.files}
         stamp: Record = {"schema": int(arrays["schema"]), "xbench_version": str(arrays["xbench_version"])}
         arrays = upgraded(arrays | stamp, GALLERY_UPGRADES, str(path))

@@ -9,6 +9,11 @@ def bare_name(reference: str) -> str:
 
 
 def file_name(*words: str) -> str:
-    """Return a file name that every file system takes."""
+    """Return a file name that every file system accepts."""
     kept = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in "--".join(words))
     return kept.strip("-.")
+
+
+def calibration_name(dataset: str, model: str) -> str:
+    """Return the name, without suffix, of the reliability diagram in the folder `models/` of a run."""
+    return file_name(dataset, model, "calibration")

@@ -89,10 +89,10 @@ class Pairing:
     """A number of the paper and ours.
 
     Attributes:
-        paper: The paper's.
-        ours: Ours; None where the run has no such row, or one without a value.
+        paper: Number of the paper.
+        ours: Our row; None where the run has no such row, or one without a value.
         paper_rank: Rank in the paper among the methods that both have, 1 is best, ties share their mean; else NaN.
-        rank: The same of ours.
+        rank: Rank of ours among the same methods.
     """
 
     paper: PaperRow
@@ -106,14 +106,14 @@ class BesidePaper:
     """A column of a printed table beside ours, on one dataset.
 
     Attributes:
-        table: The suite's.
-        citation: The paper's.
-        metric: Label of ours, or in words what only the paper measured.
+        table: Table of the suite.
+        citation: Which table of which paper.
+        metric: Label of our metric, or in words what only the paper measured.
         sign: "original" or "absolute".
-        dataset: Label; empty for what nothing here measures.
-        pairings: In the order of the paper.
-        rho: Spearman's, of the two orders of the `methods` that both have; NaN below three of them.
-        methods: How many that is.
+        dataset: Label of the dataset; empty for what nothing here measures.
+        pairings: Pairings in the order of the paper.
+        rho: Spearman's rho of the two orders of the methods that both have; NaN for fewer than three of them.
+        methods: Number of methods that both have.
     """
 
     table: str

@@ -65,7 +65,7 @@ class ScoreRow:
         higher_is_better: Direction of the metric.
         rank: Best possible rank among the explainers of this dataset, model, metric and sign; 0 where it has none.
         rank_high: Worst possible rank.
-        rank_set: The explainers it can't be told from.
+        rank_set: The explainers it can't be told apart from.
         same_as: An explainer that gives the same maps of this model: they are one method here and share their ranks.
         seed: Seed of the run.
         seconds_fit: Seconds spent on training the explainer.
@@ -138,11 +138,11 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class RunHeader:
-    """What is true of a whole run.
+    """Header of a run, with what is true of all its rows.
 
     Attributes:
         created: ISO 8601, with the time zone.
-        command: The words typed.
+        command: Words of the command line.
         config: Everything the run was asked for, defaults included.
         environment: Versions, platform, cpu, device.
         models: One object each: "name", "dataset", "n", "metrics" (name -> [value, low, high]), "calibration" (the
@@ -268,7 +268,7 @@ def read_header(path: Path) -> RunHeader:
 
 
 def _plain(value: Any) -> Any:
-    """`value` in JSON's terms."""
+    """Return `value` in JSON's terms."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
@@ -288,8 +288,8 @@ def upgraded(record: Record, steps: Mapping[int, Callable[[Record], Record]], wh
     """Return the record in the present schema, upgraded one step after the other.
 
     Args:
-        record: Holds its own schema number under "schema", and under "xbench_version" who wrote it.
-        steps: From schema n to n + 1.
+        record: Record with its own schema number under "schema", and the version that wrote it under "xbench_version".
+        steps: Steps from schema n to n + 1.
         where: The file, for messages; empty where the caller names it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What ranked rows share, and where an explainer stands among them: the records of runs, comparisons, leaderboards."""
+"""Records of what ranked rows share and where an explainer stands among them, for runs, comparisons, leaderboards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, order=True)
 class Setting:
-    """What rows share wherever they are ranked together.
+    """Setting that rows share wherever they are ranked together.
 
     A comparison asks for more, since it pairs rows resample by resample (`xbench.comparison.RunSetting`). So does a
     leaderboard, since only rows of one suite answer the same question (`xbench.leaderboard.SuiteSetting`).
@@ -68,7 +68,7 @@ class Ranked:
         explainer: Name, unique among them.
         rank: Best rank that the data allow, from 1; 0 where it has none.
         rank_high: Worst rank that the data allow.
-        rank_set: Names of the explainers it can't be told from, itself left out.
+        rank_set: Names of the explainers it can't be told apart from, itself left out.
         same_as: Name of an explainer with the same maps, whose ranks it shares; empty for none.
     """
 

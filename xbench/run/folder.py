@@ -23,7 +23,7 @@ from xbench.report import calibration_chart, class_views, perturbation_curves, s
 from xbench.request.config import RunConfig
 from xbench.results.counterfactuals import COUNTERFACTUALS
 from xbench.results.curves import CurveSeries, CurveTable, write_curves
-from xbench.results.naming import file_name
+from xbench.results.naming import calibration_name, file_name
 from xbench.results.observations import ObservationCell, observations_path, write_observations
 from xbench.results.replicates import REPLICATES, Replicates, sampling, write_replicates
 from xbench.results.rows import RunHeader, ScoreRow, write_header, write_scores
@@ -230,11 +230,11 @@ def _draw_views(views: Sequence[ViewJob], folder: Path) -> None:
             folder.mkdir(exist_ok=True)
             data, images = job.model.data, job.class_images
             stem = folder / file_name(data.label, job.label)
-            title = f"What each class of {job.label} likes to see, {data.label}"
+            title = f"Images that maximise each class's score: {job.label}, {data.label}"
             class_views(stem, title, data.info.classes, images.images, images.scores, images.probabilities)
 
 
 def _draw_calibrations(models: Sequence[Mapping[str, Any]], folder: Path) -> None:
     for model in models:
-        stem = folder / file_name(model["dataset"], model["name"], "calibration")
+        stem = folder / calibration_name(model["dataset"], model["name"])
         calibration_chart(stem, f"{model['name']} on {model['dataset']}", model["calibration"])

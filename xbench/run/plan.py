@@ -101,14 +101,14 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do.
+    """Cells of a run, and the pictures drawn with them.
 
     Attributes:
         cells: All numbers to be computed.
         skipped: What does not fit and need not, such as controls that do not apply.
         broken: Numbers that can't be computed because an explainer can't be made.
-        settings: Shared by all jobs.
-        views: Pictures of the models.
+        settings: Settings shared by all jobs.
+        views: Images that maximise the score of each class of a model.
         strips: Counterfactual images of the explainers that make any.
         tables: Name of each table of a suite -> its cells; a cell may be in several. Empty without a suite.
     """
@@ -239,7 +239,7 @@ class _Planner:
             by_sign = {"original": maps, "absolute": pair.maps.of(wanted.choice, absolute=True)}
             for scorer, metric in created:
                 choice = scorer.choice
-                if wanted.is_company and metric.costs_as_much_as_the_maps:
+                if wanted.is_copy and metric.costs_as_much_as_the_maps:
                     continue
                 reason = _misfit(metric, choice, maps.explainer, pair.data)
                 if reason:
@@ -271,7 +271,7 @@ class _Planner:
     def _refuse(self, wanted: Wanted, refusal: Refusal, must_fit: bool) -> None:
         if must_fit:
             self.refusals.append(refusal)
-        elif not wanted.is_company:  # what is made of a refused explainer's maps goes with it, in silence
+        elif not wanted.is_copy:  # what is made of a refused explainer's maps goes with it, in silence
             self.skipped.append(refusal)
 
     def _cell(self, wanted: Wanted, sign: str, maps: MapsJob, preparation: PreparationJob) -> Cell:

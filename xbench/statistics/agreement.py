@@ -1,4 +1,4 @@
-"""Do metrics agree? Rank correlations between the orders in which two metrics put the same explainers."""
+"""Measure how metrics agree: rank correlations between the orders in which two metrics put the same explainers."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Correlation:
 
     Attributes:
         value: In [-1, 1]; NaN where one side has no order (all equal, or fewer than 2 explainers).
-        low: Of the 95 % bootstrap interval over patients; NaN without replicates.
-        high: Of the same.
-        p: Two-sided, of "the metrics' orders have nothing to do with each other".
+        low: Lower end of the 95 % bootstrap interval over patients; NaN without replicates.
+        high: Upper end of that interval.
+        p: Two-sided p of "the metrics' orders have nothing to do with each other".
     """
 
     value: float
@@ -42,8 +42,8 @@ class Pair:
     """Two metrics.
 
     Attributes:
-        first: Name.
-        second: Name.
+        first: Name of one metric.
+        second: Name of the other metric.
         explainers: How many both have scored.
         spearman: Spearman's rho with average ranks for ties.
         kendall: Kendall's tau-b.
@@ -75,7 +75,7 @@ class Agreement:
     pairs: tuple[Pair, ...]
 
     def matrix(self, kind: str) -> np.ndarray:
-        """Symmetric (M, M) of "spearman" or "kendall", with 1 on the diagonal."""
+        """Return the symmetric matrix (M, M) of "spearman" or "kendall", with 1 on the diagonal."""
         found = np.eye(len(self.metrics))
         for pair in self.pairs:
             one, other = self.metrics.index(pair.first), self.metrics.index(pair.second)
@@ -96,7 +96,7 @@ def agreement(
     permutation of the explainers, of all orders up to 8 explainers, else of 9,999 random ones and the one found.
 
     Args:
-        place: What is common to all, in words.
+        place: What is common to all metrics, in words.
         explainers: E names.
         values: Metric -> (E,), more being better; NaN where it has none.
         replicates: Metric -> (E, B), more being better, on resamples common to all metrics; a metric may be missing.
@@ -121,7 +121,7 @@ def agreement(
 
 
 def _resampled(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Both correlations on every common resample: (2, B); NaN where an explainer has no value on it."""
+    """Return both correlations on every common resample: (2, B); NaN where an explainer has no value on it."""
     count = min(first.shape[1], second.shape[1])
     first, second = first[:, :count], second[:, :count]
     found = np.stack([spearman(first, second), kendall(first, second)])
@@ -130,7 +130,7 @@ def _resampled(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _permutation_p(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """Two-sided p of Spearman's rho and Kendall's tau-b (both with ties), from the same permutations."""
+    """Return the two-sided p of Spearman's rho and Kendall's tau-b (both with ties), from the same permutations."""
     if len(first) < 2 or not (np.ptp(first) and np.ptp(second)):
         return math.nan, math.nan
     ranks, signs = _permuted(tuple(first.tolist()))
@@ -142,7 +142,7 @@ def _permutation_p(first: np.ndarray, second: np.ndarray) -> tuple[float, float]
 
 @functools.lru_cache(maxsize=1)  # one metric meets all the others in turn
 def _permuted(values: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Centred ranks (P, E) and signs of all differences (P, pairs) of the values in every order of `_orders`."""
+    """Return centred ranks (P, E) and signs of all differences (P, pairs) of the values in all `_orders`."""
     column = np.array(values)
     orders = _orders(len(column))
     one, other = np.triu_indices(len(column), k=1)
@@ -157,7 +157,7 @@ def _centred_ranks(values: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _orders(count: int) -> np.ndarray:
-    """Permutations (P, count) with the identity first: all of them, or a fixed draw."""
+    """Return permutations (P, count) with the identity first: all of them, or a fixed draw."""
     if count <= _EXACT:
         return np.array(list(itertools.permutations(range(count))))
     identity = np.arange(count)

@@ -28,10 +28,11 @@ class Figure(NamedTuple):
     """A figure with its 95 % percentile interval.
 
     Attributes:
-        value: Of the sample.
-        low: Of the interval.
-        high: Of the interval.
-        undefined: Resamples on which the figure is 0/0, left out of the interval: of one class only, say.
+        value: Value on the sample.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        undefined: Number of resamples on which the figure is 0/0, such as those of one class only. They are left out
+            of the interval.
     """
 
     value: float
@@ -43,13 +44,13 @@ class Figure(NamedTuple):
 def classification_metrics(
     labels: np.ndarray, probabilities: np.ndarray, groups: Sequence[str], seed: int = 0, count: int = RESAMPLES
 ) -> dict[str, Figure]:
-    """`classification_figures` with 95 % percentile intervals, resampled by patient.
+    """Return `classification_figures` with 95 % percentile intervals, resampled by patient.
 
     Args:
         labels: int (N,), in [0, K).
         probabilities: (N, K), K >= 2.
         groups: The patient of each sample.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
         count: How many resamples.
 
     Returns:
@@ -70,14 +71,14 @@ def classification_metrics(
 
 
 def with_interval(value: float, replicates: np.ndarray) -> Figure:
-    """A value and the percentile interval of its replicates (B,), undefined (NaN) ones counted and left out."""
+    """Return a value with the percentile interval of its replicates (B,); undefined (NaN) ones are only counted."""
     return Figure(value, *interval(replicates), undefined=int(np.isnan(replicates).sum()))
 
 
 def checked_predictions(
     labels: np.ndarray, probabilities: np.ndarray, groups: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels as int64 (N,) and probabilities as float64 (N, K).
+    """Return labels as int64 (N,) and probabilities as float64 (N, K).
 
     Raises:
         ValueError: Shapes do not fit, a label is out of range, or a probability is not finite.
@@ -103,7 +104,7 @@ def checked_predictions(
 def classification_figures(
     labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """The usual figures of a classifier, for many weightings of its samples at once.
+    """Return the usual figures of a classifier, for many weightings of its samples at once.
 
     Two classes: class 1 is the positive one. More: macro averages of one class against the rest, except accuracy and
     MCC, which have their own multi-class form (Gorodkin 2004). The predicted class is the most probable one, the first
@@ -136,12 +137,12 @@ def classification_figures(
 
 
 def _judged(classes: int) -> list[int]:
-    """The classes whose one-against-the-rest figures are averaged: of two, only the positive one."""
+    """Return the classes whose one-against-the-rest figures are averaged; only the positive one of two."""
     return [1] if classes == 2 else list(range(classes))
 
 
 def _from_confusion(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Confusion (B, true, predicted) -> (B,) each."""
+    """Return the figures, (B,) each, of confusion matrices (B, true, predicted)."""
     judged = _judged(confusion.shape[1])
     total = confusion.sum((1, 2))
     correct, true, predicted = np.einsum("bkk->bk", confusion), confusion.sum(2), confusion.sum(1)
@@ -166,7 +167,7 @@ def _from_confusion(confusion: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _weighted_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """P(score of a positive > of a negative) + half of P(equal), for each row of weights (B, N)."""
+    """Return P(score of a positive > of a negative) + P(equal) / 2 for each row of weights (B, N)."""
     order = np.argsort(scores, kind="stable")
     ordered = scores[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] > ordered[:-1]]))

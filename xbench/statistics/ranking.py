@@ -25,7 +25,7 @@ class Rank(NamedTuple):
     Attributes:
         low: The best rank that the data allow, from 1.
         high: The worst rank that the data allow.
-        tied: Indices of the explainers it can't be told from, itself included.
+        tied: Indices of the explainers it can't be told apart from, itself included.
     """
 
     low: int
@@ -89,7 +89,7 @@ def ranks(tests: PairTests, scored: np.ndarray, higher_is_better: bool, level: f
     worst rank leaves as many behind as it beats.
 
     Args:
-        tests: Of every pair of scored explainers.
+        tests: Tests of every pair of scored explainers.
         scored: bool (E,), whether an explainer has a value. Those without one share the ranks behind all others. A run
             and the leaderboard give such explainers no rank at all and do not hand them in.
         higher_is_better: Direction of the metric.

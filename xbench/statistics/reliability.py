@@ -1,4 +1,4 @@
-"""Whether a classifier is as often right as it says."""
+"""Measure whether a classifier is right as often as it says."""
 
 from __future__ import annotations
 
@@ -44,15 +44,17 @@ def calibration(
     count: int = RESAMPLES,
     bins: int = BINS,
 ) -> Calibration:
-    """How well the confidence in the predicted class (the most probable, the first of several) fits its accuracy.
+    """Measure how well the confidence in the predicted class fits its accuracy.
+
+    The predicted class is the most probable one, the first of several.
 
     Args:
         labels: int (N,), in [0, K).
         probabilities: (N, K), K >= 2.
-        groups: The patient of each sample, by which is resampled.
-        seed: Of the resamples.
+        groups: The patient of each sample; resampling is by patient.
+        seed: Seed of the resamples.
         count: How many resamples.
-        bins: M.
+        bins: M, number of bins.
 
     Raises:
         ValueError: Shapes do not fit, a label is out of range, or a probability is not finite.
@@ -84,7 +86,7 @@ def calibration(
 
 
 def _squared_error(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """(N,)."""
+    """Return the squared error of each sample, (N,)."""
     classes = probabilities.shape[1]
     if classes == 2:
         return np.asarray((probabilities[:, 1] - labels) ** 2)

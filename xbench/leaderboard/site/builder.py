@@ -1,4 +1,4 @@
-"""A leaderboard's folder of pages: written beside and put in place whole."""
+"""Write a leaderboard's folder of pages, whole or not at all."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_site(submissions: Sequence[Submission], out: Path, reports: Path | Non
     """Write the pages of a leaderboard; a folder that holds such pages is replaced.
 
     Args:
-        submissions: In order.
+        submissions: Submissions in the order in which they were handed in.
         out: The folder.
         reports: Folder of reports, one a submission, to be copied and linked; what else is in it is left alone.
 

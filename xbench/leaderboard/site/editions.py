@@ -16,7 +16,7 @@ class Place:
     """One dataset and classifier.
 
     Attributes:
-        dataset: Name.
+        dataset: Name of the dataset.
         model: The classifier.
         groups: What was scored there.
     """

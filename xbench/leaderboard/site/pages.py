@@ -1,4 +1,4 @@
-"""What stands in the pages from the start: words, counts, submissions, metric cards."""
+"""Render the part of the pages that needs no script: words, counts, submissions, metric cards."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def render_edition(edition: Edition, links: Mapping[str, Links]) -> str:
 
     Args:
         edition: The version.
-        links: To the reports, by the digest of the submission.
+        links: Links to the reports, by the digest of the submission.
     """
     return _template("edition.html.j2").render(
         version=__version__,

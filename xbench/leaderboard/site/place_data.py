@@ -1,4 +1,4 @@
-"""Return what a page loads of a dataset and classifier: the rankings, and every paired difference."""
+"""Collect the data of a dataset and classifier that a page loads: the rankings, and every paired difference."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One or several runs -> a folder with a page that opens offline, made from run folders alone.
+"""Make a page that opens offline from the folders of one or several runs, and from nothing else.
 
-The page is a row of panels. What a panel is stands here; the panels of xbench are in `xbench.report.panels`.
+The page is a row of panels. This package defines what a panel is. The panels of xbench are in `xbench.report.panels`.
 """
 
 from xbench.report.page.builder import write_report

@@ -1,4 +1,4 @@
-"""A report's folder: what its panels write, and the page; written beside and put in place whole."""
+"""Write the folder of a report, with the page and the files of its panels; whole or not at all."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def write_report(
     """Write the report of one or several runs; a folder that holds a report is replaced.
 
     Args:
-        comparison: All that can be said of the runs' differences.
+        comparison: Comparison of the runs.
         sources: The runs compared, in the same order.
         out: The folder.
         panels: The sections of the page, in their order.
-        title: Of the page; made from the runs if empty.
+        title: Title of the page; made from the runs if empty.
         figures: Whether to draw the figures for papers (SVG and PDF), which takes the most time.
-        note: Told what is being done.
+        note: Called with what is being done.
 
     Returns:
         The page, `out`/index.html.

@@ -1,4 +1,4 @@
-"""A report in the making: what it is made of, and where its panels put their files."""
+"""A report in the making: the runs that it shows, and the files that its panels write."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Download:
     """A file that the list of downloads names.
 
     Attributes:
-        words: What it is.
-        path: In the report.
-        kind: In words, such as "CSV".
+        words: What the file holds, in words.
+        path: Path within the report.
+        kind: Kind of file in words, such as "CSV".
     """
 
     words: str
@@ -45,11 +45,11 @@ class Draft:
     """A report in the making.
 
     Args:
-        comparison: Of the runs.
+        comparison: Comparison of the runs.
         sources: The runs, in the same order.
-        folder: Where to write.
+        folder: Folder to write to.
         figures: Whether to draw the figures for papers.
-        note: Told what is being done.
+        note: Called with what is being done.
 
     Attributes:
         places: The datasets and models.

@@ -20,7 +20,7 @@ def render(draft: Draft, title: str, sections: Mapping[Panel, Section]) -> str:
 
     Args:
         draft: The report.
-        title: Of the page, or empty to make one from the runs.
+        title: Title of the page; made from the runs if empty.
         sections: What each panel shows, in the order of the page.
     """
     environment = jinja2.Environment(

@@ -1,4 +1,4 @@
-"""What a panel of the report's page is: a section with its data, its template, its script and its styles."""
+"""The base class of panels: a section of the report's page with its data, template, script and styles."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TEMPLATE, SCRIPT, STYLE = "template.html.j2", "script.js", "style.css"
 
 @dataclass(frozen=True)
 class Section:
-    """What a panel puts on the page.
+    """Content that a panel puts on the page.
 
     Attributes:
-        words: What its template is rendered with.
-        data: What its script knows from the start, in JSON's terms, as `xbenchPage.data(name)`.
+        words: Variables of its template.
+        data: Data that its script has from the start, in JSON's terms, as `xbenchPage.data(name)`.
     """
 
     words: Mapping[str, Any] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Panel(ABC):
     Attributes:
         name: Lower case. The anchor on the page, and the name of its data.
         title: The heading.
-        link: What the list of sections calls it; the title if empty.
+        link: Name in the list of sections; the title if empty.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Panel(ABC):
 
     @property
     def words(self) -> str:
-        """What links to it are called."""
+        """Text of the links to it."""
         return self.link or self.title
 
     def file(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""A comparison -> the datasets and models that the page shows, each with its rankings, curves and agreements."""
+"""Sort a comparison by the datasets and models that the page shows, with their rankings, curves and agreements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from xbench.comparison import Comparison, MetricAgreement, Ranking
 
 SIGNS = ("original", "absolute")
-"""Of maps, in the order in which they are shown."""
+"""Signs of maps, in the order in which they are shown."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Place:
     """One dataset and model.
 
     Attributes:
-        dataset: Name.
+        dataset: Name of the dataset.
         model: The classifier.
-        rankings: Of all metrics and signs.
-        agreements: One per sign (and target, and split).
-        curves: Of all metrics and signs.
+        rankings: Rankings of all metrics and signs.
+        agreements: Agreements of metrics, one per sign (and target, and split).
+        curves: Curves of all metrics and signs.
     """
 
     dataset: str
@@ -73,7 +73,7 @@ def places(comparison: Comparison, curves: Iterable[tuple[str, CurveTable]]) -> 
 
 
 def _joined(one: CurveTable, other: CurveTable, run: str) -> CurveTable:
-    """Join the curves of two runs: the same once, others of one name with their run behind it."""
+    """Join the curves of two runs. The same curves count once. Others of one name are followed by their run's name."""
     series = list(one.series)
     for new in other.series:
         same = next((old for old in series if old.label == new.label), None)

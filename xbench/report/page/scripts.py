@@ -1,4 +1,4 @@
-"""Data -> the script files that bring it to the page: `file://` forbids a page to fetch, but not to load a script."""
+"""Write data as scripts, since a page opened from `file://` may load a script but not fetch a file."""
 
 from __future__ import annotations
 

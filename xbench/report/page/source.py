@@ -11,8 +11,8 @@ class Source:
     """A run that a report is made of.
 
     Attributes:
-        name: What the comparison calls it.
-        folder: Where it lies.
+        name: Name of the run in the comparison.
+        folder: Folder of the run.
     """
 
     name: str

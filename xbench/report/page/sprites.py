@@ -1,4 +1,4 @@
-"""Arrays of pictures -> PNG sheets as data URIs: what panels draw galleries and strips from."""
+"""Write arrays of pictures as PNG sheets in data URIs, from which panels draw galleries and strips."""
 
 from __future__ import annotations
 

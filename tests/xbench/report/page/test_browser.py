@@ -115,14 +115,14 @@ def test_all_metrics_side_by_side(page):
     page.choose("#metric", "all metrics")
     assert page.text("#ranking-body thead th span:first-child") == ["explainer", "fidelity", "roc_auc", "dice"]
     bold = page.text("#ranking-body tbody td:nth-child(2) strong")
-    assert len(bold) == 2  # vinet, and smoothgrad that can't be told from it
+    assert len(bold) == 2  # vinet, and smoothgrad that can't be told apart from it
 
 
 def test_what_an_explainer_cannot_be_told_from(page):
     pick = "#ranking-body tbody tr:first-child .pick"
     first, second = page.text(NAMES)[:2]
     page.click(pick)
-    assert page.text("#ranking-body .said") == [f"{first} can’t be told from: {second}"]
+    assert page.text("#ranking-body .said") == [f"{first} can’t be told apart from: {second}"]
     assert len(page.text("#ranking-body tr.related")) == 2
     assert page(f"document.querySelector('{pick}').getAttribute('aria-pressed')") == "true"
     assert any("its training failed" in text for text in page.text("#ranking-body .warning"))

@@ -34,7 +34,7 @@ def test_a_real_run_becomes_a_whole_page(tiny, command, tmp_path):
     assert "<h1>Tiny &amp; small</h1>" in page
     assert "xbench run --dataset fake" in page
     assert 'aria-label="Calibration of tiny' in page
-    assert "What each class would like to see" in page
+    assert "Images that maximise each class’s score" in page
     name, place = data_of(folder / "data" / "place-0.js")
     assert name == "place-0"
     rows = {(row.explainer, row.sign): row for row in read_scores(tmp_path / "run" / "scores.csv")}
@@ -181,3 +181,18 @@ def test_the_papers_numbers_stand_beside_ours(run_folder, report, tmp_path):
     assert "[0.600, 0.800]" in page
     ours = next(row.value for row in read_scores(run.path / "scores.csv") if row.explainer == "vinet")
     assert f"{ours:.3f}" in page.split('id="paper"')[1]
+
+
+def test_pictures_of_a_run_are_named_by_what_they_show(run_folder, report, tmp_path):
+    run = run_folder(tmp_path / "run", EXPLAINERS, models=("net--calibration",)).scores().header()
+    names = {
+        "phantom--net--calibration": "Images that maximise each class’s score",  # the name ends like a diagram's
+        "phantom--net--calibration--calibration": "Calibration",
+    }
+    (run.path / "models").mkdir()
+    for name in names:
+        (run.path / "models" / f"{name}.svg").write_text("<svg/>")
+    report(run.path, "--no-figures")
+    page = (run.path / "report" / "index.html").read_text()
+    for name, words in names.items():
+        assert f"<figcaption>{words}: {name}</figcaption>" in page

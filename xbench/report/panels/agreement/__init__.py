@@ -1,1 +1,1 @@
-"""Whether metrics put the explainers in the same order."""
+"""Panel of how far metrics put the explainers in the same order."""

@@ -1,4 +1,4 @@
-"""What the numbers mean: the metric cards, and what is therefore not ranked together."""
+"""The metric cards, which say what the numbers mean, and the results that they keep apart."""
 
 from __future__ import annotations
 

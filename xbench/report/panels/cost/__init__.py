@@ -1,1 +1,1 @@
-"""What each explainer cost."""
+"""Panel of each explainer's cost."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class CostPanel(Panel):
-    """A table of what each explainer cost."""
+    """A table of each explainer's cost."""
 
     name = "cost"
     title = "Cost"

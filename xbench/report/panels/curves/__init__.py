@@ -1,1 +1,1 @@
-"""Curves, a small picture for each explainer."""
+"""Panel of curves, with a small picture for each explainer."""

@@ -1,4 +1,4 @@
-"""The curves of a dataset and model, an explainer each, and their figures."""
+"""The curves of each explainer on a dataset and model, and their figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The classifiers explained: test figures, calibration, training, and pictures that the runs drew of them."""
+"""The classifiers: test figures, calibration, training, and the figures that the runs drew of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from xbench.report.page.draft import Draft
 from xbench.report.page.facts import flat
 from xbench.report.page.panel import Panel, Section
 from xbench.report.table import has_learned
+from xbench.results.naming import calibration_name
 
 if TYPE_CHECKING:
     from xbench.comparison import Run
@@ -28,7 +29,7 @@ _FIGURES = {
     "auc": "area under the ROC curve",
 }
 _CALIBRATION = {"expected_calibration_error": "expected calibration error", "brier_score": "Brier score"}
-_PICTURES = {"models": "What each class would like to see", "training": "Losses and accuracy by epoch"}
+_PICTURES = {"models": "Images that maximise each class’s score", "training": "Losses and accuracy by epoch"}
 
 
 class ModelsPanel(Panel):
@@ -93,12 +94,13 @@ def _bins(calibration: Mapping[str, Any]) -> list[dict[str, float]]:
 
 
 def _pictures(draft: Draft) -> Iterator[dict[str, str]]:
-    """Copy the figures of the runs that the page shows as they are: class views and trainings."""
-    for source in draft.sources:
+    """Copy the runs' figures that the page shows unchanged: images of the classes, calibration and training."""
+    for source, run in zip(draft.sources, draft.comparison.runs, strict=True):
+        diagrams = {calibration_name(str(one.get("dataset")), str(one.get("name"))) for one in run.header.models}
         for kind, usual in _PICTURES.items():
             for path in sorted((source.folder / kind).glob("*.svg")):
                 target = draft.folder / "pictures" / f"{draft.stem(kind, path.stem)}.svg"
                 target.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, target)
-                words = "Calibration" if path.stem.endswith("--calibration") else usual
+                words = "Calibration" if path.stem in diagrams else usual
                 yield {"words": words, "name": path.stem, "path": target.relative_to(draft.folder).as_posix()}

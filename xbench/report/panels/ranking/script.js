@@ -2,7 +2,7 @@
 "use strict";
 
 (() => {
-  const { el, number, interval, intervalBar, create, known, breakable, probability } = xbenchTable;
+  const { el, number, interval, intervalBar, ranks, badges, create, known, breakable, probability } = xbenchTable;
   const { ALL, view, body, data, here, chosen, shown, keep, downloads } = xbenchPage;
   const unique = (values) => [...new Set(values)];
   let sort = null, sorted; // by which column, and the metric for which it was chosen
@@ -17,17 +17,6 @@
     document.getElementById("status").textContent = `${view.metric}, ${view.sign} maps: ${unique(fit.map((row) => row.e)).length} of ${unique(rows.map((row) => row.e)).length} explainers`;
   }
 
-  function badges(row) {
-    const found = [];
-    if (row.c) found.push(el("span", { class: "badge", text: "control" }));
-    if (row.own) found.push(el("span", { class: "badge", title: "scored against its own classifier", text: "own model" }));
-    if (row.same) found.push(el("span", { class: "badge", title: "the same maps: one method", text: `= ${row.same}` }));
-    if (row.w) found.push(el("span", { class: "badge warn", title: row.w, text: "⚠︎ warning" }));
-    return found;
-  }
-
-  const ranks = (row) => (!row.r[0] ? "–" : row.r[0] === row.r[1] ? String(row.r[0]) : `${row.r[0]}–${row.r[1]}`);
-
   function ranking(one) {
     const ends = one.rows.flatMap((row) => [row.v, row.lo, row.hi]).filter(known);
     const [min, max] = [Math.min(0, ...ends), Math.max(0, ...ends)];
@@ -39,17 +28,17 @@
       picked = picked === row ? null : row;
       made.update(filtered());
       const others = picked && picked.s.map((index) => names[index]);
-      said.textContent = !picked ? "" : others.length ? `${picked.e} can’t be told from: ${others.join(", ")}` : `${picked.e} is told from all others`;
+      said.textContent = !picked ? "" : others.length ? `${picked.e} can’t be told apart from: ${others.join(", ")}` : `${picked.e} can be told apart from all others`;
       if (picked) box.querySelector('[aria-pressed="true"]').focus();
     };
     const columns = [
-      { key: "rank", title: "rank", numeric: true, hint: "the ranks that the data allow, 95 %", value: (row) => row.r[0] || null, cell: ranks },
+      { key: "rank", title: "rank", numeric: true, hint: "the ranks that the data allow, 95 %", value: (row) => row.r[0] || null, cell: (row) => ranks(row) || "–" },
       { key: "explainer", title: "explainer", header: true, value: (row) => row.e, cell: (row) => el("span", {},
-        el("button", { type: "button", class: "pick", "aria-pressed": picked === row, title: "show what it can’t be told from", on: { click: () => pick(row) } }, breakable(row.e)), ...badges(row)) },
+        el("button", { type: "button", class: "pick", "aria-pressed": picked === row, title: "show what it can’t be told apart from", on: { click: () => pick(row) } }, breakable(row.e)), ...badges(row)) },
       { key: "value", title: "value", numeric: true, descending: one.higher, value: (row) => row.v, cell: (row) => number(row.v) },
       { key: "bar", title: "95 % interval", sortable: false, value: () => null, cell: (row) => intervalBar({ value: row.v, low: row.lo, high: row.hi, min, max, muted: row.c }) },
       { key: "ci", title: "95 % CI", numeric: true, value: (row) => row.lo, cell: (row) => interval(row.lo, row.hi) },
-      { key: "set", title: "not told from", numeric: true, hint: "how many explainers it can’t be told from", value: (row) => row.s.length, cell: (row) => String(row.s.length) },
+      { key: "set", title: "not told apart", numeric: true, hint: "how many explainers it can’t be told apart from", value: (row) => row.s.length, cell: (row) => String(row.s.length) },
       { key: "seconds", title: "seconds", numeric: true, narrow: true, hint: "training, maps and metric", value: (row) => row.t, cell: (row) => (known(row.t) ? row.t.toFixed(1) : "–") },
     ];
     if (one.rows.some((row) => row.d)) {
@@ -70,7 +59,7 @@
     return box;
   }
 
-  /* A row per explainer, a column per metric; the best that is no control, and what can't be told from it, in bold. */
+  /* A row per explainer, a column per metric; the best that is no control, and what can't be told apart from it, in bold. */
   function overview(rankings) {
     const rows = new Map();
     rankings.forEach((one, column) => one.rows.forEach((row, index) => {
@@ -80,20 +69,20 @@
       rows.get(row.e).cells[column] = { row, bold };
     }));
     const columns = [
-      { key: "explainer", title: "explainer", header: true, value: (row) => row.e, cell: (row) => el("span", {}, breakable(row.e), row.c ? el("span", { class: "badge", text: "control" }) : "") },
+      { key: "explainer", title: "explainer", header: true, value: (row) => row.e, cell: (row) => el("span", {}, breakable(row.e), ...badges({ c: row.c })) },
       ...rankings.map((one, column) => ({
         key: `metric-${column}`, title: one.metric + (one.subject === "self" ? " (own model)" : ""), numeric: true, descending: one.higher, hint: `${one.higher ? "higher" : "lower"} is better; card ${one.card.slice(0, 8)}`,
         value: (row) => (row.cells[column] ? row.cells[column].row.v : null),
         cell: (row) => {
           const found = row.cells[column];
           if (!found) return "–";
-          return el("span", { class: "cell", title: interval(found.row.lo, found.row.hi) }, found.bold ? el("strong", { text: number(found.row.v) }) : number(found.row.v), el("small", { text: ` ${ranks(found.row)}` }));
+          return el("span", { class: "cell", title: interval(found.row.lo, found.row.hi) }, found.bold ? el("strong", { text: number(found.row.v) }) : number(found.row.v), el("small", { text: ` ${ranks(found.row) || "–"}` }));
         },
       })),
     ];
     const host = el("div");
     create(host, {
-      caption: el("span", {}, el("strong", { text: ALL }), ` ${view.sign} maps; the small number is the rank. Bold: the best explainer and those that can’t be told from it.`),
+      caption: el("span", {}, el("strong", { text: ALL }), ` ${view.sign} maps; the small number is the rank. Bold: the best explainer and those that can’t be told apart from it.`),
       columns, rows: [...rows.values()].filter((row) => shown(row.e, row.c)), sort: sort && columns.some((column) => column.key === sort.key) ? sort : null,
       rowClass: (row) => (row.c ? "control" : null), onSort: (found) => { sort = found; keep(); },
     });

@@ -130,7 +130,7 @@ def latex_overview(place: Place, sign: str) -> str:
 
 
 def best(ranking: Ranking) -> set[str]:
-    """Return the labels of the best explainer that is no control, and of those that it can't be told from."""
+    """Return the labels of the best explainer that is no control, and of those that it can't be told apart from."""
     users = [one for one in ranking.standings if not one.entry.row.control and not math.isnan(one.entry.row.value)]
     if not users:
         return set()

@@ -1,1 +1,1 @@
-"""How to make the numbers again, and what can be downloaded."""
+"""Panel of how to reproduce the numbers, and of the downloads."""

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class ReproducePanel(Panel):
-    """How to make the numbers again."""
+    """The commands that reproduce the numbers, and the downloads."""
 
     name = "reproduce"
     title = "Reproduce"
 
     def section(self, draft: Draft) -> Section:
-        """Return what is known of each run, and the downloads that the panels before this one offer."""
+        """Return the record of each run, and the downloads that the panels before this one offer."""
         return Section({"runs": [_run(run) for run in draft.comparison.runs], "downloads": draft.downloads})
 
 

@@ -36,7 +36,7 @@ def test_latex_sets_the_best_and_its_equals_in_bold_and_controls_in_italics(tabl
     text = (tables / "phantom--net--fidelity--original.tex").read_text()
     lines = {line.split("&")[1].strip(): line for line in text.splitlines() if line.count("&") == 3}
     assert r"\mathbf" in lines["vinet"]
-    assert r"\mathbf" in lines[r"smooth\_grad"]  # can't be told from the best
+    assert r"\mathbf" in lines[r"smooth\_grad"]  # can't be told apart from the best
     assert r"\mathbf" not in lines["gradient"]
     assert r"\mathbf" not in lines[r"\textit{random}"]  # a control wins, and is still no explainer
     assert r"1.20\cdot 10^{-5}" in lines["gradient"]
