@@ -62,7 +62,7 @@ class Choice:
         return ":".join(words)
 
     def on(self, device: str) -> Choice:
-        """The choice with nothing left open that the device decides, inner explainers included.
+        """Return the choice with everything decided that depends on the device, inner explainers included.
 
         `vinet` on "cuda" is `vinet:preset=paper`, and `blurred:vinet` is `blurred:vinet:preset=paper`.
 
