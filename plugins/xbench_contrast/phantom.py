@@ -40,13 +40,13 @@ class Columns:
     """What the manifest says of an image beside its id, patient (`group`), class, split and hash.
 
     Attributes:
-        level_mm: Height above the bifurcation of the pulmonary trunk.
-        agent_venous: HU that the agent adds to blood before the lungs; without agent, what it would add.
-        agent_arterial: The same for blood after the lungs.
-        noise: Standard deviation in the middle of the body, HU.
-        mask_pixels: Pixels that take up the agent, or would.
+        level_mm: Height above the bifurcation of the pulmonary trunk, mm.
+        agent_venous: HU that the agent adds, or would add, to blood before the lungs.
+        agent_arterial: HU that the agent adds, or would add, to blood after the lungs.
+        noise: Standard deviation of the noise in the middle of the body, HU.
+        mask_pixels: Number of pixels that take up the agent, or would with agent.
         marker: First row and column, last row and column of the letter; empty without one.
-        window: HU at 0 and at 1.
+        window: HU shown as 0 and 1.
     """
 
     level_mm: float
@@ -59,7 +59,7 @@ class Columns:
 
 
 class ContrastPhantom(ArrayDataset):
-    """Axial chest slices of rendered patients, half of whom were given contrast agent.
+    """Axial chest slices of rendered patients, half of whom have contrast agent.
 
     A patient's anatomy, levels and noise are drawn from the patient's name. The class is drawn separately, and decides
     only whether the agent is added to the blood. The mask marks where it is added, and is the same without agent. With
@@ -93,23 +93,23 @@ class ContrastPhantom(ArrayDataset):
         )
 
     def samples(self, session: Session) -> Iterator[ArraySample]:
-        """Render the patients, split by split."""
+        """Yield the rendered slices of all patients, split by split."""
         patients = [(split, index) for split in SPLITS for index in range(self._counts(split)[0])]
         for split, index in session.track(patients, "rendering contrast-phantom", len(patients)):
             yield from self._slices(split, index)
 
     def anatomy(self, patient: str) -> Anatomy:
-        """Return the patient's anatomy, which does not depend on the class."""
+        """Return a patient's anatomy, which does not depend on the class."""
         return draw_anatomy(
             self._rng("anatomy", patient), (self.options.enhancement_low, self.options.enhancement_high)
         )
 
     def level(self, sample: str) -> float:
-        """Return where a slice is cut, mm."""
+        """Return the level of a slice, mm."""
         return float(self._rng("level", sample).uniform(*LEVELS))
 
     def render(self, anatomy: Anatomy, sample: str, agent: bool, marked: bool = False) -> Rendered:
-        """Render one slice of a patient; what else is rendered changes nothing.
+        """Render one slice of a patient, independently of all others.
 
         Args:
             anatomy: The patient.
@@ -131,7 +131,7 @@ class ContrastPhantom(ArrayDataset):
         return Rendered(np.clip(values, 0, 1).astype(np.float32), cut.mask, marker)
 
     def _counts(self, split: str) -> tuple[int, int]:
-        """Return the number of patients of a split, and of slices of each."""
+        """Return the number of patients of a split, and the number of slices of each."""
         options = self.options
         patients = {
             "train": options.patients_train,
@@ -141,7 +141,7 @@ class ContrastPhantom(ArrayDataset):
         return patients[split], options.slices_test if split == "test" else options.slices_train
 
     def _slices(self, split: str, index: int) -> Iterator[ArraySample]:
-        """Render the slices of a patient."""
+        """Yield the slices of a patient."""
         patient = f"{split}-{index:04d}"
         label, anatomy = self._label(split, index), self.anatomy(patient)
         for number in range(self._counts(split)[1]):
@@ -159,7 +159,7 @@ class ContrastPhantom(ArrayDataset):
             )
 
     def _label(self, split: str, index: int) -> int:
-        """Toss a coin for which patient of each pair has the agent; more patients change no one's class."""
+        """Return the class: a coin decides for each pair of patients, so that more patients change no one's class."""
         return int(self._rng("class", split, index // 2).integers(2)) ^ (index % 2)
 
     def _marked(self, split: str, sample: str, label: int) -> bool:
@@ -184,6 +184,6 @@ class ContrastPhantom(ArrayDataset):
 
 
 def _box(mask: np.ndarray) -> str:
-    """Return the first row and column of a mask, then the last ones, as text."""
+    """Return the first and last row and column of a mask, as text."""
     places = np.argwhere(mask)
     return " ".join(map(str, [*places.min(axis=0), *places.max(axis=0)])) if len(places) else ""

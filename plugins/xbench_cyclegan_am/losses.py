@@ -91,10 +91,11 @@ class Dssim:
 def gaussian_means(images: torch.Tensor, sigma: float, reach: int) -> torch.Tensor:
     """Return Gaussian means of the windows that lie inside the image: (N, C, H, W) -> (N, C, H', W').
 
-    H' = H - 2 reach. A side shorter than the window is mirrored at its borders first, which are not repeated.
+    Only windows inside the image count: H' = H - 2 reach. A side shorter than the window is first mirrored at its
+    borders, whose own pixels are not repeated.
 
-    Own code beside `xbench.compute.filters.gaussian_blur`, whose product with a matrix rounds otherwise and repeats the
-    borders: generators are trained through this one, and other last bits would make other generators.
+    This is own code beside `xbench.compute.filters.gaussian_blur`, which multiplies by a matrix, rounds differently and
+    repeats the borders. Generators are trained through this function, and other last bits would give other generators.
     """
     taps = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
     taps = (-(taps**2) / (2 * sigma**2)).exp()

@@ -53,9 +53,9 @@ class CycleGANOptions(PresetOptions, VariantOptions, Schedule):
 
     presets = PRESETS
 
-    width: float | None = Field(None, gt=0, description="multiplies the channels of all networks, 48 to 384")
+    width: float | None = Field(None, gt=0, description="factor of the channels of all networks, 48 to 384")
     output: Literal["sigmoid", "residual"] | None = Field(
-        None, description="what a generator ends in: the image, or a change to it"
+        None, description="a generator gives the image (sigmoid), or a change of it (residual)"
     )
     w_cycle: float = Field(1.0, ge=0, description="weight of the cycle loss")
     w_sim: float = Field(1.0, ge=0, description="weight of the similarity loss")
@@ -70,19 +70,19 @@ class CycleGANOptions(PresetOptions, VariantOptions, Schedule):
     ssim_scales: int = Field(1, ge=1, le=5, description="number of scales of the structural similarity")
     dssim_offset: float = Field(0.0, description="added constant; 0.5: the values of equation 1; changes no gradient")
     epochs: int | None = Field(  # type: ignore[assignment]
-        None, ge=0, description="most passes over the training split"
+        None, ge=0, description="maximum number of passes over the training split"
     )
     patience: int | None = Field(  # type: ignore[assignment]
-        None, ge=1, description="stop after so many epochs without a better criterion"
+        None, ge=1, description="stop after this many epochs without a better criterion"
     )
     train_batch: int | None = Field(  # type: ignore[assignment]
         None, ge=2, description="training batch size"
     )
     learning_rate: float | None = Field(  # type: ignore[assignment]
-        None, gt=0, description="of Adam"
+        None, gt=0, description="learning rate of Adam"
     )
     decay: Literal["none", "cosine", "linear"] | None = Field(  # type: ignore[assignment]
-        None, description="of the learning rate; linear: in the second half of `epochs`, to 0"
+        None, description="decay of the learning rate; linear: to 0 in the second half of `epochs`"
     )
     augment: Literal["none", "dihedral"] | None = Field(  # type: ignore[assignment]
         None, description="dihedral: random flips and quarter turns"
@@ -100,7 +100,7 @@ class AscentOptions(VariantOptions):
 
 
 def resolve(options: CycleGANOptions, device: str, spatial: tuple[int, ...]) -> CycleGANOptions:
-    """Return the options with nothing left open: the user's where given, else the preset's.
+    """Return the complete options: the user's where given, else the preset's.
 
     Args:
         options: Options as the user gave them.

@@ -51,7 +51,7 @@ class Trial:
 
 
 def blurred(images: torch.Tensor, sigma: float = BLUR) -> torch.Tensor:
-    """Gaussian means, of the same size: (N, C, H, W), which is more than 3 pixels wide and high."""
+    """Return Gaussian means of the same size, of images (N, C, H, W) that are more than 3 pixels wide and high."""
     with no_autocast(images.device):
         return gaussian_means(F.pad(images.float(), [_REACH] * 4, mode="reflect"), sigma, _REACH)
 

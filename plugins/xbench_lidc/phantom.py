@@ -18,7 +18,7 @@ from xbench_lidc.splits import FRACTIONS, assign_splits
 from xbench_lidc.tissue import lung, scanner_noise
 
 WINDOW = (-1000.0, 400.0)
-"""HU shown as 0 and 1 (the papers are silent; lung and soft tissue both fit)."""
+"""HU shown as 0 and 1. The papers do not give a window; this one shows both lung and soft tissue."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Columns:
         malignancy_median: Median of the readers' ratings, 1..5.
         malignancy_mean: Mean of the readers' ratings, 1..5.
         readers: Number of outlines.
-        glued: Whether there are more outlines than readers: several nodules.
+        glued: Whether there are more outlines than readers, so that these are several nodules.
         diameter_mm: Greatest in-plane diameter, mean over the readers.
         contrast: Whether the patient had contrast agent (the phantom does not show it).
         source: SeriesInstanceUID.
-        slice: Index from the lowest slice up.
-        mask_pixels: Pixels of the consensus mask.
-        window: HU at 0 and at 1.
-        aggregation: How ratings became the label.
+        slice: Index of the slice, from the lowest up.
+        mask_pixels: Number of pixels of the consensus mask.
+        window: HU shown as 0 and 1.
+        aggregation: Rule that made the label from the ratings.
     """
 
     malignancy_median: float
@@ -53,7 +53,7 @@ class Columns:
 
 
 class LidcPhantom(ArrayDataset):
-    """Nodules of LIDC-IDRI, rendered: shapes, ratings, labels and patients are real, pixels are not.
+    """Rendered nodules of LIDC-IDRI. Shapes, ratings, labels and patients are real; pixels are not.
 
     Images show the class only through what the readers outlined and rated (without malignancy). The tissue around a
     nodule is drawn from the nodule's id alone. Contrast agent, which correlates with malignancy in LIDC-IDRI, is not
@@ -64,7 +64,7 @@ class LidcPhantom(ArrayDataset):
 
     @property
     def info(self) -> DatasetInfo:
-        """Return two classes (or five) and the geometry of the options."""
+        """Two or five classes, and the geometry of the options."""
         return DatasetInfo(
             name="lidc-phantom",
             classes=CLASSES[self.options.labels],
@@ -117,7 +117,7 @@ class LidcPhantom(ArrayDataset):
             )
 
     def render(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
-        """Render one nodule; what else is rendered changes nothing.
+        """Render one nodule, independently of all others.
 
         Returns:
             The image, float32 (size, size) in [0, 1], and the readers' consensus mask, bool (size, size).

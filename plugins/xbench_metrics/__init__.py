@@ -1,4 +1,4 @@
-"""Metrics: what a map is worth, measured on the model it explains.
+"""Metrics: how good is a map, measured on the model that it explains?
 
 Each family lists its metrics in its own folder: `<family>/specs.py`. Metrics that are one module are in `specs.py`.
 """

@@ -9,13 +9,14 @@ from xbench_metrics.retraining.options import TesterSchedule
 
 
 class ShiftOptions(TesterSchedule):
-    """Options of `classifier_shift`: who judges the changed images, and in what state."""
+    """Options of `classifier_shift`: the classifier that judges the changed images, and how they are altered before."""
 
     judge: str = Field(
         "explained",
         pattern=r"^(explained|tiny|timm:.+)$",
-        description="explained = the classifier explained; tiny, timm:<name> = another one, trained from scratch on "
-        "the training images (three convolutions, or a classifier of timm): an adversarial change means nothing to it",
+        description="classifier that judges the images; explained = the explained classifier; tiny (three "
+        "convolutions), timm:<name> = another one, trained from scratch on the training images, which adversarial "
+        "changes do not fool",
     )
     blur: float = Field(
         0.0, ge=0, description="standard deviation, in pixels, of a Gaussian blur before an image is judged; 0 = none"
@@ -40,7 +41,7 @@ class ClassificationOptions(Options):
         "markedness",
         "mcc",
         "auc",
-    ] = Field("balanced_accuracy", description="which of the classifier's figures is the value")
+    ] = Field("balanced_accuracy", description="figure of the classifier that is the value")
 
 
 class CostOptions(Options):
@@ -49,8 +50,8 @@ class CostOptions(Options):
     figure: Literal["seconds", "forward_passes", "backward_passes", "fit_seconds", "peak_bytes", "fit_peak_bytes"] = (
         Field(
             "seconds",
-            description="seconds, forward and backward passes of the classifier: of one map; fit_seconds: of a trained "
-            "explainer's training; peak_bytes, fit_peak_bytes: most memory that making the maps, or the training, "
-            "needs at a time, networks included (on a CPU that of the whole process)",
+            description="seconds, forward_passes, backward_passes = per map; fit_seconds = training of a trained "
+            "explainer; peak_bytes, fit_peak_bytes = largest memory in use while maps are made, or during training, "
+            "networks included (on a CPU, memory of the whole process)",
         )
     )

@@ -15,14 +15,14 @@ SPECS = (
     ),
     MetricSpec(
         "classification",
-        "a figure of the classifier itself: accuracy, F1, sensitivity, AUC, ...; the maps do not enter",
+        "a figure of the classifier itself (accuracy, F1, sensitivity, AUC, ...), independent of the maps",
         factory="xbench_metrics.classification:Classification",
         options="xbench_metrics.options:ClassificationOptions",
         reference="Katzmann et al., Table 1",
     ),
     MetricSpec(
         "cost",
-        "seconds, passes through the classifier or memory that a map takes",
+        "seconds, passes through the classifier, or memory that a map takes",
         factory="xbench_metrics.cost:Cost",
         options="xbench_metrics.options:CostOptions",
         reference="Huff et al., section 6: methods that take hours find no use",

@@ -41,16 +41,16 @@ class Dice(Metric):
         self.feature: Regions = Regions(options.scale, options.sigma, options.min_size)
 
     def supports(self, info: DatasetInfo) -> str | None:
-        """Refuse images that are not two-dimensional."""
+        """Return a reason for images that are not two-dimensional."""
         if len(info.spatial) != 2:
             return f"its regions are made from two-dimensional images, {info.name} has {len(info.spatial)} spatial axes"
         return None
 
     def prepare(self, case: Case) -> dict[str, np.ndarray]:
-        """Compute Dice of the mask itself, taken as the map.
+        """Return Dice of the mask itself, taken as the map.
 
         Returns:
-            ceiling: float64 (N, P), Dice at each area; NaN where an image is not used.
+            ceiling: Dice at each area, float64 (N, P). NaN for an image that is not used.
         """
 
         def of_masks(start: int, stop: int) -> dict[str, np.ndarray]:
@@ -61,7 +61,7 @@ class Dice(Metric):
         return case.observed(of_masks, "dice: ceiling")
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """Compute Dice of each image at every area.
+        """Return Dice at every area of each image.
 
         Returns:
             dice: Dice at each area of the grid, float64 (N, P).
@@ -82,12 +82,12 @@ class Dice(Metric):
         return case.observed(of_maps, "dice") | {"ceiling": ceiling, "used": used}
 
     def summarise(self, observations: Observations) -> float:
-        """Return the highest point of the mean curve; NaN without an image used."""
+        """Return the highest point of the mean curve, or NaN if no image is used."""
         dice, used = observations["dice"], observations["used"]
         return float(dice[used].mean(0).max()) if used.any() else float("nan")
 
     def curves(self, observations: Observations) -> Curves | None:
-        """Return the mean Dice at each area, of the map and of the mask itself."""
+        """Return the mean Dice at each area, of the map and of the mask itself. The map's maximum is the value."""
         used = observations["used"]
         if not used.any():
             return None
@@ -99,7 +99,7 @@ class Dice(Metric):
         )
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:
-        """Say what the number means."""
+        """Return what the value means."""
         return {
             "score": "Dice of the displayed regions and the mask",
             "mask": "the expert's; images without one, with an empty or full one, or of one value do not count",
@@ -114,7 +114,7 @@ class Dice(Metric):
         }
 
     def _regions(self, case: Case, start: int, stop: int) -> tuple[Batch, np.ndarray]:
-        """Return some of the images, and the labels of their regions: int32 (n, S, H, W)."""
+        """Return a batch of images, and the labels of their regions, int32 (n, S, H, W)."""
         batch = case.split.batch(np.arange(start, stop))
         if case.feature is not None:
             return batch, np.asarray(case.feature[start:stop])
@@ -125,7 +125,7 @@ class Dice(Metric):
     def _overlap(
         self, labels: np.ndarray, maps: np.ndarray, masks: np.ndarray, used: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Compute Dice and displayed share of each image at each area: float64 (n, P), NaN where `used` is false."""
+        """Return Dice and displayed share of each image at each area: float64 (n, P), NaN where `used` is False."""
         dice, displayed = np.full((2, len(maps), len(self.options.grid)), np.nan)
         if used.any():
             radius, least = self.options.radius(maps.shape[1:]), self.options.min_new_pixels(maps.shape[1:])
@@ -138,7 +138,7 @@ class Dice(Metric):
 
 
 def dice_at(maps: np.ndarray, masks: np.ndarray, areas: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Compute Dice of {map >= percentile(map, 100 - p)} and the mask, and the share of the image displayed, for each p.
+    """Return Dice of {map >= percentile(map, 100 - p)} and the mask, and the displayed share of the image, for each p.
 
     A percentile between two values displays the same as the upper value. So the threshold is a value of the map, at the
     position ceil((1 - p / 100) (n - 1)) of their order, and rounding can't move it.

@@ -32,10 +32,11 @@ class RegionSet:
 
     @classmethod
     def dilated(cls, labels: np.ndarray, radius: int) -> RegionSet:
-        """Make a region of every label of every scale, dilated with the disk of all offsets up to `radius` long.
+        """Return every label of every scale as a region, dilated with the disk of all offsets up to `radius` long.
 
-        All is done on runs, stretches of pixels of one region along a row, for all regions of all scales at once. A
-        run dilated by a disk is one run, of another length, on each of the 2 radius + 1 rows around it.
+        Everything is computed on runs, which are stretches of pixels of one region along a row, for all regions of all
+        scales at once. A run dilated by a disk is one run, of another length, on each of the 2 radius + 1 rows around
+        it.
 
         Args:
             labels: Labels from 0 in each scale, int (S, H, W).
@@ -50,8 +51,8 @@ class RegionSet:
         regions = int(counts.sum())
         before = np.cumsum(counts) - counts  # regions of the scales before each
         runs = _Runs.of(labels + before[:, None, None]).dilated(radius, height, width)
-        # Pixels of the same regions have the same sum of their regions' keys, modulo 2^64. Two pixels of other regions
-        # have it with probability 2^-64. Comparing the sets themselves takes many times as long.
+        # Pixels of the same regions have the same sum of their regions' keys, modulo 2^64. Two pixels of different
+        # regions have it with probability 2^-64. Comparing the sets themselves takes many times as long.
         keys = np.random.default_rng(_KEYS).integers(2**64, size=regions, dtype=np.uint64)[runs.region]
         # A run adds its region's key where it starts and takes it away where it stops, so that the running total along
         # the image is the sum of keys at each pixel. `ufunc.at`, because several runs start or stop at one pixel.
@@ -70,7 +71,7 @@ class RegionSet:
         return cls((height, width), np.repeat(atoms, lengths), np.bincount(atoms, weights=lengths), incidence)
 
     def masks(self) -> np.ndarray:
-        """Return the regions themselves: bool (R, H, W)."""
+        """Return the masks of the regions: bool (R, H, W)."""
         inside: np.ndarray = self.incidence[:, self.atoms].toarray() > 0
         return inside.reshape(-1, *self.spatial)
 
@@ -85,7 +86,7 @@ class _Runs:
 
     @classmethod
     def of(cls, regions: np.ndarray) -> _Runs:
-        """Find the longest runs, none over the end of a row, of (S, H, W) numbers of regions."""
+        """Return the longest runs within rows, of region numbers (S, H, W)."""
         _, height, width = regions.shape
         # True at the first pixel of every row, whatever the region before it.
         begins = np.ones(regions.shape, dtype=bool)
@@ -103,8 +104,8 @@ class _Runs:
         left, right = self.start - row * width, self.stop - row * width
         rows = row[:, None] + reach
         inside = (rows >= 0) & (rows < height)
-        # Dilated runs overlap, and overlaps must not count twice. All rows of all regions are laid end to end on one
-        # line with a gap after each, so that one union does for all: runs touch only those of their own row.
+        # Dilated runs overlap, and overlaps must not count twice. All rows of all regions lie end to end on one line,
+        # with a gap after each, so runs only touch runs of their own row, and one union serves all of them.
         line = (self.region[:, None] * height + rows) * (width + 1)
         starts, stops = _united(
             (line + np.maximum(left[:, None] - longer, 0))[inside],
@@ -117,8 +118,8 @@ class _Runs:
         return _Runs(region, starts + shift, stops + shift)
 
     def containing(self, pixels: np.ndarray, regions: int) -> sparse.csr_array:
-        """Return which region contains which of some ascending pixels: float64 CSR (regions, pixels), of 1."""
-        # A run contains pixels that are neighbours in `pixels`, from `first` up to `last`.
+        """Return which region contains which of `pixels` (ascending): float64 CSR (regions, pixels), with ones."""
+        # The pixels within a run are neighbours in `pixels`, from `first` up to `last`.
         first, last = np.searchsorted(pixels, self.start), np.searchsorted(pixels, self.stop)
         lengths = last - first
         ends = np.cumsum(lengths)

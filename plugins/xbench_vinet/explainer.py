@@ -107,7 +107,7 @@ class VINet(Explainer):
 
 
 def _laid_out(network: VINetNetwork) -> VINetNetwork:
-    # Channels last: a quarter less time for a training step on a CPU.
+    # Channels last saves a quarter of the time of a training step on a CPU.
     return network.to(memory_format=torch.channels_last)
 
 

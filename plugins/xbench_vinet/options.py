@@ -59,16 +59,16 @@ class VINetOptions(PresetOptions, Schedule):
     importance: Importance | None = Field(None, description="importance estimation network")
     encoder: str | None = Field(
         None,
-        description="its encoder, by its name in segmentation-models-pytorch; not for segnet and gridnet",
+        description="its encoder, named as in segmentation-models-pytorch; not for segnet and gridnet",
     )
-    width: float | None = Field(None, gt=0, description="multiplies the channels of segnet, gridnet and decoders")
+    width: float | None = Field(None, gt=0, description="factor of the channels of segnet, gridnet and decoders")
     activation: Literal["softplus", "sigmoid"] = Field(
         "softplus", description="softplus: normalised to a maximum of 1 (eq. 1); sigmoid: the paper's counter-example"
     )
     shift: float | None = Field(
         None,
-        description="added before the activation; above 0, training starts with little destroyed, as in the authors' "
-        "code, which has 20",
+        description="number added before the activation; above 0, training starts with little destroyed, as in the "
+        "authors' code, which has 20",
     )
     alpha: float = Field(0.25, ge=0, description="weight of the importance loss (eq. 6)")
     multi_scale: bool = Field(True, description="destroy features inside the classifier, too, not only the image")
@@ -93,19 +93,19 @@ class VINetOptions(PresetOptions, Schedule):
         False, description="explain the run's model: train only the importance network, destroy only the image"
     )
     epochs: int | None = Field(  # type: ignore[assignment]
-        None, ge=0, description="most passes over the training split"
+        None, ge=0, description="maximum number of passes over the training split"
     )
     patience: int | None = Field(  # type: ignore[assignment]
-        None, ge=1, description="stop after so many epochs without a better validation loss"
+        None, ge=1, description="stop after this many epochs without a better validation loss"
     )
     train_batch: int | None = Field(  # type: ignore[assignment]
         None, ge=2, description="training batch size"
     )
     learning_rate: float | None = Field(  # type: ignore[assignment]
-        None, gt=0, description="of Adam"
+        None, gt=0, description="learning rate of Adam"
     )
     decay: Literal["none", "cosine"] | None = Field(  # type: ignore[assignment]
-        None, description="of the learning rate, over `epochs`"
+        None, description="decay of the learning rate over `epochs`"
     )
     augment: Literal["none", "dihedral"] | None = Field(  # type: ignore[assignment]
         None, description="dihedral: random flips and quarter turns"
@@ -117,7 +117,7 @@ _DPT_ENCODERS = {"tiny": "tu-vit_tiny_patch16_224", "paper": "tu-vit_base_patch1
 
 
 def resolve(options: VINetOptions, device: str, spatial: tuple[int, ...]) -> VINetOptions:
-    """Return the options with nothing left open: the user's where given, else the preset's.
+    """Return the complete options: the user's where given, else the preset's.
 
     Args:
         options: Options as the user gave them.

@@ -38,7 +38,7 @@ def fold_batch_norms(module: nn.Module) -> int:
     tracer = _PatientTracer()
     try:
         # Whatever a stranger's forward code raises while it is traced means the same: nothing can be folded.
-        # Tracing runs the forward code on proxies, which a module may store: never in the copy that is to be used.
+        # Tracing runs the forward code on proxies, which a module may store. So trace another copy than the one to use.
         graph = tracer.trace(copy.deepcopy(module))
     except Exception:
         return 0
@@ -61,14 +61,14 @@ class _PatientTracer(fx.Tracer):
         self._whole: set[nn.Module] = set()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Return whether `m` is recorded as one call: torch's layers, their subclasses, what could not be traced."""
-        # Subclasses too, whose own forward code would be traced into otherwise: `_fits` has to see them as layers.
+        """Return whether `m` is recorded as one call: torch's layers, their subclasses, and what can't be traced."""
+        # Without this, tracing would enter the forward code of subclasses, and `_fits` has to see them as layers.
         return isinstance(m, _LAYERS) or m in self._whole or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Trace into `m`. If that fails, forget what was traced of it and record one call."""
+        """Trace into `m`. If that fails, remove its traced nodes and record one call."""
         nodes, depth = len(self.graph.nodes), len(self.module_stack)
         try:
             return super().call_module(m, forward, args, kwargs)
@@ -140,12 +140,12 @@ def _fits(layer: nn.Module, norm: nn.Module) -> bool:
 
 
 def _has_activation(norm: nn.Module) -> bool:
-    """Return whether it is timm's BatchNormAct2d or its like: act(drop(batch_norm(x)))."""
+    """Return whether the norm computes act(drop(batch_norm(x))), as timm's BatchNormAct2d does."""
     return all(isinstance(getattr(norm, part, None), nn.Module) for part in ("drop", "act"))
 
 
 def _activations_on_fresh_tensors(calls: _Calls) -> Iterator[Any]:
-    """Yield the activations whose input is the output of a layer that nothing else reads: it may be overwritten."""
+    """Yield the activations whose input is a layer's output that nothing else reads, so it may be overwritten."""
     for node in calls.nodes:
         activation: Any = calls.layer(node)
         if isinstance(activation, _BATCH_NORMS) and _has_activation(activation):

@@ -33,12 +33,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class _Promise:
-    """An open block of `unchanging`, with all that is kept for its time.
+    """An open block of `unchanging`, with everything that is kept until it ends.
 
     Attributes:
         model: The model that does not change.
-        made: What was made of it, by what it is for.
-        fitting: How many rows fit the memory, by their number in a pass, their shape and their device.
+        made: Results computed from the model, by purpose.
+        fitting: Numbers of rows that fit the memory, by rows in a pass, shape and device.
     """
 
     model: nn.Module
@@ -55,8 +55,8 @@ _PROMISES: ContextVar[tuple[_Promise, ...]] = ContextVar("promises", default=())
 def unchanging(model: nn.Module) -> Iterator[None]:
     """Promise that the model does not change in the block, so `forward` and `differentiable` make their copy only once.
 
-    Weights, hooks and settings can be changed in ways that nobody notices, so only the owner of the model can know.
-    Rows that did not fit the memory once are not tried again inside, either. A block inside another makes all anew.
+    Weights, hooks and settings can change unnoticed, so only the owner of the model can promise this. The block also
+    remembers how many rows fit the memory. A block inside another one starts with nothing kept.
     """
     opened = _PROMISES.set((*_PROMISES.get(), _Promise(model)))
     try:
@@ -89,9 +89,9 @@ def rows_of(images: torch.Tensor) -> int:
 
 
 def gradient_rows(model: nn.Module, images: torch.Tensor) -> int:
-    """Return how many images like `images` (N, C, *spatial) one pass with gradients should hold; the same for every N.
+    """Return how many images like `images` (N, C, *spatial) one pass with gradients should hold, the same for every N.
 
-    On a CPU it depends on what the largest operation keeps of an image for the way back.
+    On a CPU, this depends on the bytes per image that the largest operation keeps for the backward pass.
     """
     if images.device.type != "cpu" or rows_of(images) == 1 or not len(images):
         return rows_of(images)
@@ -100,12 +100,12 @@ def gradient_rows(model: nn.Module, images: torch.Tensor) -> int:
 
 
 def _rows_keeping(kept: int, images: torch.Tensor) -> int:
-    """Return the rows of a pass with gradients whose largest operation keeps `kept` bytes of an image."""
+    """Return the rows of a pass with gradients whose largest operation keeps `kept` bytes per image."""
     return max(1, min(rows_of(images), _KEPT_CPU // kept))
 
 
 def _watched(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Return the logits, and the most bytes of an image that an operation keeps for the way back."""
+    """Return the logits, and the most bytes per image that an operation keeps for the backward pass."""
     weights = {tensor.untyped_storage().data_ptr() for tensor in itertools.chain(model.parameters(), model.buffers())}
     largest = 1
 
@@ -146,7 +146,7 @@ def target_scores(model: nn.Module, images: torch.Tensor, targets: torch.Tensor)
 
 
 def gradients(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return dS_c/dx of each image: (N, C, *spatial), zero for a model that does not look at its input."""
+    """Return dS_c/dx of each image: (N, C, *spatial), zero for a model that does not read its input."""
     with torch.enable_grad():
         images = images.detach().requires_grad_()
         score = target_scores(model, images, targets).sum()
@@ -161,7 +161,7 @@ def mean_over_samples(
     sample: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     rows: int | None = None,
 ) -> torch.Tensor:
-    """Return the mean over `count` samples of each image, however many rows a pass holds.
+    """Return the mean of `sample` over `count` samples of each image, in passes of at most `rows` rows.
 
     Args:
         images: (N, C, *spatial).
@@ -188,7 +188,7 @@ def mean_over_samples(
 
 
 def forward(model: nn.Module, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a function from images to class scores, without gradients, by the fastest copy with the same logits.
+    """Return a function for class scores without gradients. It uses a faster copy of the model with the same logits.
 
     Batch norms are folded and the layout is channels-last if a trial on a few images gives the model's own logits
     (`xbench.compute.scorer` says how closely).
@@ -205,7 +205,7 @@ def forward(model: nn.Module, images: torch.Tensor) -> Callable[[torch.Tensor], 
 
 
 def differentiable(model: nn.Module, images: torch.Tensor, passes: int) -> nn.Module:
-    """Return the model for passes with gradients to the image: the copy that `forward` takes, or the model itself.
+    """Return the model for passes with gradients to the image: the copy that `forward` uses, or the model itself.
 
     A copy gives the model's gradients up to rounding. (At a kink of the network, such as a ReLU's zero, rounding
     decides on which side an image is.) A copy is made where it pays: once inside `unchanging`, otherwise only for many

@@ -40,9 +40,9 @@ class Explainer(ABC):
                 return torch.autograd.grad(score, images)[0].sum(1)
 
     Attributes:
-        signed: Whether negative values mean evidence against the target. An unsigned map is its own absolute.
-        self_explaining: Whether it brings a classifier of its own, so that `subject=self` makes sense.
-        feature: What it wants of each image in `batch.feature`, or None.
+        signed: Whether negative values mean evidence against the target. An unsigned map equals its absolute values.
+        self_explaining: Whether the explainer brings a classifier of its own, so that `subject=self` makes sense.
+        feature: The image feature that the explainer wants in `batch.feature`, or None.
 
     Args:
         options: Validated options.
@@ -144,7 +144,9 @@ class Explainer(ABC):
     def explain_fully(
         self, model: nn.Module, batch: Batch, targets: torch.Tensor, name: str, seed: int = 0
     ) -> Attribution:
-        """Call `attribution` in eval mode, with frozen parameters, and undo hooks and randomness afterwards.
+        """Return the attribution of a batch, and leave the model and torch's global generators as they were.
+
+        Calls `attribution` in eval mode with frozen parameters.
 
         Args:
             model: Classifier. It is left exactly as it was.
@@ -154,7 +156,7 @@ class Explainer(ABC):
             seed: Seed of torch's global generators for this call. Draws for one image come from `batch.seeds`.
 
         Returns:
-            Maps float32 (N, *spatial), detached, finite, and their errors, detached.
+            Maps, float32 (N, *spatial), detached and finite, and their errors, detached.
 
         Raises:
             PluginError: The explainer raised, or returned maps of a wrong shape or with NaN or infinity.

@@ -78,23 +78,24 @@ class Case:
 
     Attributes:
         info: The dataset.
-        split: The N samples scored.
-        train_mean: float32 (C,), mean intensity of the training split.
-        logits_of: images (n, C, *spatial) on the session's device -> logits (n, K), without gradients, on the fastest
-            copy of the model that gives the same logits. Any n; the session's `batch_size` is the fast one. `observed`
-            goes through the samples in batches that fit the memory.
-        logits: float32 (N, K), of the untouched images.
-        targets: int64 (N,), the class each map explains. Empty in `prepare`, but with `needs` "targets".
-        maps: float32 (N, *spatial), on disk: a slice of it is an array, the whole may not fit. Empty in `prepare`.
-        prepared: What `prepare` gave.
-        session: Device, precision, batch size, seed, progress.
-        feature: (N, ...), the metric's `feature` of each image, on disk; None where it asks for none.
-        train: The maps of the training split, with `needs` "train".
-        explanation: The explainer at work, with `needs` "explain", "transfer" or "masked".
-        cost: What the maps cost: "seconds_maps", "seconds_fit", "forward_passes" and "backward_passes" (images through
-            the classifier explained), "peak_bytes" and "fit_peak_bytes" (NaN where they can't be known).
-        model: The classifier explained, in eval mode on the session's device. Change a copy of it, never itself.
-        training: The training split, whose labels and images a metric may learn from; its maps come with `train`.
+        split: The N samples to score.
+        train_mean: Mean intensity of each channel in the training split, float32 (C,).
+        logits_of: Function from images (n, C, *spatial) on the session's device to logits (n, K), without gradients. It
+            runs the fastest copy of the model that gives the same logits, and takes any n. The session's `batch_size`
+            is the fastest, and `observed` goes through the samples in batches that fit the memory.
+        logits: Logits of the unchanged images, float32 (N, K).
+        targets: The class that each map explains, int64 (N,). Empty in `prepare` unless `needs` has "targets".
+        maps: Maps, float32 (N, *spatial), on disk. A slice is an array in memory; the whole may not fit. Empty in
+            `prepare`.
+        prepared: The arrays that `prepare` returned.
+        session: Device, precision, batch size, seed and progress.
+        feature: The metric's `feature` of each image, (N, ...), on disk, or None if the metric wants none.
+        train: The maps of the training split, if `needs` has "train".
+        explanation: The ready explainer, if `needs` has "explain", "transfer" or "masked".
+        cost: Cost of the maps: "seconds_maps", "seconds_fit", "forward_passes" and "backward_passes" (images through
+            the explained classifier), "peak_bytes" and "fit_peak_bytes" (NaN where they can't be known).
+        model: The explained classifier, in eval mode on the session's device. Change only copies of it.
+        training: The training split. A metric may learn from its images and labels. Its maps are in `train`.
     """
 
     info: DatasetInfo
@@ -134,12 +135,12 @@ class Curves:
     """Curves of one table of observations, for figures.
 
     Attributes:
-        x: (P,) positions.
-        y: Name of each curve to its (P,) heights.
-        x_label: With the unit.
-        y_label: With the unit.
-        roles: Name of a curve to its role; a curve that is not named is "other". Every picture draws a role alike,
-            whatever the curve is called.
+        x: Positions, (P,).
+        y: Name of each curve -> its heights, (P,).
+        x_label: Label of the x axis, with the unit.
+        y_label: Label of the y axis, with the unit.
+        roles: Name of a curve -> its role. A curve without an entry has the role "other". All pictures draw the same
+            role in the same way, whatever the name of the curve.
     """
 
     x: np.ndarray

@@ -25,10 +25,10 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     def resolved_on(self, device: str) -> Self:
-        """Return the options with what the device decides put in ("auto", say).
+        """Return the options with every choice that depends on the device made (such as "auto").
 
-        By default nothing depends on the device, and the options are returned as they are. An explainer is made with
-        the result, cached under it and named by it, so that two devices never give different networks one name.
+        By default nothing depends on the device, and the options are returned as they are. An explainer is created with
+        the result, cached under it and named by it, so that different networks on two devices never share a name.
         Resolved options must resolve to themselves on every device.
 
         Args:
@@ -44,9 +44,9 @@ class Options(BaseModel):
 
 
 class PresetOptions(Options):
-    """Base of options with a preset for laptops and the paper's own, between which the device decides.
+    """Base of options with a preset for laptops and one from the paper. "auto" chooses between them by device.
 
-    Options that the presets decide have the default None. What each preset takes for them is in `presets`:
+    Options that the presets decide have the default None. Their values in each preset are in `presets`:
 
         class MineOptions(PresetOptions):
             presets = {"tiny": {"width": 16}, "paper": {"width": 256}}
@@ -84,11 +84,11 @@ class PresetOptions(Options):
         return self.model_copy(update={"preset": "paper" if device.startswith("cuda") else "tiny"})
 
     def filled_on(self, device: str, **instead: Any) -> Self:
-        """Return the options with nothing left open: the user's value where there is one, else the preset's.
+        """Return the complete options: the user's value where there is one, else the preset's.
 
         Args:
-            device: Decides what `auto` is.
-            instead: Values that are taken in place of the preset's, because the dataset asks for them, say.
+            device: The device, which decides what `auto` means.
+            instead: Values to take in place of the preset's, for example because the dataset asks for them.
         """
         resolved = self.resolved_on(device)
         values = {**self.presets.get(resolved.preset, {}), **instead}
@@ -106,7 +106,7 @@ OptionsType = TypeVar("OptionsType", bound=Options)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return a hint for an unknown name: the nearest known ones, else the whole list."""
+    """Return a hint for an unknown name: the most similar known names, else all of them."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     if near:
@@ -136,7 +136,7 @@ def parse_options(options: type[OptionsType], values: Mapping[str, Any], owner: 
 
 
 def describe_options(options: type[Options]) -> list[dict[str, str]]:
-    """Return one row for each option: name, type, default, description."""
+    """Return one row per option: name, type, default, description."""
     return [
         {
             "name": name,

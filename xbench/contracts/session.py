@@ -82,15 +82,15 @@ class Session:
         folder: Folder for results and checkpoints. It survives a kill, so a resumed run finds what was written.
         device: Name of the device: "cpu", "cuda", "cuda:1", "mps".
         precision: "32": true float32; "tf32": shorter mantissas in products on NVIDIA GPUs; "bf16" or "16": autocast of
-            forward passes. The harness has torch's switches of float32 set while the work is done.
-        seed: Of this piece of work; derive everything random from it (`xbench.runtime.seeding`).
-        batch_size: For passes without gradients, calibrated or as the user said. `batched` halves it where that did not
-            fit. Nobody else changes it: who needs another size takes a session of its own with `resized`.
-        progress: Where to report.
-        facts: What the work wants remembered beside its files (JSON values): losses, accuracies, counts. A trained
-            explainer's text under "warning" says why its maps deserve no trust (a training that collapsed, say); it
-            stands in the run's warnings and in each of its score rows.
-        reference: The item that is at work, as on the command line: "convnet", "timm:resnet18"; empty if none is.
+            forward passes. The harness sets torch's switches of float32 during the work.
+        seed: Seed of this piece of work. Derive everything random from it (`xbench.runtime.seeding`).
+        batch_size: Batch size of passes without gradients, calibrated or given by the user. `batched` halves it where a
+            batch does not fit the memory. Nothing else changes it: for another size, take a new session from `resized`.
+        progress: Where to report progress.
+        facts: Facts to keep beside the files of the work (JSON values): losses, accuracies, counts. A trained
+            explainer's text under "warning" says why its maps can't be trusted, such as a training that collapsed. It
+            appears in the run's warnings and in each of its score rows.
+        reference: The item at work, as written on the command line: "convnet", "timm:resnet18"; empty if there is none.
     """
 
     folder: Path
@@ -110,7 +110,7 @@ class Session:
         return replace(self, batch_size=batch_size)
 
     def track(self, items: Iterable[T], label: str, total: float | None = None) -> Iterator[T]:
-        """Iterate over `items` with a progress bar."""
+        """Yield the items and show a progress bar."""
         with self.progress.task(label, total) as bar:
             for item in items:
                 yield item
@@ -123,12 +123,12 @@ class Session:
         `xbench.runtime.batching.Batches`.
 
         Args:
-            count: Rows in all.
-            work: Called again for fewer rows where they did not fit.
-            label: Shown beside the progress bar; there is no bar without one.
+            count: Total number of rows.
+            work: Function to call. It is called again with fewer rows where they did not fit.
+            label: Label of the progress bar, or empty for no bar.
 
         Yields:
-            The rows, and what `work` returned for them.
+            The rows and their result.
         """
         batches = Batches(self.batch_size)
 
@@ -142,7 +142,7 @@ class Session:
                 bar.advance(rows.stop - rows.start)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return the autocast context of `precision`; a null context at 32 and tf32."""
+        """Return the autocast context of `precision`, which does nothing at 32 and tf32."""
         return autocast(self.precision, self.device)
 
     def generator(self, *parts: object) -> torch.Generator:

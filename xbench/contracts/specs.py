@@ -25,15 +25,15 @@ class Spec:
         name: The name that users type: lower case, digits, "-" or "_".
         summary: One line about the item.
         factory: "package.module:Class", imported on first use.
-        options: "package.module:Options" of the declared options, importable without torch; empty for none.
-        argument: What may follow the name ("a timm classifier" in `timm:resnet18`); empty for nothing. Exactly
-            "explainer" makes it a reference to another explainer (`blurred:vinet`).
-        requires: Import names that must be installed. What the item computes is cached under their versions.
-        reference: The paper, with equation or section.
-        depends_on: What else decides what the item computes, beside its distribution, its options and `requires`. A
-            `Path` is a file or a folder with all files under it; absolute, beside the plugin's sources
-            (`Path(__file__).parent / "table.csv"`). A string is the name of a module or package. All of it counts by
-            content.
+        options: "package.module:Options", the class of the options, importable without torch; empty for none.
+        argument: Description of what may follow the name ("a timm classifier" in `timm:resnet18`); empty for nothing.
+            The value "explainer" makes it a reference to another explainer (`blurred:vinet`).
+        requires: Import names of packages that must be installed. Results are cached under their versions.
+        reference: The paper, with the equation or section.
+        depends_on: Everything else that the item's results depend on, besides its distribution, its options and
+            `requires`. A `Path` is a file, or a folder with all files under it. It must be absolute, beside the
+            plugin's sources (`Path(__file__).parent / "table.csv"`). A string is the name of a module or package. All
+            of these count by content.
     """
 
     kind: ClassVar[str] = "item"
@@ -58,11 +58,11 @@ class Spec:
 
     @property
     def usage(self) -> str:
-        """Return how it is written, `timm:<a timm classifier>`; what may be left out is in brackets."""
+        """The form in which users write the item, such as `timm:<a timm classifier>`."""
         return f"{self.name}:<{self.argument}>" if self.argument else self.name
 
     def load(self) -> Any:
-        """Import the factory, which is called with (options, argument).
+        """Import and return the factory, which is called with (options, argument).
 
         Raises:
             PluginError: The factory can't be imported. If a required package is missing, the error says how to install
@@ -74,7 +74,7 @@ class Spec:
         return self._import(self.factory)
 
     def load_options(self) -> Any:
-        """Import the class of its options; `Options` itself if it declares none."""
+        """Import and return the class of the options, or `Options` where the item declares none."""
         from xbench.contracts.options import Options
 
         return self._import(self.options) if self.options else Options
@@ -141,7 +141,7 @@ class ExplainerSpec(Spec):
 
     @property
     def usage(self) -> str:
-        """Return how it is written; what may be left out is in brackets."""
+        """The form in which users write the explainer, with brackets around a part that may be left out."""
         return f"{self.name}[:<{self.argument}>]" if self.default else super().usage
 
 
@@ -160,7 +160,7 @@ class SuiteSpec(Spec):
 
     @classmethod
     def of(cls, path: Path) -> SuiteSpec:
-        """Make the record of a file, with the name, the summary and the reference that the file gives itself.
+        """Return the record of a file, with the name, summary and reference that stand in the file.
 
         Raises:
             PluginError: The file can't be read, or has no name or no summary.
@@ -180,7 +180,7 @@ class SuiteSpec(Spec):
             raise PluginError(f"suite {self.name}: path {str(self.path)!r} is not absolute", hint)
 
     def load(self) -> Any:
-        """Return what reads the suite when it is called without arguments."""
+        """Return a function without arguments that reads the suite."""
         return functools.partial(super().load(), self.path)
 
 

@@ -1,4 +1,4 @@
-"""Film strips: images on their way to what an explainer makes of them when it is asked for another class."""
+"""Film strips from an image to the counterfactual that an explainer makes for another class."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class FilmStrips:
 class CounterfactualsJob(Job):
     """The film strips of a few samples by an explainer that makes counterfactual images.
 
-    They show the very images that metrics score.
+    They show the same images that metrics score.
 
     Args:
         store: The cache.
@@ -89,7 +89,7 @@ class CounterfactualsJob(Job):
         chances = probabilities(torch.from_numpy(logits)).numpy()
         samples = gallery_samples(scored.labels, chances, _SAMPLES)
         images = upload(scored.batch(samples).images, self.settings.device)
-        # A promise as for the metrics: passes through the model round as theirs do.
+        # The same promise as for the metrics, so that passes through the model round in the same way.
         with session.progress.task("transferring"), unchanging(self.maps.model.module):
             t, frames = _strips(images, self._transferred(images, samples, chances.shape[1]))
             strips = FilmStrips(samples, t, frames.half().cpu().numpy(), self._probabilities(frames))
@@ -97,18 +97,18 @@ class CounterfactualsJob(Job):
             np.savez_compressed(file, **asdict(strips))
 
     def _transferred(self, shown: torch.Tensor, samples: np.ndarray, classes: int) -> list[torch.Tensor]:
-        """Change the images shown toward each class, with the seed and in the batches in which they are scored.
+        """Return the images changed toward each class, with the seed and in the batches in which they are scored.
 
-        What an explainer draws from torch's global generators depends on both (`xbench.runtime.seeding`), so the other
-        samples of a batch are changed along.
+        The draws of an explainer from torch's global generators depend on both (`xbench.runtime.seeding`), so the other
+        samples of each batch are changed too.
 
         Args:
-            shown: (n, C, *spatial).
-            samples: int64 (n,), their places in the split.
-            classes: K.
+            shown: Images, (n, C, *spatial).
+            samples: Their indices in the split, int64 (n,).
+            classes: Number of classes, K.
 
         Returns:
-            K times (n, C, *spatial).
+            K tensors (n, C, *spatial), one per class.
         """
         import torch
 
@@ -137,14 +137,14 @@ class CounterfactualsJob(Job):
         return torch.cat([part for _, part in fitting.results(len(images), moved)])
 
     def _probabilities(self, frames: torch.Tensor) -> np.ndarray:
-        """Return what the classifier says of frames (n, S, T, C, *spatial): float32 (n, S, T, K)."""
+        """Return the class probabilities (n, S, T, K) of frames (n, S, T, C, *spatial), float32."""
         found = probabilities(self.maps.calibration.scorer(frames.flatten(0, 2))).float().cpu()
         result: np.ndarray = found.view(*frames.shape[:3], -1).numpy()
         return result
 
     @functools.cached_property
     def strips(self) -> FilmStrips:
-        """Read the strips, once they are made."""
+        """The strips, read from their files."""
         with np.load(self.folder / STRIPS, allow_pickle=False) as arrays:
             return FilmStrips(**{key: arrays[key] for key in arrays.files})
 

@@ -49,9 +49,9 @@ class DataJob(Job):
     def dataset_identity(self) -> str:
         """Identity of the scored data, which two runs must share to be ranked together: 64 hexadecimal digits.
 
-        A hash of the content of the scored samples, in their order. Unlike `fingerprint` it knows nothing of code,
-        options, libraries or machines: whoever scores the same images against the same labels and masks joins the
-        ranking. The fingerprint itself where nothing was prepared, or nothing can be opened to be scored.
+        It is a hash of the content of the scored samples in their order. Unlike `fingerprint`, it does not depend on
+        code, options, libraries or machines, so that all runs with the same images, labels and masks join one ranking.
+        If the dataset could not be prepared or opened, it is the fingerprint.
         """
         try:
             return self._content() if self.store.has(self) else self.fingerprint

@@ -63,7 +63,7 @@ class FeatureJob(Job):
             def computed(start: int, stop: int) -> list[np.ndarray]:
                 return list(pool.map(self.feature.computed, scored.batch(np.arange(start, stop)).images.numpy()))
 
-            # A few images at a time: their arrays wait in memory until they are written in order.
+            # Only a few images at a time, because their arrays wait in memory until they are written in order.
             few = session.resized(4 * workers)
             for _, arrays in few.batched(len(scored), computed, self.feature.name):
                 for array in arrays:

@@ -168,7 +168,7 @@ class MapsJob(Job):
                 raise UserError(f"{self.choice.label} can't explain {self.model.label} on {self.data.label}: {reason}")
 
     def _computed(self, targets: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, float | None]:
-        """Return maps of some samples, on the CPU, and by how much they miss the sums that they promise."""
+        """Return maps of some samples on the CPU, and the largest error of the sums that they promise."""
         found = self._attribution_of(start, stop, targets)
         error = found.completeness_error
         return found.maps.cpu().numpy(), None if error is None else float(error.abs().max())

@@ -31,7 +31,7 @@ class SuiteTable(TableConfig):
 
     @property
     def cells(self) -> int:
-        """How many it names, controls and what will not fit apart; 0 where it names `all`."""
+        """Number of cells that the table names, without controls and with those that will not fit; 0 for `all`."""
         lists = [getattr(self, word) for word in CELL_LISTS]
         if any("all" in references for references in lists):
             return 0
@@ -130,7 +130,7 @@ def _check_top(words: Mapping[str, Any], where: str) -> None:
 
 def _blocks(value: Any, where: str, head: str) -> list[tuple[int, dict[str, Any]]]:
     if not isinstance(value, list) or not all(isinstance(block, dict) for block in value):
-        raise UserError(f"{where}, {head} is not a list of tables", f"write {head} above each")
+        raise UserError(f"{where}, {head} is not a list of tables", f"write {head} above each table")
     return list(enumerate(value, 1))
 
 

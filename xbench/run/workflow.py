@@ -180,7 +180,7 @@ def carry_out(wanted: Request) -> int:
 
 
 def _show_conventions(rows: Sequence[ScoreRow], conventions: Conventions, out: Path, console: Console) -> None:
-    """Print what becomes of the ranks, and write it beside the scores: one file a dataset and model."""
+    """Print the ranks under each convention, and write one file per dataset and model beside the scores."""
     from xbench.results.naming import file_name
 
     (out / "conventions").mkdir()

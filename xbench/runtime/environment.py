@@ -20,12 +20,12 @@ BUILT_IN = ("timm", "segmentation-models-pytorch", "scikit-image", "pylidc", "qu
 
 @functools.cache
 def library_versions() -> Mapping[str, str | None]:
-    """Return the versions of the libraries that the core computes with; None for one that is not installed."""
+    """Return the versions of the libraries that the core computes with, or None for one that is not installed."""
     return {name: installed_version(name) for name in CORE}
 
 
 def installed_version(distribution: str) -> str | None:
-    """Return the version of an installed distribution; None if it is not installed."""
+    """Return the version of an installed distribution, or None if it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -39,10 +39,10 @@ def stacked(batches: Iterable[torch.Tensor], total: int) -> np.ndarray:
 
 
 class ArrayWriter:
-    """Appends to the array that `writing` opened, part by part.
+    """Writer of an array, part by part, as `writing` yields it.
 
     Attributes:
-        written: Bytes appended so far.
+        written: Number of bytes appended so far.
     """
 
     def __init__(self, file: Any, dtype: np.dtype[Any]) -> None:
@@ -50,7 +50,7 @@ class ArrayWriter:
         self.written = 0
 
     def append(self, part: np.ndarray) -> None:
-        """Append the next samples, (n, ...), or one of them, (...)."""
+        """Append the next samples, (n, ...), or the next one, (...)."""
         self.written += self._file.write(np.ascontiguousarray(part, dtype=self._dtype).tobytes())
 
 
@@ -58,13 +58,13 @@ class ArrayWriter:
 def writing(path: Path, dtype: Any, shape: tuple[int | None, ...]) -> Iterator[ArrayWriter]:
     """Write an .npy file part by part; it takes its name when it is complete.
 
-    It is written as a file, not through a memory map: a full disk is then an OSError, where a memory map kills the
+    The file is not written through a memory map: with a full disk, a file raises OSError, but a memory map kills the
     process.
 
     Args:
-        path: The file.
-        dtype: Type of its values.
-        shape: (N, ...), of the whole; with None for N, of as many samples as are appended.
+        path: Path of the file.
+        dtype: Dtype of the values.
+        shape: Shape of the whole array, (N, ...). If N is None, it is the number of samples appended.
     """
     kind, (total, *rest) = np.dtype(dtype), [size or 0 for size in shape]
     with whole_file(path) as file:

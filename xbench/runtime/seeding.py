@@ -1,16 +1,16 @@
-"""Randomness that depends on names, not on order: the same draw alone, in a batch, resumed, or on another device.
+"""Seeds that depend on names, not on order: a draw is the same alone, in a batch, resumed, or on another device.
 
 The rule of seeds:
 
-- What is made of a sample is drawn from the sample's own seed (`sample_seeds`, `Batch.seeds`): it is the same in every
-  batch, on every device, whoever asks.
-- What a plugin draws from torch's global generators is seeded, at every call, by the run's seed, the plugin's name and
-  what is asked of it (maps, or counterfactual images), never by who asks. Such draws depend on the batch. Whoever wants
-  to see what was scored therefore asks with the run's seed and for the batches of the split, `batch_size` samples at a
-  time from the first on: so do the maps, the metrics and the film strips of counterfactual images.
-- The seed of a piece of work (`Session.seed`) is the run's seed and the kind of work. It is for what is made there and
-  nowhere else: a training, a choice of samples. Nothing that is scored in one place and shown in another is drawn from
-  it.
+- Draws for one sample come from the sample's own seed (`sample_seeds`, `Batch.seeds`). They are the same in every
+  batch, on every device, and for every caller.
+- torch's global generators are seeded before every call of a plugin, from the run's seed, the plugin's name and the
+  request (maps, or counterfactual images), never from the caller. Such draws depend on the batch. To reproduce what was
+  scored, call with the run's seed and with the batches of the split: `batch_size` samples at a time, from the first
+  sample on. The maps, the metrics and the film strips of counterfactual images all do this.
+- The seed of a piece of work (`Session.seed`) derives from the run's seed and the kind of work. Use it for what is made
+  there and nowhere else, such as a training or a choice of samples. Never use it for what is scored in one place and
+  shown in another.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 
 def derive(seed: int, *parts: object) -> int:
-    """Derive a 63-bit seed from a seed and any names (by SHA-256, so that neighbours are unrelated)."""
+    """Return a 63-bit seed derived from a seed and any names (by SHA-256, so neighbouring seeds are unrelated)."""
     text = "\x1f".join([str(seed), *map(str, parts)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 

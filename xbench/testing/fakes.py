@@ -48,7 +48,7 @@ class FakeOptions(Options):
 
 
 class FakeDataset(ArrayDataset):
-    """Noise, a bright bar that means nothing, and a blob whose shape is the class; the mask is the blob."""
+    """Images of noise, a bright bar without meaning, and a blob whose shape is the class. The mask is the blob."""
 
     options: FakeOptions
 
@@ -57,7 +57,7 @@ class FakeDataset(ArrayDataset):
 
     @property
     def info(self) -> DatasetInfo:
-        """Return the classes and geometry of the options."""
+        """Facts that follow from the options."""
         options = self.options
         return DatasetInfo(
             name="fake",
@@ -73,7 +73,7 @@ class FakeDataset(ArrayDataset):
         )
 
     def samples(self, session: Session) -> Iterator[ArraySample]:  # noqa: ARG002
-        """Draw all splits; a patient's images are of one class."""
+        """Yield the samples of all splits. All images of a patient have one class."""
         for split in SPLITS:
             for index in range(getattr(self.options, split)):
                 image, mask = self._draw(split, index)
@@ -88,7 +88,7 @@ class FakeDataset(ArrayDataset):
                 )
 
     def _draw(self, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draw an image, float32 (C, H, W) in [0, 1], and its mask, bool (H, W)."""
+        """Return an image, float32 (C, H, W) in [0, 1], and its mask, bool (H, W)."""
         draw = rng(self.options.seed, "fake", split, index)
         height, width = self.info.spatial
         image = draw.uniform(0.1, 0.35, (self.options.channels, height, width))
@@ -104,7 +104,7 @@ class FakeDataset(ArrayDataset):
 
 
 def _blob(rows: np.ndarray, columns: np.ndarray, radius: float, label: int) -> np.ndarray:
-    """Return where the blob is, bool (H, W), from the offsets to its centre."""
+    """Return the mask of the blob, bool (H, W), from the offsets to its centre."""
     distance = np.hypot(rows, columns)
     blob: np.ndarray = distance <= radius
     if label == 1:
@@ -136,7 +136,7 @@ class TinyModel(Model):
         super().__init__(options or TinyOptions(), argument)
 
     def build(self, info: DatasetInfo) -> nn.Module:
-        """Build the network that the options describe."""
+        """Return the network that the options describe."""
         from xbench.testing.networks import ConvNetwork, LinearNetwork
 
         outputs = 1 if self.options.one_logit else len(info.classes)
@@ -165,7 +165,7 @@ class FakeExplanation:
             return gradients(explained, batch.images, targets).sum(1)
 
     def transfer(self, images: torch.Tensor, toward: torch.Tensor) -> torch.Tensor:
-        """Darken the images toward class 0, brighten them toward all others."""
+        """Return images that are darker toward class 0 and brighter toward all others."""
         step = 0.2 * (2 * (toward > 0).float() - 1)
         return (images + step.view(-1, *[1] * (images.ndim - 1))).clamp(0, 1)
 
@@ -181,7 +181,7 @@ class FakeExplanation:
 def fake_case(
     info: DatasetInfo, split: Split, module: nn.Module, maps: np.ndarray, session: Session, **replaced: Any
 ) -> Case:
-    """Make the case that the harness hands to a metric, without the harness.
+    """Return a case like the one that the harness hands to a metric.
 
     Args:
         info: The dataset.
@@ -219,7 +219,7 @@ def fake_case(
 
 @hookimpl
 def xbench_datasets() -> Iterable[DatasetSpec]:
-    """Return the dataset `fake`."""
+    """Yield `fake`."""
     yield DatasetSpec(
         "fake",
         "disks, rings and crosses in noise",
@@ -230,7 +230,7 @@ def xbench_datasets() -> Iterable[DatasetSpec]:
 
 @hookimpl
 def xbench_models() -> Iterable[ModelSpec]:
-    """Return the model `tiny`."""
+    """Yield `tiny`."""
     yield ModelSpec(
         "tiny",
         "a network of a few thousand weights",

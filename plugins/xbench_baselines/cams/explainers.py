@@ -47,7 +47,7 @@ class ActivationMap(Explainer):
         """The map at the size of the features: f and dS_c/df, each (N, K, *sides) -> (N, *sides)."""
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial)."""
+        """Return the maps, (N, *spatial)."""
         # The copy has the same feature maps, but for a named layer's: a convolution there has its batch norm in it.
         network = model if self.options.layer else differentiable(model, images, len(images))
         head = self._head(network, images, targets)
@@ -110,7 +110,7 @@ class Cam(ActivationMap):
         self.signed = not options.relu
 
     def combined(self, features: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-        """(N, K, *sides) twice -> (N, *sides)."""
+        """Return the maps of features and gradients: (N, K, *sides) each -> (N, *sides)."""
         combined = _weighted(features, _summed(gradients))
         return combined.relu() if self.options.relu else combined
 
@@ -138,7 +138,7 @@ class GradCam(ActivationMap):
         self.signed = not options.relu
 
     def combined(self, features: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-        """(N, K, *sides) twice -> (N, *sides)."""
+        """Return the maps of features and gradients: (N, K, *sides) each -> (N, *sides)."""
         combined = _weighted(features, gradients.flatten(2).mean(2))
         return combined.relu() if self.options.relu else combined
 
@@ -156,7 +156,7 @@ class GradCamPlusPlus(ActivationMap):
     signed = False
 
     def combined(self, features: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-        """(N, K, *sides) twice -> (N, *sides)."""
+        """Return the maps of features and gradients: (N, K, *sides) each -> (N, *sides)."""
         positive = gradients.relu()
         total = _summed(features).view(*features.shape[:2], *[1] * (features.ndim - 2))
         denominator = 2 + total * positive
@@ -172,7 +172,7 @@ class RespondCam(ActivationMap):
     """
 
     def combined(self, features: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-        """(N, K, *sides) twice -> (N, *sides)."""
+        """Return the maps of features and gradients: (N, K, *sides) each -> (N, *sides)."""
         total = _summed(features)
         usable = total.abs() > _NOISE * _summed(features.abs())
         weights = _summed(features * gradients) / total.where(usable, torch.ones_like(total))
@@ -185,7 +185,7 @@ class LayerCam(ActivationMap):
     signed = False
 
     def combined(self, features: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-        """(N, K, *sides) twice -> (N, *sides)."""
+        """Return the maps of features and gradients: (N, K, *sides) each -> (N, *sides)."""
         return (gradients.relu() * features).sum(1).relu()
 
 
@@ -204,7 +204,7 @@ class GuidedGradCam(Explainer):
         self._guided = GuidedBackpropagation(BackpropagationOptions())
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial)."""
+        """Return the maps, (N, *spatial)."""
         coarse = self._coarse.attribute(model, images, targets)
         return coarse * self._guided.attribute(model, images, targets)
 

@@ -45,7 +45,7 @@ class VisualBackProp(Explainer):
         self._observer = Observer()
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        """(N, *spatial), in [0, 1]."""
+        """Return the maps, (N, *spatial), in [0, 1]."""
         network = differentiable(model, images, len(images))
         # Every feature map is read once more: while it is in the CPU's caches, where it need not be kept any longer.
         rows = 2 * gradient_rows(model, images)

@@ -22,7 +22,7 @@ class Random(Explainer):
     signed = False
 
     def attribute_batch(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        """(N, *spatial)."""
+        """Return the maps, (N, *spatial)."""
         return uniform_field(batch.seeds ^ _RANDOM_STREAM, batch.images.shape[2:])
 
 
@@ -32,7 +32,7 @@ class Constant(Explainer):
     signed = False
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        """(N, *spatial)."""
+        """Return the maps, (N, *spatial)."""
         return torch.zeros_like(images[:, 0])
 
 
@@ -43,7 +43,7 @@ class Centre(Explainer):
     options: CentreOptions
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        """(N, *spatial), at most 1."""
+        """Return the maps, (N, *spatial), at most 1."""
         spatial = images.shape[2:]
         profiles = [self._profile(size, images) for size in spatial]
         prior = functools.reduce(lambda outer, profile: outer[..., None] * profile, profiles)
@@ -65,7 +65,7 @@ class Edges(Explainer):
     signed = False
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        """(N, *spatial)."""
+        """Return the maps, (N, *spatial)."""
         axes = range(2, images.ndim)
         squared = torch.zeros_like(images)
         for derived in axes:
@@ -86,7 +86,7 @@ class Mask(Explainer):
         return None if info.has_masks else f"dataset {info.name} has no expert masks"
 
     def attribute_batch(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        """(N, *spatial), 0 or 1."""
+        """Return the maps, (N, *spatial), 0 or 1."""
         return batch.masks.to(batch.images.dtype)
 
 
@@ -94,7 +94,7 @@ class Inverted(MapTransform):
     """-map: a metric that likes it as much as the map itself does not measure what it says."""
 
     def transform(self, maps: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial)."""
+        """Return the maps, (N, *spatial)."""
         return -maps
 
 
@@ -104,7 +104,7 @@ class Blurred(MapTransform):
     options: BlurredOptions
 
     def transform(self, maps: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial)."""
+        """Return the maps, (N, *spatial)."""
         return gaussian_blur(maps[:, None], self.options.sigma)[:, 0]
 
 

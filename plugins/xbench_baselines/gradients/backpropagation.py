@@ -17,8 +17,8 @@ from xbench_baselines.gradients.gradient import Gradient
 Gradients: TypeAlias = tuple[torch.Tensor, ...]
 
 _TOLERANCE = 1e-4  # relative to the largest value of a map
-_RECTIFIERS = {"Relu", "Hardtanh"}  # the latter is what autograd calls ReLU6
-_GATES = {"Sigmoid", "Hardsigmoid", "product"}  # of squeeze and excitation
+_RECTIFIERS = {"Relu", "Hardtanh"}  # autograd calls ReLU6 "Hardtanh"
+_GATES = {"Sigmoid", "Hardsigmoid", "product"}  # gates of squeeze-and-excitation
 
 
 class _Rectifier(torch.autograd.Function):
@@ -26,7 +26,7 @@ class _Rectifier(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: torch.Tensor, top: float | None) -> torch.Tensor:
-        """Any shape; `top` is None for ReLU."""
+        """Return the rectified features, of any shape. `top` is None for ReLU."""
         rectified = features.relu() if top is None else features.clamp(0, top)
         ctx.save_for_backward(rectified)
         ctx.top = top
@@ -34,7 +34,7 @@ class _Rectifier(torch.autograd.Function):
 
     @staticmethod
     def at_node(received: Gradients, given: Gradients) -> Gradients:
-        """The same rule as a hook on the node that autograd recorded: gradients of its input and its output."""
+        """Apply the same rule in a hook on autograd's node, given the gradients of its input and its output."""
         raise NotImplementedError
 
 
@@ -43,7 +43,7 @@ class GuidedRectifier(_Rectifier):
 
     @staticmethod
     def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Of the features."""
+        """Return the gradient of the features."""
         (rectified,) = ctx.saved_tensors
         if ctx.top is None:
             passed = torch.ops.aten.threshold_backward(given[0], rectified, 0)
@@ -53,7 +53,7 @@ class GuidedRectifier(_Rectifier):
 
     @staticmethod
     def at_node(received: Gradients, given: Gradients) -> Gradients:  # noqa: ARG004
-        """Autograd has already multiplied by 1[0 < z < top]."""
+        """Apply the rule in a hook. Autograd has already multiplied by 1[0 < z < top]."""
         return tuple(gradient.clamp(min=0) for gradient in received)
 
 
@@ -62,28 +62,28 @@ class DeconvolutionRectifier(_Rectifier):
 
     @staticmethod
     def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor, None]:  # noqa: ARG004
-        """Of the features."""
+        """Return the gradient of the features."""
         return given[0].clamp(min=0), None
 
     @staticmethod
     def at_node(received: Gradients, given: Gradients) -> Gradients:  # noqa: ARG004
-        """Whatever autograd made of it is thrown away."""
+        """Apply the rule in a hook, ignoring the gradient that autograd computed."""
         return tuple(gradient.clamp(min=0) for gradient in given)
 
 
 class _Rectified(Gradient):
     """The gradient of the target's score, with `backward_rule` in place of the derivative of every ReLU and ReLU6.
 
-    The rule stands at the operation (`xbench.compute.operations.Rules`): captum's hooks sit on `nn.ReLU` modules, so
-    that they give the plain gradient, without a word, of a network that calls `F.relu`, and fail on one that works in
-    place. Everything else passes the gradient as it is: max pooling to the largest, the gates of squeeze-and-excitation
-    to both factors. Any other activation is refused.
+    The rule applies to operations (`xbench.compute.operations.Rules`). captum's hooks sit on `nn.ReLU` modules instead:
+    they silently give the plain gradient of a network that calls `F.relu`, and fail on one that works in place. All
+    other operations pass the gradient unchanged: max pooling to the largest value, the gates of squeeze-and-excitation
+    to both factors. Models with any other activation are refused.
     """
 
     backward_rule: ClassVar[type[_Rectifier]]
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
-        """Refuses models without ReLU, with other activations, or where the rule proves to have no effect."""
+        """Return a reason for models without ReLU or with other activations, or where the rule has no effect."""
         answered = {self.backward_rule.__name__} | MAXIMA | _GATES
         return (
             super().supports(model, info)
@@ -92,7 +92,7 @@ class _Rectified(Gradient):
         )
 
     def _gradients(self, network: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """(N, C, *spatial), by the rules."""
+        """Return the gradients by the rules, (N, C, *spatial)."""
         with Rules(self._rules()):
             return super()._gradients(network, images, targets)
 
@@ -104,7 +104,7 @@ class _Rectified(Gradient):
         return rectified
 
     def _clamp(self, operation: Operation) -> Any:
-        """ReLU6 is a rectifier; other clamps stay what they are, and the gate refuses them."""
+        """Rectify ReLU6. Other clamps run as they are, and the gate refuses them."""
         if operation.name == "relu6":
             return self._rectified(operation.input, 6.0)
         if operation.name == "hardtanh" and operation.argument(1, "min_val", -1.0) == 0:
@@ -112,7 +112,7 @@ class _Rectified(Gradient):
         return operation.run()
 
     def _unproven(self, model: nn.Module, images: torch.Tensor) -> str | None:
-        """Holds the maps against those of hooks on the ReLUs that autograd recorded, which owe nothing to the rules."""
+        """Compare the maps with those of hooks on autograd's recorded ReLUs, which are independent of the rules."""
         with undisturbed(model), torch.enable_grad():
             images = images.detach().requires_grad_()
             targets = self.explained(torch.arange(len(images), device=images.device) % 2)
@@ -137,7 +137,7 @@ def _needs_relu(operations: Counter[str]) -> str | None:
 
 
 def _gates_itself(node: torch.autograd.graph.Node) -> bool:
-    """Whether this is x sigmoid(x), an activation that looks like a gate."""
+    """Return whether this is x sigmoid(x), an activation that looks like a gate."""
     factors = node.next_functions
     gates = [factor for factor, _ in factors if factor is not None and "sigmoid" in factor.name().lower()]
     return len(factors) == 2 and any(gate.next_functions[0] in factors for gate in gates)
@@ -146,10 +146,10 @@ def _gates_itself(node: torch.autograd.graph.Node) -> bool:
 class Deconvolution(_Rectified):
     """A = sum over channels of what reaches x when each ReLU passes back max(R_up, 0).
 
-    Zeiler & Fergus 2014 (arXiv:1311.2901, section 2.1). Whether the ReLU was active is ignored. For y = v . ReLU(Wx):
-    A = W' max(v, 0), whatever x is. Positive = pixels whose increase the rule says raises the score of the target; the
-    maps of two classes are not each other's negative, and hardly differ (Nie et al. 2018, arXiv:1805.07039). With one
-    output neuron and `score=neuron` the rule starts from z for both classes.
+    Zeiler & Fergus 2014 (arXiv:1311.2901, section 2.1). The rule ignores whether the ReLU was active. For
+    y = v . ReLU(Wx), A = W' max(v, 0) for every x. Positive pixels are those whose increase raises the target's score,
+    according to the rule. The maps of two classes are not each other's negative, and hardly differ (Nie et al. 2018,
+    arXiv:1805.07039). With one output neuron and `score=neuron`, the rule starts from z for both classes.
     """
 
     backward_rule = DeconvolutionRectifier
@@ -158,8 +158,8 @@ class Deconvolution(_Rectified):
 class GuidedBackpropagation(_Rectified):
     """A = sum over channels of what reaches x when each ReLU passes back 1[z > 0] max(R_up, 0).
 
-    Springenberg et al. 2015 (arXiv:1412.6806, section 3.4). For y = v . ReLU(Wx): A = W' (1[Wx > 0] max(v, 0)). Signs
-    as for `Deconvolution`. It hardly depends on the upper layers (Adebayo et al. 2018).
+    Springenberg et al. 2015 (arXiv:1412.6806, section 3.4). For y = v . ReLU(Wx), A = W' (1[Wx > 0] max(v, 0)).
+    Signs are as for `Deconvolution`. The map hardly depends on the upper layers (Adebayo et al. 2018).
     """
 
     backward_rule = GuidedRectifier

@@ -1,4 +1,4 @@
-"""Iterative saliency maps: what is found is inpainted, and the rest is looked at again."""
+"""Iterative saliency maps: salient regions are inpainted, and the model explains the new image again."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from xbench_baselines.gradients.options import IterativeSaliencyOptions
 class IterativeSaliency(Explainer):
     """A = sum_t gamma^t A_t over t = 0..T-1, where x_{t+1} is x_t with its most salient regions inpainted.
 
-    A_t is |dS_c/dx| at x_t (of the sum over channels), scaled to [0, 1] image by image: unsigned, and S_c is the score
-    of the target. An image is passed on as long as the model finds it abnormal, so that lesions come to light that the
-    first one outshines; one that is not abnormal to begin with has the map A_0.
+    A_t is |dS_c/dx| at x_t (of the sum over channels), scaled to [0, 1] image by image. It is unsigned, and S_c is the
+    score of the target. Iteration continues as long as the model finds the image abnormal, to reveal lesions that the
+    first one outshines. An image that is not abnormal at first has the map A_0.
 
     Gonzalez-Gonzalo et al. 2018 (SPIE 10574, "Improving weakly-supervised lesion localization with iterative saliency
-    map refinement"). The regions are the `share` of pixels of largest saliency, widened by `dilation` pixels; they are
-    filled by scikit-image's biharmonic inpainting. There is no reference library to compare with.
+    map refinement"). The regions are the `share` of pixels of largest saliency, widened by `dilation` pixels. They
+    are filled by scikit-image's biharmonic inpainting. There is no reference library to compare with.
     """
 
     signed = False
     options: IterativeSaliencyOptions
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:  # noqa: ARG002
-        """Refuses a dataset that has no such abnormal class."""
+        """Return a reason for a dataset without the abnormal class."""
         if self.options.abnormal < len(info.classes):
             return None
         return f"option abnormal={self.options.abnormal}: the classes of {info.name} are 0 to {len(info.classes) - 1}"
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial), at least 0."""
+        """Return the maps, (N, *spatial), at least 0."""
         total = torch.zeros_like(images[:, 0])
         left = torch.arange(len(images), device=images.device)
         for step in range(self.options.iterations):
@@ -47,7 +47,7 @@ class IterativeSaliency(Explainer):
         return total
 
     def _look(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Saliency in [0, 1] (n, *spatial), and whether the model finds the image abnormal (n,), of one pass."""
+        """Return saliency in [0, 1], (n, *spatial), and whether the model finds the images abnormal, (n,)."""
         with torch.enable_grad():
             images = images.detach().requires_grad_()
             scores = class_scores(model(images))
@@ -72,7 +72,7 @@ class IterativeSaliency(Explainer):
         return torch.from_numpy(filled).to(images)
 
     def _filled(self, image: np.ndarray, region: np.ndarray) -> np.ndarray:
-        """One image (C, *spatial) with a region (*spatial) inpainted, unless that is nothing, or everything."""
+        """Return an image (C, *spatial) with a region (*spatial) inpainted, unless it is empty or the whole image."""
         if self.options.dilation:
             region = binary_dilation(region, iterations=self.options.dilation)
         if not region.any() or region.all():

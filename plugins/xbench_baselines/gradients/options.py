@@ -1,4 +1,4 @@
-"""Options of the gradient family; the defaults are those of Brocki et al., section 2, where they give one."""
+"""Options of the gradient family. Defaults are those of Brocki et al., section 2, where the paper gives them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from xbench import Field, Options
 
 
 class GradientOptions(Options):
-    """Options of `gradient` and `input-x-gradient`, and of whatever else starts from the score of the target."""
+    """Options of `gradient`, `input-x-gradient` and the others that start from the score of the target."""
 
     score: Literal["class", "neuron"] = Field(
-        "class", description="class: S_c; neuron: the one output neuron z for both classes, as Brocki et al. left it"
+        "class", description="score to explain: class = S_c; neuron = the one output neuron z for both classes"
     )
 
 
@@ -20,9 +20,9 @@ class BackpropagationOptions(GradientOptions):
 
 
 class NoiseOptions(Options):
-    """Options of `smoothgrad-squared` and `vargrad`, where the sign of the score doesn't matter."""
+    """Options of `smoothgrad-squared` and `vargrad`, which do not depend on the sign of the score."""
 
-    samples: int = Field(15, ge=1, description="noisy copies of each image (n)")
+    samples: int = Field(15, ge=1, description="number of noisy copies of each image (n)")
     sigma: float = Field(0.15, ge=0, description="standard deviation of the noise, as a share of the image's range")
 
 
@@ -33,30 +33,30 @@ class SmoothGradOptions(NoiseOptions, GradientOptions):
 class IntegratedGradientsOptions(Options):
     """Options of `integrated-gradients`."""
 
-    steps: int = Field(25, ge=1, description="points on the path from the baseline to the image (m)")
+    steps: int = Field(25, ge=1, description="number of points on the path from the baseline to the image (m)")
     rule: Literal["right", "gauss-legendre"] = Field(
-        "right", description="right: Riemann sum over k/m, k = 1..m; gauss-legendre: a closer integral, same passes"
+        "right", description="right = Riemann sum over k/m, k = 1..m; gauss-legendre = more exact with as many passes"
     )
     baseline: Literal["black", "white", "mean"] = Field(
-        "black", description="0, 1, or the mean of each channel of the image itself"
+        "black", description="reference image: 0, 1, or the image's own mean per channel"
     )
 
 
 class IntegratedGradientsBWOptions(Options):
     """Options of `integrated-gradients-bw`."""
 
-    steps: int = Field(25, ge=1, description="points on each of the two paths (m)")
-    rule: Literal["right", "gauss-legendre"] = Field("right", description="as for integrated-gradients")
+    steps: int = Field(25, ge=1, description="number of points on each of the two paths (m)")
+    rule: Literal["right", "gauss-legendre"] = Field("right", description="rule, as for integrated-gradients")
     baselines: Literal["black-white", "min-max"] = Field(
-        "black-white", description="0 and 1, or the darkest and the brightest value of the image itself"
+        "black-white", description="reference images: 0 and 1, or the image's own darkest and brightest value"
     )
 
 
 class ExpectedGradientsOptions(Options):
     """Options of `expected-gradients`."""
 
-    samples: int = Field(200, ge=1, description="pairs of a training image and a point on the path to it")
-    pool: int = Field(1000, ge=1, description="most training images to draw from")
+    samples: int = Field(200, ge=1, description="number of pairs of a training image and a point on its path")
+    pool: int = Field(1000, ge=1, description="largest number of training images to draw from")
 
 
 class GradientShapOptions(ExpectedGradientsOptions):
@@ -69,7 +69,7 @@ class IterativeSaliencyOptions(Options):
     """Options of `iterative-saliency`."""
 
     abnormal: int = Field(1, ge=0, description="index of the abnormal class: inpainting ends when it isn't predicted")
-    iterations: int = Field(20, ge=1, le=20, description="most maps to add up (T)")
+    iterations: int = Field(20, ge=1, le=20, description="maximum number of maps to add up (T)")
     gamma: float = Field(0.9, gt=0, le=1, description="weight of each map relative to the one before")
-    share: float = Field(0.01, gt=0, lt=1, description="share of the pixels, the most salient, to inpaint each time")
-    dilation: int = Field(2, ge=0, description="pixels by which they are widened first")
+    share: float = Field(0.01, gt=0, lt=1, description="share of most salient pixels to inpaint in each iteration")
+    dilation: int = Field(2, ge=0, description="number of pixels by which the inpainted regions are widened")

@@ -29,10 +29,10 @@ class Points(NamedTuple):
     """R points on R straight paths.
 
     Attributes:
-        start: x' (R, C, *spatial): the references.
-        end: x (R, C, *spatial).
-        alpha: (R,), the share of the way from x' to x.
-        weight: (R,), of mean 1 over the samples of an image.
+        start: The references x', (R, C, *spatial).
+        end: The images x, (R, C, *spatial).
+        alpha: Share of the way from x' to x, (R,).
+        weight: Weights with mean 1 over the samples of an image, (R,).
     """
 
     start: torch.Tensor
@@ -48,17 +48,18 @@ def path_mean(
     samples: int,
     points: Callable[[torch.Tensor, torch.Tensor], Points],
 ) -> torch.Tensor:
-    """The mean of weight (x - x') dS_c/dx at x' + alpha (x - x') over an image's samples, summed over channels.
+    """Return the mean of weight (x - x') dS_c/dx at x' + alpha (x - x') over an image's samples, summed over channels.
 
     Args:
-        model: (N, C, *spatial) -> logits.
-        images: (N, C, *spatial).
-        targets: int64 (N,).
-        samples: Points of each image.
-        points: (int64 (R,) indices of images, int64 (R,) numbers of samples) -> the points of these rows.
+        model: The model, (N, C, *spatial) -> logits.
+        images: Images, (N, C, *spatial).
+        targets: Classes, int64 (N,).
+        samples: Number of points per image.
+        points: Function from indices of images, int64 (R,), and numbers of samples, int64 (R,), to the points of these
+            rows.
 
     Returns:
-        (N, *spatial).
+        The maps, (N, *spatial).
     """
     network = differentiable(model, images, len(images) * samples)
 
@@ -73,7 +74,7 @@ def path_mean(
 
 
 class _Rule:
-    """Nodes and weights of a quadrature on [0, 1], the weights of mean 1."""
+    """Nodes and weights of a quadrature on [0, 1]. The weights have mean 1."""
 
     def __init__(self, name: str, steps: int, like: torch.Tensor) -> None:
         if name == "right":
@@ -89,21 +90,21 @@ class _Rule:
 class IntegratedGradients(Explainer):
     """A = sum over channels of (x - x') int_0^1 dS_c/dx(x' + a (x - x')) da (Sundararajan et al. 2017, equation 1).
 
-    As in Brocki et al., section 2: x' black, the integral a right Riemann sum over a = k/m, k = 1..m, m = 25;
-    `rule=gauss-legendre` is far closer to the integral for the same passes. Completeness: the map sums to
-    S_c(x) - S_c(x') as closely as the rule integrates. Pixels equal to the reference get 0.
+    As in Brocki et al., section 2, x' is black, and the integral is a right Riemann sum over a = k/m, k = 1..m, m = 25.
+    `rule=gauss-legendre` is far closer to the integral with as many passes. Completeness: the map sums to
+    S_c(x) - S_c(x'), as exactly as the rule integrates. Pixels equal to the reference get 0.
 
     Positive = evidence for the target. Brocki et al. "invert the sign" of this method where class 0 is predicted by
-    their one output neuron z; explaining S_c, with S_1 = z and S_0 = -z, does the same.
+    their one output neuron z. Explaining S_c, with S_1 = z and S_0 = -z, does the same.
 
-    Own code because captum's puts all steps of all images into one pass unless told how many rows it may hold, and has
-    the two paths of `IntegratedGradientsBW` run one after the other; the maps are equal.
+    This is own code because captum's puts all steps of all images into one pass unless it is given a number of rows,
+    and runs the two paths of `IntegratedGradientsBW` one after the other. The maps are equal.
     """
 
     options: IntegratedGradientsOptions
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial)."""
+        """Return the maps, (N, *spatial)."""
         baseline = self._baseline(images)
         rule = _Rule(self.options.rule, self.options.steps, images)
 
@@ -121,15 +122,15 @@ class IntegratedGradients(Explainer):
 class IntegratedGradientsBW(Explainer):
     """The mean of two `IntegratedGradients`, from black and from white: Brocki et al., section 2, "IG-BW".
 
-    They don't say how the two are put together: the mean, as XRAI's authors do (Kapishnikov et al. 2019), whose code
-    takes the image's own minimum and maximum instead (`baselines=min-max`). Completeness: the map sums to
-    S_c(x) - (S_c(black) + S_c(white)) / 2. Signs as for `IntegratedGradients`.
+    Brocki et al. do not say how to combine the two. The mean follows XRAI's authors (Kapishnikov et al. 2019), whose
+    code uses the image's own minimum and maximum instead (`baselines=min-max`). Completeness: the map sums to
+    S_c(x) - (S_c(black) + S_c(white)) / 2. Signs are as for `IntegratedGradients`.
     """
 
     options: IntegratedGradientsBWOptions
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial)."""
+        """Return the maps, (N, *spatial)."""
         steps = self.options.steps
         rule, ends = _Rule(self.options.rule, steps, images), self._ends(images)
 
@@ -141,7 +142,7 @@ class IntegratedGradientsBW(Explainer):
         return path_mean(model, images, targets, 2 * steps, points)
 
     def _ends(self, images: torch.Tensor) -> torch.Tensor:
-        """The values of the two references of each image: (N, 2)."""
+        """Return the values of the two references of each image, (N, 2)."""
         if self.options.baselines == "min-max":
             values = images.flatten(1)
             return torch.stack([values.amin(1), values.amax(1)], 1)
@@ -153,14 +154,14 @@ class ExpectedGradients(Explainer):
     """A = E over x' ~ D and a ~ U(0, 1) of (x - x') dS_c/dx(x' + a (x - x')), summed over channels.
 
     Erion et al. 2021 (arXiv:1906.10670, equation 3). D is a pool of at most 1000 training images, drawn by `fit`. Each
-    image draws its x' from the pool by its own seed, none twice while there are others, and its a. Completeness holds
-    in expectation: the map sums to about S_c(x) - E S_c(x').
+    image draws its x' and its a by its own seed, and repeats an x' only after the whole pool. Completeness holds in
+    expectation: the map sums to about S_c(x) - E S_c(x').
 
     Positive = evidence for the target. As for `IntegratedGradients`, explaining S_c is what Brocki et al. call the
     inversion of signs.
 
-    Own code because captum's `GradientShap` (at stdevs=0) draws from numpy's global generator, so that a map depends on
-    the batch, and holds all samples in memory.
+    This is own code because captum's `GradientShap` (at stdevs=0) draws from numpy's global generator, so that a map
+    depends on the batch, and holds all samples in memory.
     """
 
     options: ExpectedGradientsOptions
@@ -176,7 +177,7 @@ class ExpectedGradients(Explainer):
         self._pool = Background.load(folder, device)
 
     def attribute_batch(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial)."""
+        """Return the maps, (N, *spatial)."""
         count = self.options.samples
         references = _draws(batch.seeds ^ derive(0, self._STREAM, "references"), count, len(self._pool))
         alpha = uniform_field(batch.seeds ^ derive(0, self._STREAM, "alpha"), (count,)).to(batch.images)
@@ -189,16 +190,16 @@ class ExpectedGradients(Explainer):
         return path_mean(model, batch.images, targets, count, points)
 
     def _end(self, batch: Batch) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """Where the paths end: (R,) indices of images, (R,) numbers of samples -> (R, C, *spatial)."""
+        """Return the ends of the paths: indices of images (R,), numbers of samples (R,) -> (R, C, *spatial)."""
         return lambda which, _: batch.images[which]
 
 
 class GradientShap(ExpectedGradients):
     """`ExpectedGradients` with normal noise on the image: A = E of (x + e - x') dS_c/dx(x' + a (x + e - x')).
 
-    The approximation of SHAP values (Lundberg & Lee 2017) that shap calls `GradientExplainer` and captum
-    `GradientShap`; defined as in captum. The noise is of the image's own strength, sigma (max x - min x), as for
-    SmoothGrad; neither paper names one. With sigma = 0 it is expected gradients. Signs likewise.
+    This approximation of SHAP values (Lundberg & Lee 2017) is called `GradientExplainer` in shap and `GradientShap` in
+    captum, whose definition it follows. The noise depends on the image's range, sigma (max x - min x), as for
+    SmoothGrad. Neither paper gives a strength. With sigma = 0, it is expected gradients. Signs are the same too.
     """
 
     options: GradientShapOptions
@@ -210,7 +211,7 @@ class GradientShap(ExpectedGradients):
 
 
 def _draws(seeds: torch.Tensor, count: int, size: int) -> torch.Tensor:
-    """`count` of `size` things for each seed, none twice before all have been drawn: int64 (N, count)."""
+    """Draw `count` of `size` numbers for each seed, none twice before all have been drawn: int64 (N, count)."""
     rounds = -(-count // size)
     order = uniform_field(seeds, (rounds, size)).argsort(dim=2, stable=True)
     return order.flatten(1)[:, :count]

@@ -17,13 +17,13 @@ from xbench_baselines.gradients.options import NoiseOptions, SmoothGradOptions
 
 
 class ImageNoise:
-    """Normal noise of each image's own strength, a field per image and sample that depends on nothing else.
+    """Normal noise with a strength from each image's range. A field depends only on its image and sample.
 
     Args:
-        batch: N images.
-        samples: Samples of each.
+        batch: The N images.
+        samples: Number of samples per image.
         sigma: Standard deviation, as a share of the image's range: sigma (max x - min x).
-        stream: Name of the draws.
+        stream: Name of the stream of random numbers.
     """
 
     def __init__(self, batch: Batch, samples: int, sigma: float, stream: str) -> None:
@@ -37,7 +37,7 @@ class ImageNoise:
         self._silent = sigma == 0
 
     def on(self, images: torch.Tensor, which: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        """Images (R, C, *spatial) plus the noise of sample `numbers` (R,) of images `which` (R,) of the batch."""
+        """Add the noise of samples `numbers` (R,) of the batch's images `which` (R,) to images (R, C, *spatial)."""
         if self._silent:
             return images
         noise = normal_field(self._seeds[which] ^ self._streams[numbers], self._shape)
@@ -47,17 +47,18 @@ class ImageNoise:
 class SmoothGrad(Gradient):
     """A = sum over channels of 1/n sum_k g(x + e_k), e_k ~ N(0, s^2), g = dS_c/dx (Smilkov et al. 2017, section 2).
 
-    s = sigma (max x - min x) of each image, n = 15 (Brocki et al., section 2). Signed as the gradient: for one output
-    neuron the maps of the two classes are each other's negative. Noisy images are not clipped, as in the authors' code.
+    s = sigma (max x - min x) of each image, n = 15 (Brocki et al., section 2). Signs are as for the gradient: with one
+    output neuron, the maps of the two classes are each other's negative. As in the authors' code, noisy images are not
+    clipped.
 
-    Own code because captum's `NoiseTunnel` takes one absolute strength for a whole batch, draws from the global
+    This is own code because captum's `NoiseTunnel` takes one absolute strength for a whole batch, draws from the global
     generator, so that a map depends on the batch, and holds all n copies in memory.
     """
 
     options: SmoothGradOptions
 
     def attribute_batch(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial)."""
+        """Return the maps, (N, *spatial)."""
         noisy = _Noisy(model, batch, self.explained(targets), self.options)
         return noisy.mean(lambda which, numbers: noisy.gradients(which, numbers).sum(1))
 
@@ -72,7 +73,7 @@ class SmoothGradSquared(Explainer):
     options: NoiseOptions
 
     def attribute_batch(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial), at least 0."""
+        """Return the maps, (N, *spatial), at least 0."""
         noisy = _Noisy(model, batch, targets, self.options)
         return noisy.mean(lambda which, numbers: noisy.gradients(which, numbers).square().sum(1))
 
@@ -80,19 +81,19 @@ class SmoothGradSquared(Explainer):
 class VarGrad(Explainer):
     """A = sum over channels of the variance of g(x + e_k) over k, with the noise of `SmoothGrad`, unsigned.
 
-    Adebayo et al. 2018 (arXiv:1810.03307, section 3). The estimator is that of the n samples themselves,
-    1/n sum_k (g_k - mean g)^2, as in captum: SmoothGrad-squared less the square of SmoothGrad. Both are taken of the
-    gradients less the first of them, so that what is left of large gradients is not their rounding: the map of a linear
-    model is 0 exactly.
+    Adebayo et al. 2018 (arXiv:1810.03307, section 3). The estimator is the variance of the n samples themselves,
+    1/n sum_k (g_k - mean g)^2, as in captum. It is SmoothGrad-squared minus the square of SmoothGrad. Before,
+    the first gradient is subtracted from all of them, because the difference of two large numbers would be mostly
+    rounding. So the map of a linear model is exactly 0.
     """
 
     signed = False
     options: NoiseOptions
 
     def attribute_batch(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial), at least 0."""
+        """Return the maps, (N, *spatial), at least 0."""
         noisy = _Noisy(model, batch, targets, self.options)
-        # The first sample of each image; one row more, where the other samples are put.
+        # The first sample of each image. One extra row takes the other samples, which are not needed.
         first = batch.images.new_zeros((len(batch) + 1, *batch.images.shape[1:]))
 
         def moments(which: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
@@ -112,14 +113,14 @@ class _Noisy:
         self._model, self._images, self._targets = model, batch.images, targets
         self._samples = options.samples
         self._network = differentiable(model, batch.images, len(batch) * options.samples)
-        # One stream for all three methods: their maps can be compared sample by sample.
+        # One stream serves all three methods, so that their maps can be compared sample by sample.
         self._noise = ImageNoise(batch, options.samples, options.sigma, "smoothgrad")
 
     def mean(self, sample: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Of `sample` of the rows given to it, over the samples of each image: (N, ...)."""
+        """Return the mean of `sample` over the noise samples of each image: (N, ...)."""
         return mean_over_samples(self._images, self._samples, sample, gradient_rows(self._model, self._images))
 
     def gradients(self, which: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        """At image plus noise: int64 (R,) indices of images, (R,) numbers of samples -> (R, C, *spatial)."""
+        """Return gradients at noisy images: indices of images (R,), numbers of samples (R,) -> (R, C, *spatial)."""
         points = self._noise.on(self._images[which], which, numbers)
         return gradients(self._network, points, self._targets[which])

@@ -1,4 +1,4 @@
-"""The explainers that read gradients: one record each, importable without torch."""
+"""The records of the explainers that read gradients, importable without torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPECS = (
     ),
     ExplainerSpec(
         "deconvolution",
-        "the gradient, only its positive part passing each ReLU",
+        "the gradient, of which only the positive part passes each ReLU",
         factory="xbench_baselines.gradients.backpropagation:Deconvolution",
         options="xbench_baselines.gradients.options:BackpropagationOptions",
         model=_RELU,
@@ -32,7 +32,7 @@ SPECS = (
     ),
     ExplainerSpec(
         "guided-backpropagation",
-        "the gradient, only its positive part passing each active ReLU",
+        "the gradient, of which only the positive part passes each active ReLU",
         factory="xbench_baselines.gradients.backpropagation:GuidedBackpropagation",
         options="xbench_baselines.gradients.options:BackpropagationOptions",
         model=_RELU,
@@ -40,7 +40,7 @@ SPECS = (
     ),
     ExplainerSpec(
         "integrated-gradients",
-        "the gradient averaged on the way from a black image, times the way",
+        "the gradient averaged on the path from a black image, times the difference of the images",
         factory="xbench_baselines.gradients.paths:IntegratedGradients",
         options="xbench_baselines.gradients.options:IntegratedGradientsOptions",
         reference="Sundararajan et al. 2017; Brocki et al., section 2 (25 steps)",
@@ -89,7 +89,7 @@ SPECS = (
     ),
     ExplainerSpec(
         "iterative-saliency",
-        "saliency of the image as what is most salient is inpainted, until nothing abnormal is left",
+        "sum of saliency maps while the most salient regions are inpainted, until nothing abnormal is left",
         factory="xbench_baselines.gradients.iterative:IterativeSaliency",
         options="xbench_baselines.gradients.options:IterativeSaliencyOptions",
         requires=("skimage",),

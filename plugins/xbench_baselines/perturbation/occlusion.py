@@ -64,7 +64,7 @@ class Occlusion(Explainer):
         return None
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial)."""
+        """Return the maps, (N, *spatial)."""
         spatial = images.shape[2:]
         covers = [_covers(size, *self._window_and_stride(spatial), images.device) for size in spatial]
         score = forward(model, images)

@@ -39,7 +39,7 @@ class Rise(Explainer):
     options: RiseOptions
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial)."""
+        """Return the maps, (N, *spatial)."""
         options = self.options
         masks = RandomMasks(tuple(images.shape[2:]), options.cells, options.probability, images.device)
         score = forward(model, images)

@@ -63,7 +63,7 @@ class _Relevance(Explainer):
         return scores
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial)."""
+        """Return the maps, (N, *spatial)."""
         # In the copy, batch norms are part of the layers before them: what the rules make of them anyway.
         network = differentiable(model, images, len(images))
         return relevance(network, images, targets, self.composite(), self.start).sum(1)

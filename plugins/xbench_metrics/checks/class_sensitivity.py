@@ -1,4 +1,4 @@
-"""Class sensitivity: is the map of another class another map?"""
+"""Class sensitivity: does the map change with the class?"""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from xbench_metrics.subsample import Part, live_explainer, mean_of_defined, part
 class ClassSensitivity(Metric):
     """1 - Spearman's rank correlation of the maps of two classes, mean over the images; higher is better.
 
-    The two are the class explained, and of the others the one with the highest score. 0 is a map that is the same
-    whatever class is asked for: so are those of VisualBackProp, of a reconstruction's difference and of most trained
-    masks, by their design; they show what a network looks at, not what speaks for which class. 1 has nothing in common,
-    2 is the opposite.
+    The two classes are the explained class and, of the others, the one with the highest score. 0 means that the map is
+    the same for every class. VisualBackProp, the difference of a reconstruction and most trained masks have this value
+    by design: they show what a network looks at, not which evidence speaks for which class. With 1, the maps have
+    nothing in common. With 2, they are opposite.
 
-    A classifier with one output neuron, or two that have come to mirror each other, has S_0 = -S_1: a signed gradient
-    method then has 2 and its absolute values have 0, by arithmetic. The metric tells something about signed maps of two
-    classes, and about both signs with more.
+    A classifier with one output neuron, or with two that mirror each other after training, has S_0 = -S_1. A signed
+    gradient method then has the value 2 and its absolute values have 0, by arithmetic. So with two classes, the metric
+    is only informative for signed maps. With more classes, it is informative for both signs.
     """
 
     needs = frozenset({"explain"})
     options: ClassSensitivityOptions
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """How alike the maps of the two classes are.
+        """Return the similarity of the maps of the two classes.
 
         Returns:
-            spearman: float64 (N,), NaN for images beyond `limit`.
-            other: int64 (N,), the other class; -1 beyond `limit`.
+            spearman: Rank correlation of the two maps, float64 (N,). NaN for images beyond `limit`.
+            other: The other class, int64 (N,). -1 for images beyond `limit`.
         """
         seen = {"spearman": np.full(len(case.split), np.nan), "other": np.full(len(case.split), -1)}
 
@@ -51,11 +51,11 @@ class ClassSensitivity(Metric):
         return seen
 
     def summarise(self, observations: Observations) -> float:
-        """1 - the mean correlation."""
+        """Return 1 - the mean correlation."""
         return 1 - mean_of_defined(observations["spearman"])
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
-        """What is compared."""
+        """Return what is compared."""
         return {
             "similarity": "rank correlation over the pixels, average ranks for ties; two constant maps are equal",
             "other class": "the one of the highest score beside the class explained",

@@ -1,4 +1,4 @@
-"""Images made to move a gradient map while the prediction stays."""
+"""Images that are manipulated to change a gradient map without changing the prediction."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from xbench.compute.passes import gradient_rows
 from xbench.runtime.devices import widest
 from xbench_metrics.ranking import rank
 
-_GRAPHS = 2  # a second derivative keeps about so many times what a first one does
+_GRAPHS = 2  # a second derivative keeps about this many times the memory of a first one
 
 
 def top_pixels(maps: torch.Tensor, seeds: torch.Tensor, share: float) -> torch.Tensor:
-    """Which pixels are a map's top-k, ties at random by the sample's seed: (N, *spatial) -> bool (N, P)."""
+    """Return which pixels are in a map's top-k: (N, *spatial) -> bool (N, P). The sample's seed breaks ties."""
     flat = maps.flatten(1).float()
     k = max(1, round(share * flat.shape[1]))
     return rank(flat, seeds)[0] < k
@@ -29,10 +29,10 @@ class Attack:
     Args:
         model: The classifier.
         epsilon: Largest change of a pixel.
-        step_size: Of one sign step.
-        steps: How many.
-        top: Share of the pixels that are the top-k.
-        beta: Of the softplus that stands for ReLU.
+        step_size: Size of one sign step.
+        steps: Number of sign steps.
+        top: Share of the pixels in the top-k.
+        beta: Sharpness of the softplus that replaces ReLU.
     """
 
     def __init__(self, model: nn.Module, epsilon: float, step_size: float, steps: int, top: float, beta: float) -> None:
@@ -40,7 +40,7 @@ class Attack:
         self._top, self._beta = top, beta
 
     def rows(self, images: torch.Tensor) -> int:
-        """How many images like `images` to attack at a time; the same for every batch size of the session."""
+        """Return how many images like `images` to attack at a time, the same for every batch size of the session."""
         return max(1, gradient_rows(self._model, images) // _GRAPHS)
 
     def __call__(self, batch: Batch, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,11 +48,11 @@ class Attack:
 
         Args:
             batch: N images, on the model's device.
-            targets: int64 (N,), the class whose gradient is attacked.
+            targets: The class whose gradient is attacked, int64 (N,).
 
         Returns:
-            The images (N, C, *spatial), unchanged where no step keeps the prediction and displaces a pixel; and the
-            share of the gradient map's top-k that stays, float64 (N,), or the widest there is.
+            The images, (N, C, *spatial), and the share of the gradient map's top-k that stays, (N,), float64 or the
+            widest type of the device. An image is unchanged if no step keeps the prediction and displaces a pixel.
         """
         original = batch.images
         with undisturbed(self._model):
@@ -66,12 +66,12 @@ class Attack:
                 maps, now = self._plain(moved, targets)
                 share = (top & top_pixels(maps, batch.seeds, self._top)).sum(1).to(wide) / top.sum(1)
                 better = (now == predicted) & (share < least)
-                # Not by the indices of those that are better, for which the host would wait.
+                # Indexing with `better` would make the host wait for the device, so use `where`.
                 best, least = torch.where(better.view(apiece), moved, best), torch.where(better, share, least)
         return best, least
 
     def _plain(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The gradient map |dS_c/dx|, summed over channels, and the predicted class."""
+        """Return the gradient map |dS_c/dx|, summed over channels, and the predicted class."""
         with torch.enable_grad():
             images = images.detach().requires_grad_()
             scores = class_scores(self._model(images))
@@ -81,7 +81,7 @@ class Attack:
     def _step(
         self, original: torch.Tensor, moved: torch.Tensor, targets: torch.Tensor, top: torch.Tensor
     ) -> torch.Tensor:
-        """One sign step that takes the gradient's mass away from the pixels `top`."""
+        """Return the images after a sign step that moves the gradient's mass away from the pixels `top`."""
         with torch.enable_grad():
             moved = moved.detach().requires_grad_()
             with Rules({"relu": self._softplus}):
@@ -97,12 +97,12 @@ class Attack:
 
 
 def _saliency(scores: torch.Tensor, images: torch.Tensor, targets: torch.Tensor, again: bool) -> torch.Tensor:
-    """Sum over channels of |dS_c/dx|: (N, *spatial); differentiable with `again`."""
+    """Return the sum over channels of |dS_c/dx|, (N, *spatial), differentiable if `again` is true."""
     return _gradient(scores.gather(1, targets[:, None]).sum(), images, again).abs().sum(1)
 
 
 def _gradient(value: torch.Tensor, images: torch.Tensor, again: bool = False) -> torch.Tensor:
-    """Derivative of a value by the images, zero where the value does not depend on them."""
+    """Return the derivative of a value by the images, zero where the value does not depend on them."""
     if not value.requires_grad:
         return torch.zeros_like(images)
     return torch.autograd.grad(value, images, create_graph=again, allow_unused=True, materialize_grads=True)[0]

@@ -1,4 +1,4 @@
-"""Networks with some of their layers new: which layers there are, and what they become."""
+"""Networks with some layers re-initialised."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from xbench.runtime.randomness import isolated
 
 
 def layers(model: nn.Module, image: torch.Tensor) -> list[str]:
-    """The modules that own parameters, by name, from the input to the output: in the order in which they first run.
+    """Return the names of modules that own parameters, from the input to the output, in the order of their first call.
 
-    A module that is used without being called (the output projection of attention) comes with the one that holds it.
+    A module that is used without being called (the output projection of attention) has the place of the module that
+    holds it.
 
     Args:
-        model: Left as it is; a copy of it runs.
-        image: (1, C, *spatial).
+        model: The model. It stays unchanged, because a copy of it runs.
+        image: An image to run it on, (1, C, *spatial).
     """
     entered: dict[str, int] = {}
     running = copy.deepcopy(model).eval()
@@ -45,17 +46,17 @@ def _place(entered: dict[str, int], name: str) -> int:
 
 
 def stages(names: list[str], most: int) -> list[list[str]]:
-    """The layers from the output to the input, in at most `most` groups of neighbours, as equal as can be."""
+    """Return the layers from the output to the input, in at most `most` groups of neighbours of about equal size."""
     parts = np.array_split(np.array(names[::-1], dtype=object), min(most, len(names))) if names else []
     return [part.tolist() for part in parts]
 
 
 def reinitialised(model: nn.Module, names: Collection[str], seed: int) -> nn.Module:
-    """A copy of the model in which the layers `names` hold new weights, drawn from the seed and the layer's name.
+    """Return a copy of the model in which the layers `names` hold new weights, drawn by the seed and the layer's name.
 
-    A layer is initialised as torch does (`reset_parameters`), with its running statistics. The parameters of one that
-    has no such method (the class token of a transformer) are permuted: their values stay, what they say is lost. Drawn
-    on the CPU, so that a GPU gets the same weights.
+    A layer is initialised by torch's `reset_parameters`, including its running statistics. The parameters of a layer
+    without this method (such as the class token of a transformer) are permuted: this keeps their values and destroys
+    what they have learned. Weights are drawn on the CPU, so that a GPU gets the same ones.
     """
     changed = copy.deepcopy(model)
     modules = dict(changed.named_modules())
@@ -74,7 +75,7 @@ def _renew(module: nn.Module) -> None:
         for parameter in drawn.parameters(recurse=False):
             flat = parameter.flatten()
             parameter.copy_(flat[torch.randperm(len(flat))].view_as(parameter))
-    # Only what the module itself owns: the layers inside it are renewed, or not, in their own turn.
+    # Copy only what the module itself owns. The layers inside it have their own turn, if they are named.
     own, new = ([*one.named_parameters(recurse=False), *one.named_buffers(recurse=False)] for one in (module, drawn))
     for (_, old), (_, value) in zip(own, new, strict=True):
         old.copy_(value)

@@ -1,4 +1,4 @@
-"""Sanity checks: does a map change when what the classifier has learned is taken from it?"""
+"""Sanity checks: does a map change when the classifier loses what it has learned?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from xbench_metrics.subsample import Part, live_explainer, mean_of_defined, part
 
 SIMILARITIES = {"spearman": map_spearman, "ssim": map_ssim}
 _STATE = "state."
-_LEARNED = 0.05  # cross entropy below which labels are known by heart: less is no better
+_LEARNED = 0.05  # cross entropy at which labels count as known by heart; less is no better
 _FITTED = 0.95  # Adebayo et al. train until the permuted labels are learned this well
 
 
@@ -40,7 +40,7 @@ def _card(similarity: str) -> dict[str, Any]:
 
 
 def _similarities(case: Case, rows: np.ndarray, model: nn.Module) -> dict[str, np.ndarray]:
-    """Of the case's maps to those of another model, at `rows`: float64 (N,) each, NaN elsewhere."""
+    """Return each similarity of the case's maps to those of another model, float64 (N,), NaN except at `rows`."""
     result = {name: np.full(len(case.split), np.nan) for name in SIMILARITIES}
     explanation = live_explainer(case)
 
@@ -59,16 +59,17 @@ def _similarities(case: Case, rows: np.ndarray, model: nn.Module) -> dict[str, n
 class ParameterRandomisation(Metric):
     """Model parameter randomisation test (Adebayo et al. 2018, section 3).
 
-    How similar is each map to that of the same network with layers re-initialised? Stage s re-initialises the s last
-    groups of layers (cascading), or the s-th alone (independent). The value is the mean over images of the similarity
-    (Spearman's rank correlation, or SSIM) at the last stage of the cascade, where nothing learned is left; or over all
-    stages (`value`). Lower is better: 1 is a map that does not depend on what the network has learned, 0 one that has
-    nothing in common with its former self. The paper's "ABS" and "no ABS" are the two signs of xbench.
+    How similar is each map to that of the same network with re-initialised layers? Stage s re-initialises the s last
+    groups of layers (cascading), or only the s-th last (independent). The value is the mean over images of the
+    similarity (Spearman's rank correlation, or SSIM) at the last stage of the cascade, where nothing learned is left.
+    With `value`, it is the mean over all stages instead. Lower is better. 1 is a map that does not depend on what the
+    network has learned. 0 is a map that has nothing in common with the original one. The paper's "ABS" and "no ABS" are
+    the two signs of xbench.
 
-    An explainer whose map can't change (trained once, or made of the image's edges) has 1: that is what is to be found.
-    Two constant maps are equal, 1; a constant map and another have correlation 0.
+    An explainer whose map can't change (because it is trained once, or shows the image's edges) has the value 1, which
+    is what this test is for. Two constant maps have similarity 1. A constant map and another one have correlation 0.
 
-    To be reported, never to pass or fail by: see the page of this metric for what confounds it.
+    Report this value, but do not accept or reject an explainer by it: this metric's page names its confounders.
     """
 
     higher_is_better = False
@@ -76,10 +77,10 @@ class ParameterRandomisation(Metric):
     options: ParameterRandomisationOptions
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """Similarity after each of S stages.
+        """Return the similarity after each of S stages.
 
         Returns:
-            spearman, ssim: float64 (N, S), from the output to the input; NaN for images beyond `limit`.
+            spearman, ssim: Similarities, float64 (N, S), from the output to the input. NaN for images beyond `limit`.
         """
         options, explanation = self.options, live_explainer(case)
         rows = subsample(case, options.limit)
@@ -90,17 +91,17 @@ class ParameterRandomisation(Metric):
             chosen = groups[: stage + 1] if options.order == "cascading" else groups[stage : stage + 1]
             names = [name for group in chosen for name in group]
             seen.append(_similarities(case, rows, reinitialised(explanation.model, names, options.seed)))
-        if not seen:  # a network without parameters has none to lose
+        if not seen:  # a network without parameters has nothing to re-initialise
             seen.append(_similarities(case, rows, explanation.model))
         return {name: np.stack([stage[name] for stage in seen], 1) for name in SIMILARITIES}
 
     def summarise(self, observations: Observations) -> float:
-        """Mean over the images compared, at the last stage or over all."""
+        """Return the mean over the compared images, at the last stage or over all stages."""
         values = observations[self.options.similarity]
         return mean_of_defined(values[:, -1] if self.options.resolved_value == "full" else values.mean(1))
 
     def curves(self, observations: Observations) -> Curves:
-        """Similarity against the stage."""
+        """Return similarity against the stage."""
         count = observations["spearman"].shape[1]
         heights = {name: [mean_of_defined(stage) for stage in observations[name].T] for name in SIMILARITIES}
         cascading = self.options.order == "cascading"
@@ -112,7 +113,7 @@ class ParameterRandomisation(Metric):
         )
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
-        """What the similarity means."""
+        """Return what the similarity means."""
         last = "after the last stage" if self.options.order == "cascading" else "after the input's stage alone"
         return _card(self.options.similarity) | {
             "value": last if self.options.resolved_value == "full" else "mean over the stages",
@@ -124,15 +125,15 @@ class ParameterRandomisation(Metric):
 class LabelRandomisation(Metric):
     """Data randomisation test (Adebayo et al. 2018, section 4).
 
-    How similar is each map to that of a network of the same architecture that was trained on permuted labels? It can
-    only have learned the training images by heart. Value, direction and edges as for `parameter_randomisation`; here
-    both networks are trained, so their maps are alike in what training does to any network, and only differ in what the
-    true labels taught.
+    How similar is each map to that of a network of the same architecture that was trained on permuted labels? Such a
+    network can only have learned the training images by heart. Value, direction and edge cases are as for
+    `parameter_randomisation`. Here, both networks are trained: their maps share what training does to any network, and
+    differ only in what the true labels taught.
 
-    Labels are permuted by patient: the patients' runs of labels are shuffled and dealt out anew in the order of the
-    split, so that classes keep their numbers and (where patients have equally many images) a patient has labels of one
-    patient. Training ends when the permuted labels are known by heart (a cross entropy of 0.05) or not fitted better,
-    on the training split itself: there is nothing to generalise to.
+    Labels are permuted by patient. The patients' runs of labels are shuffled and dealt out again in the order of the
+    split. So class counts stay the same, and where all patients have equally many images, each gets the labels of one
+    patient. Training ends when the permuted labels are known by heart (a cross entropy of 0.05), or when the fit no
+    longer improves. The fit is measured on the training split itself, because there is nothing to generalise to.
     """
 
     higher_is_better = False
@@ -140,10 +141,10 @@ class LabelRandomisation(Metric):
     options: LabelRandomisationOptions
 
     def prepare(self, case: Case) -> dict[str, np.ndarray]:
-        """The network that learned permuted labels.
+        """Train the network on permuted labels.
 
         Returns:
-            Its state, name by name, and `fitted`, float64 (1,), the share of the permuted labels that it learned.
+            The network's state by name, and `fitted`, the share of the permuted labels that it learned, float64 (1,).
         """
         assert case.model is not None
         network, fitted = self._train(case, case.model)
@@ -151,11 +152,11 @@ class LabelRandomisation(Metric):
         return {f"{_STATE}{name}": value for name, value in state.items()} | {"fitted": np.array([fitted])}
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """Similarity to the maps of the network that learned permuted labels.
+        """Return the similarity to the maps of the network that learned permuted labels.
 
         Returns:
-            spearman, ssim: float64 (N,), NaN for images beyond `limit`.
-            fitted: float64 (N,), share of the permuted labels that it learned; the same for all.
+            spearman, ssim: Similarities, float64 (N,). NaN for images beyond `limit`.
+            fitted: Share of the permuted labels that the network learned, float64 (N,), the same for all samples.
         """
         network = copy.deepcopy(live_explainer(case).model)
         given = {name: value for name, value in case.prepared.items() if name.startswith(_STATE)}
@@ -164,11 +165,11 @@ class LabelRandomisation(Metric):
         return seen | {"fitted": np.full(len(case.split), case.prepared["fitted"][0])}
 
     def summarise(self, observations: Observations) -> float:
-        """Mean over the images compared."""
+        """Return the mean over the compared images."""
         return mean_of_defined(observations[self.options.similarity])
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
-        """What the similarity means."""
+        """Return what the similarity means."""
         return _card(self.options.similarity) | {
             "labels": "permuted by patient",
             "training": "class-weighted cross entropy, Adam; the weights that fit the permuted labels best, to a cross "
@@ -176,7 +177,7 @@ class LabelRandomisation(Metric):
         }
 
     def _train(self, case: Case, model: nn.Module) -> tuple[nn.Module, float]:
-        """The network, and the share of permuted labels that it learned."""
+        """Return the network, and the share of permuted labels that it learned."""
         assert case.training is not None
         split = Relabelled(case.training, self.options.seed)
         image = split.batch([0]).to(case.session.device).images
@@ -188,17 +189,17 @@ class LabelRandomisation(Metric):
         fitted = best.get("validation_accuracy", float("nan"))
         if not fitted >= _FITTED:
             case.session.progress.warn(
-                f"label_randomisation: only {fitted:.0%} of the permuted labels were learned, {_FITTED:.0%} are "
-                "wanted; give it more epochs"
+                f"label_randomisation: the network learned only {fitted:.0%} of the permuted labels instead of "
+                f"{_FITTED:.0%}; use more epochs"
             )
         return network.requires_grad_(False), fitted
 
 
 class _ByHeart(ClassifierObjective):
-    """Training that ends, after its patience, once the labels are known by heart."""
+    """Objective whose training ends, after its patience, once the labels are known by heart."""
 
     def validate(self, split: Split, session: Session) -> dict[str, float]:
-        """As ever, with nothing to gain below `_LEARNED`."""
+        """Return the usual figures, with a criterion that never falls below `_LEARNED`."""
         figures = super().validate(split, session)
         return figures | {"criterion": max(figures["criterion"], _LEARNED)}
 
@@ -216,9 +217,9 @@ class Relabelled(Split):
 
 
 def permuted_labels(labels: np.ndarray, groups: Sequence[str], seed: int) -> np.ndarray:
-    """The labels of (N,) samples, whole patients at a time, dealt out to the patients in another order: int64 (N,)."""
+    """Return the labels of N samples, dealt out patient by patient in another order of the patients: int64 (N,)."""
     _, first, patient = np.unique(np.asarray(groups, dtype=str), return_index=True, return_inverse=True)
-    order = np.argsort(first)  # patients as they appear
+    order = np.argsort(first)  # patients in order of appearance
     shuffled = rng(seed, "permuted labels").permutation(order)
     members = [np.flatnonzero(patient == index) for index in range(len(order))]
     given = np.concatenate([labels[members[index]] for index in shuffled])

@@ -1,4 +1,4 @@
-"""Sparsity: how little of the image a map singles out. It says nothing of whether that is the right part."""
+"""Sparsity: how little of the image does a map single out? It does not show whether this is the right part."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from xbench import Case, DatasetInfo, Metric, Observations
 
-_OVERSHOOT = 1e-5  # what resizing a map in [0, 1] may add to it in rounding
+_OVERSHOOT = 1e-5  # rounding error that resizing may add to a map in [0, 1]
 
 
 class MapMetric(Metric):
-    """Mean over images of one figure of the map alone.
+    """Mean over images of one figure that depends on the map alone.
 
     Attributes:
-        figure: The observation that is averaged.
+        figure: Name of the observation to average.
     """
 
     figure: str
@@ -35,7 +35,7 @@ class MapMetric(Metric):
         return case.observed(measured, self.figure)
 
     def summarise(self, observations: Observations) -> float:
-        """Return the mean over the maps for which the figure is defined; NaN without any."""
+        """Return the mean over the maps for which the figure is defined, or NaN if there are none."""
         values = observations[self.figure]
         values = values[~np.isnan(values)]
         return float(values.mean()) if len(values) else float("nan")
@@ -44,12 +44,12 @@ class MapMetric(Metric):
 class ImportanceLoss(MapMetric):
     """Mean of an importance map in [0, 1] over its pixels (VINet, eq. 8, L_imp): the share of the image it keeps.
 
-    Value = mean over images of (1 / HW) sum_hw M; VINet's tables III and IV print it in hundredths. Lower is better. A
-    mask whose highest pixel is 1, as VINet's always is, has at least 1 / HW; a constant 1 has 1.
+    Value = mean over images of (1 / HW) sum_hw M. VINet's tables III and IV print it in hundredths. Lower is better. A
+    mask whose highest pixel is 1, as in VINet, has at least 1 / HW. A constant map of 1 has 1.
 
-    It compares importance maps that are made to a scale. The map is taken as it is, not normalised; outside of [0, 1]
-    it is NaN and does not count. A map of small values has a low mean whatever it shows (one of zeros has 0), so
-    `peak`, the map's maximum, is kept beside it.
+    The value only compares importance maps with a common scale. The map is not normalised. If it leaves [0, 1], the
+    value is NaN and does not count. A map of small values has a low mean whatever it shows (a map of zeros has 0), so
+    `peak`, the map's maximum, is observed as well.
     """
 
     higher_is_better = False
@@ -62,7 +62,7 @@ class ImportanceLoss(MapMetric):
         return {"importance_loss": np.where(scaled, maps.mean(1, dtype=np.float64), np.nan), "peak": peak}
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
-        """Say what the number means."""
+        """Return what the value means."""
         return {
             "score": "mean of the map",
             "map": "as it is; one that leaves [0, 1] does not count",
@@ -73,9 +73,9 @@ class ImportanceLoss(MapMetric):
 class Sparseness(MapMetric):
     """Gini index of the map's absolute values (Chalasani et al. 2020; Hurley and Rickard 2009).
 
-    With |A| sorted, a_1 <= ... <= a_n: G = sum_k (2k - n - 1) a_k / (n sum_k a_k). It is 0 where all pixels weigh the
-    same, and 1 - 1/n where one pixel has everything; scaling the map changes nothing. Higher is better. A map of zeros
-    is constant: 0.
+    With |A| sorted, a_1 <= ... <= a_n: G = sum_k (2k - n - 1) a_k / (n sum_k a_k). G is 0 if all pixels have the same
+    value, and 1 - 1/n if one pixel has everything. Scaling the map does not change it. Higher is better. A map of zeros
+    counts as constant and has 0.
     """
 
     figure = "sparseness"
@@ -91,5 +91,5 @@ class Sparseness(MapMetric):
         return {"sparseness": index}
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
-        """Say what the number means."""
+        """Return what the value means."""
         return {"score": "Gini index", "map": "absolute values", "aggregation": "mean over images"}

@@ -1,4 +1,4 @@
-"""The metrics that check explainers: one record each, importable without torch."""
+"""The records of the metrics that check explainers, importable without torch."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ SPECS = (
     ),
     MetricSpec(
         "adversarial_stability",
-        "share of a map's top pixels displaced by an image made to move the gradient and keep the prediction",
+        "share of a map's top pixels displaced by an image manipulated to move the gradient and keep the prediction",
         factory="xbench_metrics.checks.stability:AdversarialStability",
         options="xbench_metrics.checks.options:AdversarialStabilityOptions",
         reference="Ghorbani et al., Interpretation of neural networks is fragile, AAAI 2019",

@@ -1,4 +1,4 @@
-"""Stability: how much does a map change when the image changes so little that the prediction stays?"""
+"""Stability: how much does a map change when a small change of the image keeps the prediction?"""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class InputStability(Metric):
         relative = max over x' of ||A(x) - A(x')|| / ||A(x)||    (max-sensitivity, Yeh et al. 2019, section 3)
         lipschitz = max over x' of ||A(x) - A(x')|| / ||x - x'||  (Alvarez-Melis and Jaakkola 2018, section 4)
 
-    over `samples` images x' = x + noise, clipped to [0, 1], of those whose predicted class is that of x (Ghorbani et
-    al. 2019); Euclidean norms. The class explained stays. `relative` does not depend on the scale of the maps, which
-    explainers choose as they like; `lipschitz` does, so it compares classifiers under one explainer.
+    The maximum is over those of `samples` images x' = x + noise, clipped to [0, 1], that have the predicted class of x
+    (Ghorbani et al. 2019). Norms are Euclidean. The explained class stays the same. `relative` does not depend on the
+    scale of the maps, which each explainer chooses freely. `lipschitz` does, so it only compares classifiers under one
+    explainer.
 
-    A constant map has 0, and so has one that does not look at the image: stability is worth nothing by itself. NaN for
-    an image where no x' keeps the class, and for `relative` where A(x) is zero and A(x') is not.
+    A constant map has 0, and so does a map that ignores the image: stability is worth nothing by itself. The value is
+    NaN for an image if no x' keeps the class. `relative` is also NaN if A(x) is zero and A(x') is not.
     """
 
     higher_is_better = False
@@ -38,12 +39,12 @@ class InputStability(Metric):
     options: StabilityOptions
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """Changes of each map.
+        """Return the changes of each map.
 
         Returns:
-            relative, lipschitz: float64 (N,), the largest; NaN where undefined and for images beyond `limit`.
-            mean_relative: float64 (N,), the mean over the noise that keeps the class.
-            kept: float64 (N,), share of the noise that does.
+            relative, lipschitz: Largest change, float64 (N,). NaN where undefined and for images beyond `limit`.
+            mean_relative: Mean of `relative` over the noise that keeps the class, float64 (N,).
+            kept: Share of the noise that keeps the class, float64 (N,).
         """
         seen = {name: np.full(len(case.split), np.nan) for name in ("relative", "lipschitz", "mean_relative", "kept")}
         rows = subsample(case, self.options.limit)
@@ -53,11 +54,11 @@ class InputStability(Metric):
         return seen
 
     def summarise(self, observations: Observations) -> float:
-        """Mean over the images for which it is defined."""
+        """Return the mean over the images for which the figure is defined."""
         return mean_of_defined(observations[self.options.figure])
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
-        """What the change means."""
+        """Return what the change means."""
         divided = {"relative": "the norm of the map", "lipschitz": "the norm of the noise, as clipped"}
         return {
             "distance": f"Euclidean, over {divided[self.options.figure]}",
@@ -68,7 +69,7 @@ class InputStability(Metric):
         }
 
     def _changes(self, case: Case, part: Part) -> dict[str, torch.Tensor]:
-        """The figures of some images: float64 (n,) each, on the CPU."""
+        """Return the figures of some images, float64 (n,) each, on the CPU."""
         predicted = upload(_predicted(torch.from_numpy(np.array(case.logits[part.rows]))), case.session.device)
         size = _norm(part.maps)
         found = []
@@ -87,27 +88,28 @@ class InputStability(Metric):
         }
 
     def _noisy(self, batch: Batch, index: int) -> torch.Tensor:
-        """The images with noise number `index`, drawn from each sample's own seed."""
+        """Return the images with noise number `index`, drawn from each sample's own seed."""
         seeds, shape = batch.seeds ^ derive(0, "noise that keeps the class", index), batch.images.shape[1:]
         field = normal_field(seeds, shape) if self.options.noise == "normal" else 2 * uniform_field(seeds, shape) - 1
         return (batch.images + self.options.radius * field).clamp(0, 1)
 
 
 class AdversarialStability(Metric):
-    """How much of a map's top-k a manipulated image displaces: 1 - |top-k of A(x) and of A(x')| / k; lower is better.
+    """Share of a map's top-k that a manipulated image displaces: 1 - |top-k of A(x) and of A(x')| / k; lower is better.
 
-    x' is made by the iterative top-k attack (Ghorbani et al. 2019, algorithm 1) on the gradient of the classifier:
-    sign steps within `epsilon` that take mass away from the gradient map's top-k pixels, with softplus for ReLU because
-    a ReLU network has no second derivatives; of the images on the way that keep the prediction, the one whose plain
-    gradient map keeps the fewest of them.
+    x' is made by the iterative top-k attack (Ghorbani et al. 2019, algorithm 1) on the gradient of the classifier. Sign
+    steps within `epsilon` move mass away from the gradient map's top-k pixels. Softplus replaces ReLU, because a ReLU
+    network has no second derivatives. Of the images along the way that keep the prediction, x' is the one whose plain
+    gradient map keeps the fewest of these pixels.
 
-    This is a transfer attack: whatever the explainer, x' was made against the plain gradient, since most explainers
-    can't be differentiated. An explainer close to the gradient meets an attack made for it, others one made for their
-    neighbour: a low value does not prove that an explainer can't be manipulated. The gradient's own displacement is
-    observed beside it: where the attack itself failed, nothing is shown.
+    This is a transfer attack: for every explainer, x' is made against the plain gradient, because most explainers can't
+    be differentiated. The attack fits explainers close to the gradient better than others, so a low value does not
+    prove that an explainer can't be manipulated. The displacement of the gradient itself is observed as well: where the
+    attack failed, the value shows nothing.
 
-    0 for a map that does not look at the image, for a constant map (ties are broken alike), for a linear classifier,
-    whose gradient is everywhere the same, and where no step keeps the prediction; 1 where nothing of the top-k is left.
+    The value is 0 for a map that ignores the image, for a constant map (its ties are broken in the same way), for a
+    linear classifier (its gradient is the same everywhere), and where no step keeps the prediction. It is 1 if nothing
+    of the top-k is left.
     """
 
     higher_is_better = False
@@ -115,11 +117,11 @@ class AdversarialStability(Metric):
     options: AdversarialStabilityOptions
 
     def prepare(self, case: Case) -> dict[str, np.ndarray]:
-        """The attack, which is the same for all explainers.
+        """Attack the images, once for all explainers.
 
         Returns:
-            attacked: float32 (n, C, *spatial), the manipulated images of the n of `limit`.
-            gradient_intersection: float64 (n,), share of the gradient map's top-k that stays.
+            attacked: The manipulated versions of the n chosen images, float32 (n, C, *spatial).
+            gradient_intersection: Share of the gradient map's top-k that stays, float64 (n,).
         """
         options, device, rows = self.options, case.session.device, subsample(case, self.options.limit)
         assert case.model is not None
@@ -137,13 +139,13 @@ class AdversarialStability(Metric):
         return {"attacked": np.concatenate(moved), "gradient_intersection": np.concatenate(shares)}
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """What the attack does to each map.
+        """Return the effect of the attack on each map.
 
         Returns:
-            intersection: float64 (N,), share of the map's top-k that stays; NaN for images beyond `limit`.
-            spearman: float64 (N,), rank correlation of the two maps.
-            gradient_intersection: float64 (N,), the same share for the gradient map that was attacked.
-            change: float64 (N,), the largest change of a pixel.
+            intersection: Share of the map's top-k that stays, float64 (N,). All are NaN for images beyond `limit`.
+            spearman: Rank correlation of the two maps, float64 (N,).
+            gradient_intersection: The same share for the attacked gradient map, float64 (N,).
+            change: Largest change of a pixel, float64 (N,).
         """
         names = ("intersection", "spearman", "gradient_intersection", "change")
         seen = {name: np.full(len(case.split), np.nan) for name in names}
@@ -162,7 +164,7 @@ class AdversarialStability(Metric):
         return seen
 
     def _displaced(self, case: Case, part: Part, images: torch.Tensor) -> torch.Tensor:
-        """Of some images: pixels of the top-k that stay, k, rank correlation, largest change: float64 (4, n)."""
+        """Return the top-k pixels that stay, k, rank correlation and largest change of images: float64 (4, n)."""
         maps = live_explainer(case).maps(dataclasses.replace(part.batch, images=images), part.targets)
         before, after = (top_pixels(one, part.batch.seeds, self.options.top) for one in (part.maps, maps))
         change = (images - part.batch.images).abs().flatten(1).amax(1)
@@ -170,11 +172,11 @@ class AdversarialStability(Metric):
         return torch.stack([figure.to(widest(images.device)) for figure in figures]).cpu().double()
 
     def summarise(self, observations: Observations) -> float:
-        """1 - the mean share that stays."""
+        """Return 1 - the mean share that stays."""
         return 1 - mean_of_defined(observations["intersection"])
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
-        """What the displacement means."""
+        """Return what the displacement means."""
         return {
             "attack": "transferred: made against the gradient map of the class explained, softplus for ReLU",
             "constraint": "largest change of a pixel; the predicted class stays",
@@ -194,11 +196,11 @@ def _norm(values: torch.Tensor) -> torch.Tensor:
 
 
 def _ratio(change: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
-    """The change over the size; 0/0 is 0: nothing changed. NaN where it is infinite, and where `change` is NaN."""
+    """Return change / size. 0/0 is 0, because nothing changed. NaN where it is infinite, and where `change` is NaN."""
     return torch.where(size > 0, change / torch.where(size > 0, size, 1.0), torch.where(change == 0, 0.0, torch.nan))
 
 
 def _largest(values: torch.Tensor) -> torch.Tensor:
-    """Along the first axis, without NaN; NaN if nothing else is there."""
+    """Return the largest value along the first axis without NaN, or NaN if there is none."""
     largest = torch.where(values.isnan(), -torch.inf, values).amax(0)
     return torch.where(largest.isinf(), torch.nan, largest)

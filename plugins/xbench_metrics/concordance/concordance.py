@@ -1,4 +1,4 @@
-"""Concordance: does the map point to where the expert says that the evidence is?"""
+"""Concordance: does the map point to the evidence that the expert outlined?"""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from scipy.ndimage import distance_transform_edt
 from xbench import Case, Curves, DatasetInfo, Metric, Observations
 from xbench_metrics.concordance.options import PointingGameOptions, RocAucOptions
 
-_THRESHOLDS = 200  # of the averaged curves that a value is made of
-_DRAWN = 50  # of a curve that is only a picture: its rows are copied for every resample
+_THRESHOLDS = 200  # thresholds of averaged curves that a value is computed from
+_DRAWN = 50  # thresholds of a curve that is only drawn; few, because its rows are copied for every resample
 
 
 class MaskMetric(Metric):
     """Mean over images of one figure that compares a map with the expert's mask.
 
-    The images used are the same for every metric and explainer: those that an expert outlined (0 < |m| < n pixels).
-    Where the mask is missing, empty or full, nothing can be told apart: the observations are NaN, `used` is false, and
-    the image does not count. Maps are taken as they are: of a signed one, a pixel against the target ranks last.
+    All metrics and explainers use the same images: those with an outline by an expert (0 < |m| < n pixels). If the mask
+    is missing, empty or full, there is nothing to tell apart. Then the observations are NaN, `used` is False, and the
+    image does not count. Maps are used as they are. In a signed map, pixels against the target rank last.
 
     Attributes:
-        figure: The observation that is averaged.
+        figure: Name of the observation to average.
     """
 
     needs = frozenset({"masks"})
@@ -34,14 +34,13 @@ class MaskMetric(Metric):
     def compare(self, maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
         """Return the observations of each image: float32 (n, *spatial), bool (n, *spatial) -> name to floats (n, ...).
 
-        Whatever comes out for a mask that is empty or full is replaced by NaN.
+        For an empty or full mask, any result will do: the caller replaces it by NaN.
         """
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """Return what `compare` gives, NaN where there is nothing to compare, and `used`, bool (N,).
+        """Return the observations of `compare`, NaN where there is nothing to compare, and `used`, bool (N,).
 
-        It runs on the CPU, whatever the device: maps and masks come from there, and numpy sorts many times as fast as
-        torch.
+        This always runs on the CPU, because maps and masks come from there and numpy sorts many times as fast as torch.
         """
 
         def compared(start: int, stop: int) -> dict[str, np.ndarray]:
@@ -57,13 +56,13 @@ class MaskMetric(Metric):
         return case.observed(compared, self.figure)
 
     def summarise(self, observations: Observations) -> float:
-        """Return the mean over the images used; NaN without any."""
+        """Return the mean over the used images, or NaN if there are none."""
         values = observations[self.figure]
         values = values[~np.isnan(values)]
         return float(values.mean()) if len(values) else float("nan")
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
-        """Say what all of them share, and what `meaning` adds."""
+        """Return the entries that all these metrics share, and those of `meaning`."""
         shared = {
             "score": self.figure,
             "mask": "the expert's; images without one, or with an empty or full one, do not count",
@@ -75,21 +74,21 @@ class MaskMetric(Metric):
     @property
     @abstractmethod
     def meaning(self) -> Mapping[str, str]:
-        """Say what else the figure means: entries of the card."""
+        """Further entries of the card: what the figure means."""
 
 
 class _Order(NamedTuple):
     """The pixels of maps in the order of their values, from the lowest up.
 
-    The figures below need of a pixel only its place in this order, the places of the pixels tied with it, and whether
-    it lies in the mask. So one sort of each map serves them all, and nothing is sorted back into the image.
+    The figures below only need a pixel's place in this order, the places of the pixels tied with it, and whether it
+    lies in the mask. So one sort of each map serves all figures, and nothing is sorted back into the image.
 
     Attributes:
-        inside: bool (n, P), whether each lies in the mask.
-        below: int64 (n, P), how many pixels of the mask come before each.
-        first: int64 (n, P), the place of the first pixel with the same value.
-        last: int64 (n, P), the place of the last one.
-        size: int64 (n,), pixels of the mask.
+        inside: Whether each pixel lies in the mask, bool (n, P).
+        below: Number of mask pixels before each pixel, int64 (n, P).
+        first: Place of the first pixel with the same value, int64 (n, P).
+        last: Place of the last pixel with the same value, int64 (n, P).
+        size: Number of pixels of the mask, int64 (n,).
     """
 
     inside: np.ndarray
@@ -107,7 +106,7 @@ class _Order(NamedTuple):
         # IEEE 754: the bits of positive floats, read as whole numbers, have the order of the floats. Those of negative
         # ones have the reversed order, until all but their sign are flipped.
         bits ^= np.where(bits < 0, 0x7FFFFFFF, 0)
-        # The mask rides along as the lowest bit: it orders tied pixels, which no figure looks at.
+        # The mask is stored in the lowest bit. It orders tied pixels, which does not affect any figure.
         keys = np.sort(bits << 1 | masks.reshape(bits.shape), axis=1)
         inside, values = (keys & 1).astype(bool), keys >> 1
         places = np.arange(keys.shape[1])
@@ -124,39 +123,39 @@ class _Order(NamedTuple):
 
     @property
     def twice_rank(self) -> np.ndarray:
-        """Return twice the average rank of each pixel, from 1, which is a whole number: int64 (n, P)."""
+        """Twice the average rank of each pixel, from 1, which is a whole number: int64 (n, P)."""
         twice: np.ndarray = self.first + self.last + 2
         return twice
 
     @property
     def tie_fraction(self) -> np.ndarray:
-        """Return the share of pixels whose value another pixel has: float64 (n,)."""
+        """Share of pixels that have the same value as another pixel: float64 (n,)."""
         fraction: np.ndarray = (self.last > self.first).mean(1)
         return fraction
 
 
 class RocAuc(MaskMetric):
-    """Area under the ROC curve of telling the mask's pixels by the map (Brocki et al., section 3.2).
+    """Area under the ROC curve of the map as a classifier of the mask's pixels (Brocki et al., section 3.2).
 
-    `exact`: per image, AUC = P(A_in > A_out) + P(A_in = A_out) / 2, over all pairs of a pixel inside and one outside
-    (Mann-Whitney U of the average ranks); then the mean over images. 1 for the mask itself, 0 for its inverse; ties
-    count one half, so a constant map has 0.5, and a random one 0.5 +- 1 / sqrt(12 |m|).
+    `exact`: AUC = P(A_in > A_out) + P(A_in = A_out) / 2 of each image, over all pairs of a pixel inside and one outside
+    (Mann-Whitney U of the average ranks), then the mean over images. The mask itself has 1, its inverse 0. Ties count
+    one half, so a constant map has 0.5, and a random one 0.5 +- 1 / sqrt(12 |m|).
 
     `trapezoid` and `heights` follow the paper: TPR and FPR of each image at the same thresholds, averaged over images
     at each threshold, then one area, by the trapezoid rule, or as "the mean of the heights of available points", the
-    mean TPR. The paper does not say how scores are normalised. Here by rank, r = (average rank) / n, and t = k / 200, k
-    from 0 to 200: a pixel is called relevant if r > t, so the curve leads from (1, 1) to (0, 0). (With scores between
-    their minimum and maximum, the mean height would be the mean score inside the mask, far from what the paper prints.)
-    The mean height of an image is |m| / 2n + (1 - |m| / n) AUC, not AUC.
+    mean TPR. The paper does not say how scores are normalised. Here, the score is the rank, r = (average rank) / n. A
+    pixel is called relevant if r > t, with t = k / 200 for k from 0 to 200, so the curve goes from (1, 1) to (0, 0).
+    (With scores scaled between their minimum and maximum, the mean height would be the mean score inside the mask, far
+    from the paper's numbers.) The mean height of an image is |m| / 2n + (1 - |m| / n) AUC, not AUC.
 
-    Higher is better. A missing, empty or full mask: NaN.
+    Higher is better. NaN for a missing, empty or full mask.
     """
 
     options: RocAucOptions
     figure = "roc_auc"
 
     def compare(self, maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
-        """Exact AUC and tie fraction, float64 (n,); TPR and FPR at K + 1 thresholds, float32 (n, K + 1)."""
+        """Return exact AUC and tie fraction, float64 (n,), and TPR and FPR at K + 1 thresholds, float32 (n, K + 1)."""
         order, pixels = _Order.of(maps, masks), masks[0].size
         size, ranks = order.size, order.twice_rank
         above = (ranks * order.inside).sum(1) - size * (size + 1)  # twice U
@@ -169,7 +168,7 @@ class RocAuc(MaskMetric):
         }
 
     def summarise(self, observations: Observations) -> float:
-        """The mean of the areas, or the area of the mean curve; NaN without an image used."""
+        """Return the mean of the areas or the area of the mean curve, or NaN if no image is used."""
         if self.options.protocol == "exact":
             return super().summarise(observations)
         fpr, tpr = _averaged(observations)
@@ -178,7 +177,7 @@ class RocAuc(MaskMetric):
         return float(((tpr[1:] + tpr[:-1]) / 2 * np.diff(fpr)).sum())
 
     def curves(self, observations: Observations) -> Curves | None:
-        """TPR against FPR, both averaged over images at each threshold, over the diagonal."""
+        """Return TPR against FPR, both averaged over images at each threshold, and the diagonal."""
         if not observations["used"].any():
             return None
         fpr, tpr = _averaged(observations)
@@ -191,7 +190,7 @@ class RocAuc(MaskMetric):
 
     @property
     def meaning(self) -> Mapping[str, str]:
-        """Ties, and for the paper's protocols the thresholds."""
+        """Treatment of ties and, for the paper's protocols, the thresholds."""
         if self.options.protocol == "exact":
             return {"ties": "count one half"}
         return {
@@ -208,7 +207,7 @@ def _rates(order: _Order, thresholds: int) -> tuple[np.ndarray, np.ndarray]:
     images, pixels = order.inside.shape
     # r > k / K exactly where ceil(K r) > k. In whole numbers, because rounding would move pixels over a threshold.
     steps = (thresholds * order.twice_rank + 2 * pixels - 1) // (2 * pixels)
-    # Pixels are counted by step in one go: each image has K bins of its own, from the highest step, K, down to 1.
+    # Count the pixels of all images at once: each image has K bins of its own, from the highest step, K, down to 1.
     own_bins = np.arange(images)[:, None] * thresholds
     bins = (thresholds - steps + own_bins).ravel()
     total = np.bincount(bins, minlength=images * thresholds).reshape(images, thresholds)
@@ -221,7 +220,7 @@ def _rates(order: _Order, thresholds: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _averaged(observations: Observations) -> tuple[np.ndarray, np.ndarray]:
-    """FPR and TPR averaged over the images used: float64 (K + 1,) each; NaN without any."""
+    """Return FPR and TPR averaged over the used images, float64 (K + 1,) each, or NaN if there are none."""
     used, fpr, tpr = observations["used"], observations["fpr"], observations["tpr"]
     if not used.any():
         return np.full(fpr.shape[1], np.nan), np.full(fpr.shape[1], np.nan)
@@ -229,19 +228,20 @@ def _averaged(observations: Observations) -> tuple[np.ndarray, np.ndarray]:
 
 
 class AveragePrecision(MaskMetric):
-    """Average precision of telling the mask's pixels by the map: sum_k (R_k - R_{k-1}) P_k over the distinct values.
+    """Average precision of the map as a classifier of the mask's pixels: sum_k (R_k - R_{k-1}) P_k over its values.
 
-    P_k and R_k are precision and recall of the pixels of at least the k-th highest value; nothing is interpolated, so
-    that it is the mean, over the mask's pixels, of the precision at their value. Unlike the AUC it hangs on how small
-    the mask is: a constant map has |m| / n, a random one about that. Tied pixels are called relevant together.
+    P_k and R_k are precision and recall of the pixels of at least the k-th highest distinct value. Nothing is
+    interpolated, so it is the mean, over the mask's pixels, of the precision at their value. Unlike the AUC, it depends
+    on the size of the mask: a constant map has |m| / n, and a random one about that. Tied pixels are called relevant
+    together.
 
-    Higher is better. A missing, empty or full mask: NaN.
+    Higher is better. NaN for a missing, empty or full mask.
     """
 
     figure = "average_precision"
 
     def compare(self, maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
-        """AP, the mask's share of the pixels, tie fraction: float64 (n,)."""
+        """Return AP, the mask's share of the pixels, and tie fraction: float64 (n,)."""
         order, pixels = _Order.of(maps, masks), masks[0].size
         found = order.size[:, None] - np.take_along_axis(order.below, order.first, axis=1)
         precision = found / (pixels - order.first)
@@ -254,23 +254,23 @@ class AveragePrecision(MaskMetric):
 
     @property
     def meaning(self) -> Mapping[str, str]:
-        """Ties and interpolation."""
+        """Treatment of ties, and interpolation."""
         return {"ties": "called relevant together", "interpolation": "none"}
 
 
 class RelevanceRank(MaskMetric):
     """Share of the |m| highest pixels of the map that lie in the mask (Arras et al. 2022, relevance rank accuracy).
 
-    Where the |m|-th highest value is tied, the value is the mean over all orders of the tied pixels: a constant map has
-    |m| / n, like a random one on average.
+    If the |m|-th highest value is tied, the result is the mean over all orders of the tied pixels. So a constant map
+    has |m| / n, like a random map on average.
 
-    Higher is better. A missing, empty or full mask: NaN.
+    Higher is better. NaN for a missing, empty or full mask.
     """
 
     figure = "relevance_rank"
 
     def compare(self, maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
-        """Share and tie fraction: float64 (n,)."""
+        """Return share and tie fraction: float64 (n,)."""
         order, pixels = _Order.of(maps, masks), masks[0].size
         images, place = np.arange(len(maps)), np.minimum(pixels - order.size, pixels - 1)  # of the |m|-th highest value
         first, last = order.first[images, place], order.last[images, place]
@@ -281,26 +281,27 @@ class RelevanceRank(MaskMetric):
 
     @property
     def meaning(self) -> Mapping[str, str]:
-        """Ties."""
+        """Treatment of ties."""
         return {"ties": "mean over all orders of the tied pixels"}
 
 
 class RelevanceMass(MaskMetric):
     """Share of the map's positive relevance that lies in the mask: sum_m A+ / sum A+, A+ = max(A, 0).
 
-    Arras et al. 2022 (relevance mass accuracy). Of a signed map only the evidence for the target counts: with both
-    signs the quotient is unbounded. It is the one figure here that changes under a monotone transform of the map.
+    Arras et al. 2022 (relevance mass accuracy). Of a signed map, only the evidence for the target counts, because with
+    both signs the quotient is unbounded. This is the only figure here that changes under a monotone transform of the
+    map.
 
-    A map without positive relevance points nowhere, like a constant one, and has what that has, |m| / n; NaN would let
-    an explainer choose the images it is judged by.
+    A map without positive relevance points nowhere, like a constant map, and gets the same value, |m| / n. With NaN, an
+    explainer could choose the images that it is judged by.
 
-    Higher is better. A missing, empty or full mask: NaN.
+    Higher is better. NaN for a missing, empty or full mask.
     """
 
     figure = "relevance_mass"
 
     def compare(self, maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
-        """Share, float64 (n,), and `blank`, whether there is no positive relevance: float64 (n,), 0 or 1."""
+        """Return the share, float64 (n,), and `blank`, whether there is no positive relevance, float64 (n,), 0 or 1."""
         positive, inside = np.maximum(maps.reshape(len(maps), -1), 0), masks.reshape(len(masks), -1)
         blank = ~positive.any(1)
         positive[blank] = 1
@@ -309,24 +310,24 @@ class RelevanceMass(MaskMetric):
 
     @property
     def meaning(self) -> Mapping[str, str]:
-        """Sign, and maps without any positive pixel."""
+        """Treatment of signs, and of maps without any positive pixel."""
         return {"map": "its positive part", "blank": "a map without positive relevance counts as a constant one"}
 
 
 class PointingGame(MaskMetric):
     """Share of maps whose highest pixel lies in the mask, or within `tolerance` pixels of it (Zhang et al. 2018).
 
-    Of several pixels with the highest value, each counts in equal parts: a constant map
-    has |m| / n, like a random one.
+    If several pixels have the highest value, each counts in equal parts. So a constant map has |m| / n, like a random
+    map on average.
 
-    Higher is better. A missing, empty or full mask: NaN.
+    Higher is better. NaN for a missing, empty or full mask.
     """
 
     options: PointingGameOptions
     figure = "pointing_game"
 
     def compare(self, maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
-        """Share of the maxima inside, and how many maxima there are: float64 (n,)."""
+        """Return the share of the maxima inside, and the number of maxima: float64 (n,)."""
         near = _within(masks, self.options.tolerance).reshape(len(masks), -1)
         values = maps.reshape(near.shape)
         highest = values == values.max(1, keepdims=True)
@@ -335,15 +336,15 @@ class PointingGame(MaskMetric):
 
     @property
     def meaning(self) -> Mapping[str, str]:
-        """Ties."""
+        """Treatment of ties."""
         return {"ties": "share of the tied maxima that hit"}
 
 
 def _within(masks: np.ndarray, radius: int) -> np.ndarray:
-    """Which pixels are at most `radius` from the mask: bool (n, *spatial)."""
+    """Return which pixels are at most `radius` pixels from the mask: bool (n, *spatial)."""
     if radius == 0:
         return masks
-    # All images at once, one so far from the next that no mask reaches into another image.
+    # One call for all images. They are spaced so far apart that no mask reaches into another image.
     apart = (radius + 1, *[1] * (masks.ndim - 1))
     near: np.ndarray = distance_transform_edt(~masks, sampling=apart) <= radius
     return near

@@ -12,12 +12,12 @@ class RocAucOptions(Options):
 
     protocol: Literal["exact", "trapezoid", "heights"] = Field(
         "exact",
-        description="exact = mean over images of the area under each one's curve; trapezoid = area under the curve "
-        "averaged over images at 201 thresholds of rank; heights = mean height of that curve, the paper's",
+        description="exact = mean over images of the area under each image's curve; trapezoid = area under the curve "
+        "averaged over images at 201 thresholds of rank; heights = mean height of that curve, as in the paper",
     )
 
 
 class PointingGameOptions(Options):
     """Options of `pointing_game`."""
 
-    tolerance: int = Field(0, ge=0, description="a hit may be so many pixels away from the mask")
+    tolerance: int = Field(0, ge=0, description="largest distance of a hit from the mask, in pixels")

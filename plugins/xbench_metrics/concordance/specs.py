@@ -1,4 +1,4 @@
-"""The metrics of concordance with the expert's mask: one record each, importable without torch."""
+"""The records of the metrics of concordance with the expert's mask, importable without torch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _CLEVR = "Arras et al., CLEVR-XAI, Information Fusion 2022"
 SPECS = (
     MetricSpec(
         "roc_auc",
-        "area under the ROC curve of telling the expert's pixels by the map",
+        "area under the ROC curve of the map as a classifier of the expert's pixels",
         factory="xbench_metrics.concordance.concordance:RocAuc",
         options="xbench_metrics.concordance.options:RocAucOptions",
         reference="Brocki et al., section 3.2",
     ),
     MetricSpec(
         "average_precision",
-        "average precision of telling the expert's pixels by the map",
+        "average precision of the map as a classifier of the expert's pixels",
         factory="xbench_metrics.concordance.concordance:AveragePrecision",
         reference=(
             "Arun et al., Assessing the trustworthiness of saliency maps for localizing abnormalities in "
@@ -38,7 +38,7 @@ SPECS = (
     ),
     MetricSpec(
         "relevance_rank",
-        "share of the map's highest pixels, as many as the expert's mask has, that lie in it",
+        "share of the map's highest pixels that lie in the expert's mask, taking as many pixels as the mask has",
         factory="xbench_metrics.concordance.concordance:RelevanceRank",
         reference=_CLEVR,
     ),

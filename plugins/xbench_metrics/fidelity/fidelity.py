@@ -1,4 +1,4 @@
-"""Fidelity: does the model's accuracy hang on the pixels that the map calls important?"""
+"""Fidelity: does the model's accuracy depend on the pixels that the map calls important?"""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Fidelity(Metric):
 
     Pixels are removed step by step, the most important first (MiF) or the least important first (LiF), and the images
     are classified after each step. F = area(LiF) - area(MiF) of the balanced accuracy over the share of removed pixels,
-    by the trapezoid rule: in [-1, 1]; 0 is what a random map gets.
+    by the trapezoid rule. F lies in [-1, 1], and a random map gets 0.
 
-    `score` and `curve` give the variants under which others publish: probabilities or logits of the explained class
-    instead of accuracy, one of the two curves instead of both. They rank explainers differently, so their rows are
-    never ranked together.
+    `score` and `curve` give the variants that other papers use: probabilities or logits of the explained class instead
+    of accuracy, or one of the two curves instead of both. They rank explainers differently, so their rows are never
+    ranked together.
 
-    With `opposite` removal the fill pushes every image toward the wrong class, so accuracy may fall below chance;
-    values of different removals must not be compared.
+    With `opposite` removal, the fill pushes every image toward the wrong class, so accuracy may fall below chance.
+    Values of different removals must not be compared.
     """
 
     options: FidelityOptions
@@ -41,7 +41,7 @@ class Fidelity(Metric):
         self._seen = SeenOrders()
 
     def prepare(self, case: Case) -> dict[str, np.ndarray]:
-        """The last point of all curves: "removed_logits", float32 (N, K), of the images with every pixel replaced."""
+        """Return "removed_logits", float32 (N, K), of images with all pixels replaced: the last point of each curve."""
         self._warn_at_chance(case)
         removal = Removal(self.options.removal, case, self.options.blur_sigma)
 
@@ -54,13 +54,13 @@ class Fidelity(Metric):
         return {"removed_logits": stacked(parts, count)}
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """Both curves of every sample.
+        """Return both curves of every sample.
 
         Returns:
-            mif, lif: (N, K + 1), after 0, step, ..., 1 of the pixels were removed: bool, whether the class is right; or
-                float32, the probability or score of the explained class.
-            fidelity: float64 (N,), the area between the sample's two curves, or under one of them (`curve`).
-            tie_fraction: float64 (N,), share of pixels whose value another pixel has too.
+            mif, lif: Heights after removing 0, step, ..., 1 of the pixels, (N, K + 1). Either bool, whether the class
+                is right, or float32, the probability or score of the explained class.
+            fidelity: Area between the sample's two curves, or at one of them (`curve`), float64 (N,).
+            tie_fraction: Share of pixels that have the same value as another pixel, float64 (N,).
         """
         kind = np.bool_ if self.options.score == "accuracy" else np.float32
         heights: np.ndarray = np.empty((len(case.split), 2, self.options.steps + 1), dtype=kind)
@@ -75,12 +75,12 @@ class Fidelity(Metric):
         return {"mif": mif, "lif": lif, "fidelity": self._areas(mif, lif), "tie_fraction": ties}
 
     def _classes(self, case: Case, rows: slice) -> np.ndarray:
-        """Whose score is followed: the true class for accuracy, else the one that the map explains."""
+        """Return the class whose score is followed: the true class for accuracy, else the one that the map explains."""
         chosen = case.split.labels if self.options.score == "accuracy" else case.targets
         return np.array(chosen[rows], dtype=np.int64)
 
     def _heights(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        """What is followed: (N, K) logits, (N,) classes -> (N,)."""
+        """Return the heights of the curves: logits (N, K), classes (N,) -> (N,)."""
         if self.options.score == "accuracy":
             return class_scores(logits).argmax(1) == classes
         values = class_scores(logits) if self.options.score == "logit" else probabilities(logits)
@@ -96,11 +96,11 @@ class Fidelity(Metric):
         return area
 
     def summarise(self, observations: Observations) -> float:
-        """F. The trapezoid rule and the mean over samples are both linear, so the areas of the samples are averaged."""
+        """Return F. Its trapezoid rule and mean over samples are both linear, so the samples' areas are averaged."""
         return float(_balanced(observations["fidelity"], observations["label"]))
 
     def curves(self, observations: Observations) -> Curves:
-        """Balanced accuracy against the share of removed pixels."""
+        """Return balanced accuracy against the share of removed pixels."""
         labels = observations["label"]
         return Curves(
             x=np.linspace(0, 100, self.options.steps + 1),
@@ -118,13 +118,13 @@ class Fidelity(Metric):
         )
 
     def supports(self, info: DatasetInfo) -> str | None:
-        """Refuses `opposite` removal where the dataset declares no values for it."""
+        """Return a reason for `opposite` removal if the dataset declares no values for it."""
         if self.options.removal == "opposite" and info.removal is None:
             return f"dataset {info.name} declares no removal values; use removal=mean, zero, blur or noise"
         return None
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:
-        """What F means."""
+        """Return what F means."""
         return {
             "score": {
                 "accuracy": "balanced accuracy over the classes present, against the true label",
@@ -148,7 +148,7 @@ class Fidelity(Metric):
         }
 
     def _interior(self, case: Case, removal: Removal, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of a chunk of m samples: the heights after steps 1 to K - 1, (m, 2, K - 1); tie fractions (m,)."""
+        """Return heights after steps 1 to K - 1, (m, 2, K - 1), and tie fractions, (m,), of a chunk of m samples."""
         rows, device = slice(start, stop), case.session.device
         batch = case.split.batch(np.arange(start, stop)).to(device)
         maps = upload(torch.from_numpy(np.array(case.maps[rows], dtype=np.float32)), device)
@@ -157,7 +157,7 @@ class Fidelity(Metric):
         classes = upload(torch.from_numpy(self._classes(case, rows)), device)
         given = (batch.images, fill, classes)
         follow = functools.partial(self._followed, case.logits_of, *given, ranks, case.session.batch_size)
-        # The host waits for the device twice a chunk: here, and for the heights.
+        # The host waits for the device twice per chunk: here, and for the heights.
         order, ties = read_order(ranks, given, tied)
         return self._seen.curves(case.logits_of, order, follow), ties / ranks.shape[1]
 
@@ -170,9 +170,9 @@ class Fidelity(Metric):
         ranks: torch.Tensor,
         size: int,
     ) -> np.ndarray:
-        """The heights after steps 1 to K - 1, by removal from rank 0 on and from the last rank on: (m, 2, K - 1)."""
+        """Return heights after steps 1 to K - 1, removing from rank 0 on and from the last rank on: (m, 2, K - 1)."""
         passes = perturbed(images, fill, ranks, self.options.steps, size)
-        # At once: a model may return a part of its input, which the next pass overwrites.
+        # Compute the heights at once, because a model may return a part of its input, which the next pass overwrites.
         heights = torch.cat([self._heights(score(part), classes.repeat(len(part) // len(images))) for part in passes])
         found: np.ndarray = heights.view(2, -1, len(images)).permute(2, 0, 1).cpu().numpy()
         return found
@@ -182,12 +182,12 @@ class Fidelity(Metric):
         if accuracy <= 1 / len(case.info.classes):
             case.session.progress.warn(
                 f"fidelity: the model is no better than chance on {case.info.name} (balanced accuracy {accuracy:.2f}): "
-                "there is no accuracy to lose, so F says little"
+                "it has no accuracy to lose, so F says little"
             )
 
 
 def _wholly_removed(batch: Batch, removal: Removal) -> torch.Tensor:
-    """Images (N, C, *spatial) of nothing but the fill."""
+    """Return images (N, C, *spatial) that show only the fill."""
     return removal.fill(batch).expand_as(batch.images.flatten(2)).contiguous().view(batch.images.shape)
 
 
@@ -198,14 +198,14 @@ def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _area(curves: np.ndarray) -> np.ndarray:
-    """Trapezoid rule over [0, 1]: (N, K + 1) -> float64 (N,)."""
+    """Return the areas by the trapezoid rule over [0, 1]: (N, K + 1) -> float64 (N,)."""
     heights = curves.sum(1, dtype=np.float64) - (curves[:, 0].astype(float) + curves[:, -1]) / 2
     area: np.ndarray = heights / (curves.shape[1] - 1)
     return area
 
 
 def _balanced(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Mean over the classes present of the mean over their samples, along the first axis; NaN for no sample."""
+    """Return the mean over the present classes of the mean over their samples (axis 0), or NaN without samples."""
     counts = np.bincount(labels)
     weights = 1 / counts[labels]
     weights /= max(np.count_nonzero(counts), 1)

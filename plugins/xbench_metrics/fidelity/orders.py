@@ -1,4 +1,4 @@
-"""Orders of removal that were met before: nothing is evaluated twice."""
+"""Memory of orders of removal, so that no order is evaluated twice."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import torch
 from xbench.runtime.randomness import splitmix
 from xbench.runtime.seeding import derive
 
-_MOST_BYTES = 2**26  # of what is remembered; then the oldest goes
-_WORDS = 2  # of 64 bits in the hash of one sample
-_BLOCK = 2**14  # values of a sample that are hashed at a time
+_MOST_BYTES = 2**26  # size of the memory; above it, the oldest curves are dropped
+_WORDS = 2  # number of 64-bit words in the hash of one sample
+_BLOCK = 2**14  # number of values of a sample that are hashed at a time
 
 
 @dataclass(frozen=True)
 class Order:
-    """An order of removal as it is remembered.
+    """Key of a remembered order of removal.
 
     Attributes:
         context: Hash of the images, the fill and the classes.
         ranks: Hash of the ranks.
-        turned: Hash of the ranks in reverse.
+        turned: Hash of the reversed ranks.
     """
 
     context: bytes
@@ -36,12 +36,12 @@ class Order:
 
 
 class SeenOrders:
-    """What came of removing the pixels of some samples in some order, for whoever asks for the same order again.
+    """Memory of the curves of samples whose pixels were removed in some order.
 
-    An inverted map removes in the reverse order of the map itself, so that its two curves are exchanged; so do maps
-    that rank alike, whatever their values: those of two names of one method, absolute values of what has no sign.
-    Only a chunk of samples that was met as a whole is not evaluated again, so that a number is the same to its last
-    bit whether it is remembered or not.
+    Different maps often have the same order. An inverted map removes pixels in the reverse order of the map itself, so
+    its two curves are exchanged. Two names of one method, or a map without signs and its absolute values, rank pixels
+    alike. Curves are only reused for a chunk of exactly the same samples, so a remembered number equals an evaluated
+    one to the last bit.
     """
 
     def __init__(self) -> None:
@@ -50,15 +50,16 @@ class SeenOrders:
         self._bytes = 0
 
     def curves(self, scorer: Any, order: Order, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return `make()`, or what it gave for the same order or its reverse.
+        """Return `make()`, or its earlier result for the same order or its reverse.
 
         Args:
-            scorer: Who is asked; what it said is forgotten when another comes.
-            order: Of `read_order`.
-            make: The two curves of each sample, first of this order, then of its reverse: (m, 2, ...).
+            scorer: The function that gives the scores. A new scorer clears the memory.
+            order: The order, from `read_order`.
+            make: Function that returns the two curves of each sample, first of this order, then of its reverse:
+                (m, 2, ...).
 
         Returns:
-            (m, 2, ...), not to be written into.
+            The curves, (m, 2, ...). Do not write into them.
         """
         if not self._same(scorer):
             return make()
@@ -74,7 +75,7 @@ class SeenOrders:
         return made
 
     def _same(self, scorer: Any) -> bool:
-        """Whether answers of this scorer can be remembered: nothing but a reference tells it from another."""
+        """Return whether curves of this scorer can be remembered. Only a weak reference tells it from others."""
         if self._scorer is None or self._scorer() is not scorer:
             self._found.clear()
             self._bytes = 0
@@ -86,17 +87,17 @@ class SeenOrders:
 
 
 def read_order(ranks: torch.Tensor, given: Sequence[torch.Tensor], beside: torch.Tensor) -> tuple[Order, np.ndarray]:
-    """Hash an order of removal where the tensors are, and bring it to the host with something else, in one transfer.
+    """Hash an order of removal on its device, and bring the hash and `beside` to the host in one transfer.
 
-    A sample's hash is sum_i c_i v_i modulo 2^64, for two sets of fixed random coefficients c. Two samples with other
-    values of 32 bits have the same hash with a probability of at most 2^-66. The reverse of ranks r_i is P - 1 - r_i,
-    so that its hash follows from theirs.
+    A sample's hash is sum_i c_i v_i modulo 2^64, for two sets of fixed random coefficients c. Two samples with
+    different 32-bit values have the same hash with a probability of at most 2^-66. The reverse of ranks r_i is
+    P - 1 - r_i, so its hash follows from that of the ranks.
 
     Args:
-        ranks: int64 (m, P), 0 for the pixel that goes first.
-        given: All else that determines the answer, numbers of 32 bits or integers: images, what replaces pixels, whose
-            score is followed; (m, ...) or (1, ...) each.
-        beside: int64 (m,), to be brought along.
+        ranks: Ranks, int64 (m, P), 0 for the pixel that is removed first.
+        given: Everything else that determines the curves, as 32-bit numbers or integers: images, fill, and classes
+            whose score is followed. Each is (m, ...) or (1, ...).
+        beside: Numbers to transfer as well, int64 (m,).
 
     Returns:
         The order, and `beside` on the host.
@@ -113,13 +114,13 @@ def read_order(ranks: torch.Tensor, given: Sequence[torch.Tensor], beside: torch
 
 
 def _hash(values: torch.Tensor) -> torch.Tensor:
-    """Of each row of (m, ...): int64 (m, words)."""
+    """Return the hash of each row of (m, ...): int64 (m, words)."""
     if values.is_floating_point():
         values = values.contiguous().view(torch.int32)
     rows = values.reshape(len(values), -1)
     coefficients = _coefficients(rows.shape[1], str(rows.device))
     found = torch.zeros((len(rows), _WORDS), dtype=torch.int64, device=rows.device)
-    # Block by block: of large images all integers of 64 bits at once would be what runs out of memory.
+    # Block by block, because the 64-bit integers of whole large images could exceed the memory.
     for part, factors in zip(torch.split(rows, _BLOCK, 1), torch.split(coefficients, _BLOCK), strict=True):
         whole = part.long()
         found += torch.stack([(whole * factors[:, word]).sum(1) for word in range(_WORDS)], 1)
@@ -128,6 +129,6 @@ def _hash(values: torch.Tensor) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _coefficients(count: int, device: str) -> torch.Tensor:
-    """Random integers of 64 bits, the same on every device: int64 (count, words)."""
+    """Return random 64-bit integers, the same on every device: int64 (count, words)."""
     counter = torch.arange(count * _WORDS, dtype=torch.int64, device=device)
     return splitmix(counter + derive(0, "coefficients of an order's hash")).view(_WORDS, count).T

@@ -1,4 +1,4 @@
-"""What replaces a removed pixel."""
+"""The values that replace removed pixels."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Removal:
     """The fill of a case's images.
 
     Args:
-        kind: "opposite", "zero", "mean", "blur", "noise", or "auto": opposite where the dataset declares it, else mean.
-        case: Gives the dataset and the mean of its training split.
-        sigma: Of "blur", in pixels.
+        kind: "opposite", "zero", "mean", "blur", "noise", or "auto": opposite if the dataset declares it, else mean.
+        case: Case with the dataset and the mean of its training split.
+        sigma: Standard deviation of "blur", in pixels.
 
     Raises:
         UserError: "opposite" for a dataset that declares no removal values.
@@ -34,7 +34,7 @@ class Removal:
         self._sigma = sigma
 
     def fill(self, batch: Batch) -> torch.Tensor:
-        """What replaces the pixels of a batch on the device: float32, broadcastable to (N, C, P), P = all pixels."""
+        """Return the fill of a batch on the device: float32, broadcastable to (N, C, P), where P counts all pixels."""
         if self.kind == "opposite":
             return self._per_class[batch.labels].view(-1, 1, 1)
         if self.kind == "zero":
@@ -47,7 +47,7 @@ class Removal:
 
 
 def resolve(kind: str, info: DatasetInfo) -> str:
-    """The removal that `kind` stands for on this dataset.
+    """Return the removal that `kind` stands for on this dataset.
 
     Raises:
         UserError: "opposite" for a dataset that declares no removal values.

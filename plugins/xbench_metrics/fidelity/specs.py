@@ -1,4 +1,4 @@
-"""The metric of fidelity: its record, importable without torch."""
+"""The record of the fidelity metric, importable without torch."""
 
 from __future__ import annotations
 

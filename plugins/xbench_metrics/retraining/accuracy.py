@@ -1,4 +1,4 @@
-"""Do the pixels that a map calls important suffice for the class, and is it lost without them? Gu et al., VINet."""
+"""Do the important pixels of a map suffice for the class, and is the class lost without them? Gu et al., VINet."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from xbench_metrics.retraining.testers import Testers, stored, unfit
 
 
 class MaskedAccuracy(Metric):
-    """Accuracy of some classifier on images seen through binarised maps, at one or several levels.
+    """Base of accuracies on images seen through binarised maps, at one or several levels.
 
-    Observations of the subclasses: "right", (N, L) or (N, L, R), whether an answer at each of L levels (of each of R
-    testers) is right; "accuracy", float64 (N,), a sample's share of right answers, over several levels the area under
-    its curve.
+    Subclasses observe "right", (N, L) or (N, L, R): whether the answer at each of L levels (by each of R testers) is
+    right. They also observe "accuracy", float64 (N,): a sample's share of right answers, or with several levels the
+    area under its curve.
     """
 
     options: AccuracyOptions
     area: str
-    """What the levels measure, for the axis of the curve."""
+    """Label of the levels on the axis of the curve."""
 
     @property
     def binarisation(self) -> Binarisation:
-        """How maps become masks."""
+        """The rule that makes masks of maps."""
         return Binarisation(self.options)
 
     def summarise(self, observations: Observations) -> float:
-        """The accuracy; the mean and the area are both linear, so the areas of the samples are averaged."""
+        """Return the accuracy. The mean and the area are both linear, so the areas of the samples are averaged."""
         return float(mean_over_samples(observations["accuracy"], observations["label"], self.options.accuracy))
 
     def curves(self, observations: Observations) -> Curves | None:
-        """Accuracy against the share of pixels, if there are several."""
+        """Return accuracy against the share of pixels, if there are several shares."""
         binarisation = self.binarisation
         if binarisation.levels == 1:
             return None
@@ -60,7 +60,7 @@ class MaskedAccuracy(Metric):
         )
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
-        """What the accuracy is of."""
+        """Return what the accuracy means."""
         several = self.binarisation.levels > 1
         return {
             "score": f"{self.options.accuracy} accuracy against the true label",
@@ -75,7 +75,7 @@ class MaskedAccuracy(Metric):
 
 
 class Retrained(MaskedAccuracy):
-    """The classifier is a tester, trained from scratch on the training images seen through their maps."""
+    """Base of accuracies of testers: classifiers trained from scratch on training images seen through their maps."""
 
     needs = frozenset({"train"})
     expensive = True
@@ -84,19 +84,19 @@ class Retrained(MaskedAccuracy):
 
     @abstractmethod
     def channels(self, info: DatasetInfo) -> int:
-        """Of what the tester is shown."""
+        """Return the number of channels that the tester sees."""
 
     @abstractmethod
     def shown(self, case: Case, batch: Batch, mask: torch.Tensor) -> torch.Tensor:
-        """What the tester is shown, (n, C, *spatial), of a batch and its mask, bool (n, *spatial)."""
+        """Return what the tester sees, (n, C, *spatial), of a batch and its mask, bool (n, *spatial)."""
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """The answers of the testers.
+        """Train the testers and return their answers.
 
         Returns:
-            right: bool (N, L, R), whether tester R is right at level L.
-            kept: float64 (N, L), share of the pixels kept.
-            accuracy: float64 (N,), share of right answers; over several levels, the area.
+            right: Whether each of R testers is right at each of L levels, bool (N, L, R).
+            kept: Share of the pixels kept, float64 (N, L).
+            accuracy: Share of right answers, or with several levels the area, float64 (N,).
         """
         binarisation, train = self.binarisation, _train(case)
         right = np.empty((len(case.split), binarisation.levels, self.options.seeds), dtype=bool)
@@ -109,11 +109,11 @@ class Retrained(MaskedAccuracy):
         return {"right": right, "kept": kept, "accuracy": self._accuracies(right)}
 
     def supports(self, info: DatasetInfo) -> str | None:
-        """Refuses a tester that timm does not have, or that does not take such images."""
+        """Return a reason for a tester that timm does not have, or that can't take such images."""
         return unfit(self.options.tester, info)
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:
-        """What the accuracy is of."""
+        """Return what the accuracy means."""
         trained = "on the training images seen through their maps, from scratch"
         stopping = "on held-out patients of the training split"
         return super().card(info) | {"classifier": f"testers trained {trained}", "early_stopping": stopping}
@@ -121,7 +121,7 @@ class Retrained(MaskedAccuracy):
     def _seen(
         self, case: Case, split: Split, maps: np.ndarray | MappedArray, level: int, kept: np.ndarray, file: str
     ) -> Split:
-        """A split as the tester is shown it; the share of pixels kept goes to column `level` of `kept` (N, L)."""
+        """Return a split as the tester sees it. Write the share of pixels kept into column `level` of `kept` (N, L)."""
 
         def masked(batch: Batch, masks: torch.Tensor) -> tuple[np.ndarray, torch.Tensor]:
             return _share(masks[level], 1), self.shown(case, batch, masks[level]).cpu()
@@ -141,31 +141,32 @@ class Retrained(MaskedAccuracy):
 
 
 class KeepAccuracy(Retrained):
-    """Accuracy of a classifier that has only ever seen what the maps keep (Gu et al., VINet, section IV-D-1, eq. 9).
+    """Accuracy of a classifier that only sees what the maps keep (Gu et al., VINet, section IV-D-1, eq. 9).
 
-    x_keep = x B + fill (1 - B), of the training and of the test images. A tester is trained from scratch on the one and
-    asked the other; its accuracy is the value, the mean over the testers' seeds. Higher is better, at the same share of
-    pixels. B = 1 everywhere gives the accuracy on the originals, B = 0 (a constant map) that of a constant answer.
+    x_keep = x B + fill (1 - B), for the training images and the test images. A tester is trained from scratch on the
+    former and tested on the latter. The value is its accuracy, averaged over the testers' seeds. Higher is better, at
+    the same share of pixels. B = 1 everywhere gives the accuracy on the originals. B = 0 (a constant map) gives that of
+    a constant answer.
 
-    A high value proves nothing about where the evidence is: the mask can be the message. Read `mask_only_accuracy`
-    beside it.
+    A high value does not prove where the evidence is, because the shape of the mask may give the class away. Compare it
+    with `mask_only_accuracy`.
     """
 
     options: KeepAccuracyOptions
 
     def channels(self, info: DatasetInfo) -> int:
-        """The image's."""
+        """Return the number of channels of the images."""
         return info.channels
 
     def shown(self, case: Case, batch: Batch, mask: torch.Tensor) -> torch.Tensor:
-        """The pixels kept; the others filled."""
+        """Return the images with all pixels filled that are not kept."""
         return torch.where(mask[:, None], batch.images, fill_of(case, self.options.fill))
 
     def prepare(self, case: Case) -> dict[str, np.ndarray]:
-        """The testers' answers when they are trained on whole images and asked whole images.
+        """Train testers on whole images, and return their answers for whole images.
 
         Returns:
-            original: bool (N, R), right or wrong.
+            original: Whether each answer is right, bool (N, R).
         """
         if case.training is None:
             raise PluginError("keep_accuracy was given no training split")
@@ -173,25 +174,25 @@ class KeepAccuracy(Retrained):
             return {"original": self._right(inner, case.training, case.split, "original")}
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """The answers of the testers, and of those that saw everything.
+        """Return the answers of the testers, and of testers that see whole images.
 
         Returns:
-            right, kept, accuracy: As of every retraining.
-            right_original: bool (N, R), whether testers trained on whole images are right about the whole image.
+            right, kept, accuracy: The observations of `Retrained`.
+            right_original: Whether testers trained on whole images are right about the whole image, bool (N, R).
         """
         return super().observe(case) | {"right_original": case.prepared["original"]}
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:
-        """What the accuracy is of."""
+        """Return what the accuracy means."""
         return super().card(info) | {"fill": self.options.fill, "shown": "pixels kept, in [0, 1] intensities"}
 
 
 class OccludeAccuracy(MaskedAccuracy):
-    """Accuracy of the classifier explained when what the maps call important is gone (VINet, section IV-D-2, eq. 10).
+    """Accuracy of the explained classifier without the pixels that the maps call important (VINet, IV-D-2, eq. 10).
 
-    x_occlude = x (1 - B) + fill B; lower is better, at the same share of pixels. B = 0 (a constant map) gives the
-    accuracy on the originals, B = 1 that of a constant answer. The classifier has never seen such holes: what it loses
-    may be due to them rather than to what they hide.
+    x_occlude = x (1 - B) + fill B. Lower is better, at the same share of pixels. B = 0 (a constant map) gives the
+    accuracy on the originals. B = 1 gives that of a constant answer. The classifier has never seen such holes, so its
+    loss of accuracy may be due to the holes themselves rather than to what they hide.
     """
 
     higher_is_better = False
@@ -199,25 +200,25 @@ class OccludeAccuracy(MaskedAccuracy):
     area = "pixels occluded"
 
     def prepare(self, case: Case) -> dict[str, np.ndarray]:
-        """What the classifier says of an image of nothing but the fill.
+        """Return the classifier's answer for an image that shows only the fill.
 
         Returns:
-            blank_logits: float32 (1, K).
+            blank_logits: Its logits, float32 (1, K).
         """
         fill = fill_of(case, self.options.fill)
         blank = fill.expand(1, case.info.channels, *case.info.spatial).contiguous()
         return {"blank_logits": case.logits_of(blank).float().cpu().numpy()}
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """The answers of the classifier.
+        """Return the answers of the classifier.
 
         Returns:
-            predicted: int64 (N, L), its answer at each level.
-            right: bool (N, L), whether it is right.
-            occluded: float64 (N, L), share of the pixels occluded; of the same maps, what `keep_accuracy` keeps.
-            accuracy: float64 (N,), share of right answers; over several levels, the area.
-            right_original: bool (N,), whether it is right about the whole image.
-            right_blank: bool (N,), whether it would be right about nothing but the fill.
+            predicted: Answer at each level, int64 (N, L).
+            right: Whether the answer is right, bool (N, L).
+            occluded: Share of the pixels occluded, float64 (N, L). These are the pixels that `keep_accuracy` keeps.
+            accuracy: Share of right answers, or with several levels the area, float64 (N,).
+            right_original: Whether the answer for the whole image is right, bool (N,).
+            right_blank: Whether the answer for an image that shows only the fill would be right, bool (N,).
         """
         binarisation, labels = self.binarisation, case.split.labels
         predicted = np.empty((len(case.split), binarisation.levels), dtype=np.int64)
@@ -242,12 +243,12 @@ class OccludeAccuracy(MaskedAccuracy):
         }
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:
-        """What the accuracy is of."""
+        """Return what the accuracy means."""
         return super().card(info) | {"classifier": "the one explained, as it is", "fill": self.options.fill}
 
 
 def mean_over_samples(values: np.ndarray, labels: np.ndarray, how: str) -> np.ndarray:
-    """Along the first axis: the mean, or ("balanced") that of the means of the classes present; NaN for no sample."""
+    """Return the mean over axis 0, or ("balanced") the mean of the present classes' means, or NaN without samples."""
     if not len(labels):
         return np.full(values.shape[1:], np.nan)
     if how == "plain":
@@ -258,20 +259,20 @@ def mean_over_samples(values: np.ndarray, labels: np.ndarray, how: str) -> np.nd
 
 
 def fill_of(case: Case, kind: str) -> torch.Tensor:
-    """What replaces a pixel, broadcastable to (N, C, *spatial): zero, or the mean of the training split."""
+    """Return the fill, broadcastable to (N, C, *spatial): zero, or the mean of the training split."""
     mean = upload(torch.as_tensor(np.array(case.train_mean), dtype=torch.float32), case.session.device)
     fill = mean if kind == "mean" else torch.zeros_like(mean)
     return fill.view(1, -1, *[1] * len(case.info.spatial))
 
 
 def _over_testers(right: np.ndarray) -> np.ndarray:
-    """(N, L, ...) -> float64 (N, L)."""
+    """Return the mean over the testers: (N, L, ...) -> float64 (N, L)."""
     shares: np.ndarray = right.reshape(*right.shape[:2], -1).mean(2)
     return shares
 
 
 def _share(masks: torch.Tensor, leading: int) -> np.ndarray:
-    """Of the pixels that are True: bool, so many leading axes before the spatial ones -> float64, these axes."""
+    """Return the share of True pixels, float64, with the first `leading` axes of the masks."""
     pixels = masks.flatten(leading)
     share: np.ndarray = pixels.sum(-1).cpu().double().numpy() / pixels.shape[-1]
     return share
@@ -290,8 +291,8 @@ def _train(case: Case) -> TrainMaps:
 
 @contextmanager
 def _own_session(case: Case, name: str) -> Iterator[Case]:
-    """The case with a folder for testers and images, removed when the work is done; a killed one finds it again."""
+    """Yield the case with a folder for testers and images. It is removed when the work is done."""
     folder = case.session.folder / name
     folder.mkdir(parents=True, exist_ok=True)
     yield dataclasses.replace(case, session=dataclasses.replace(case.session, folder=folder))
-    shutil.rmtree(folder, ignore_errors=True)  # Windows keeps a file that is still mapped
+    shutil.rmtree(folder, ignore_errors=True)  # Windows can't remove a file that is still mapped

@@ -1,4 +1,4 @@
-"""From a map to a mask: which pixels are important enough to be kept, or to be occluded."""
+"""From a map to a mask: which pixels are important enough to keep or to occlude?"""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _MEANING = {
 class Binarisation:
     """Masks B of maps, at one or several levels.
 
-    By threshold (Gu et al., VINet, eqs. 9 and 10): B = floor(I + T), which is 1 where I >= 1 - T, inclusive; the paper
-    calls T = 0.9 "the threshold", but it is the values from 0.1 that it keeps. I is the map brought into [0, 1], one
-    image at a time (`normalisation`); a map without a range is 0 everywhere, so B = 0.
+    By threshold (Gu et al., VINet, eqs. 9 and 10): B = floor(I + T), which is 1 where I >= 1 - T, inclusive. The paper
+    calls T = 0.9 "the threshold", but this keeps values from 0.1 on. I is the map scaled to [0, 1], image by image
+    (`normalisation`). A constant map becomes 0 everywhere, so B = 0.
 
-    By share: the round(q P) highest of an image's P pixels, halves up, ties broken at random by the sample's seed. This
-    compares maps at the same area, and is invariant under monotone transforms of a map.
+    By share: the round(q P) highest of an image's P pixels, halves up, with ties broken at random by the sample's seed.
+    This compares maps at the same area, and is invariant under monotone transforms of a map.
 
     Args:
-        options: Which.
+        options: Threshold and normalisation, or shares.
     """
 
     def __init__(self, options: BinarisationOptions) -> None:
@@ -44,12 +44,12 @@ class Binarisation:
 
     @property
     def levels(self) -> int:
-        """L: one for a threshold, else the number of shares."""
+        """L, the number of levels: 1 for a threshold, else the number of shares."""
         return max(1, len(self.shares))
 
     @property
     def weights(self) -> np.ndarray:
-        """Of the levels in one number, float64 (L,): the trapezoid rule over the shares, by their range; sums to 1."""
+        """Weights of the levels, float64 (L,), which sum to 1: the trapezoid rule over the shares, by their range."""
         if self.levels == 1:
             return np.ones(1)
         steps = np.diff(self.shares) / (self.shares[-1] - self.shares[0])
@@ -57,14 +57,14 @@ class Binarisation:
         return weights
 
     def masks(self, maps: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
-        """B at every level.
+        """Return B at every level.
 
         Args:
-            maps: float32 (n, *spatial), finite.
-            seeds: int64 (n,), `Batch.seeds`.
+            maps: Finite maps, float32 (n, *spatial).
+            seeds: Seeds of the samples (`Batch.seeds`), int64 (n,).
 
         Returns:
-            bool (L, n, *spatial).
+            Masks, bool (L, n, *spatial).
         """
         if not self.shares:
             return (self._unit(maps) + self._threshold >= 1)[None]
@@ -74,13 +74,13 @@ class Binarisation:
         return torch.stack([ranks < count for count in counts]).view(-1, *maps.shape)
 
     def card(self) -> dict[str, Any]:
-        """What a mask means."""
+        """Return what a mask means."""
         if self.shares:
             return {"mask": "highest values of each map, round(q P) pixels", "ties": "at random, seeded by sample"}
         return {"mask": "I + T >= 1", "map": _MEANING[self._normalisation]}
 
     def _unit(self, maps: torch.Tensor) -> torch.Tensor:
-        """I, float32: as in the authors' code its sum with T is rounded to one where the map says exactly 1 - T."""
+        """Return I in float32. As in the authors' code, I + T then rounds to 1 where the map is exactly 1 - T."""
         if self._normalisation == "none":
             return maps
         values = maps.to(widest(maps.device))
@@ -100,16 +100,16 @@ def binarised(
     work: Callable[[Batch, torch.Tensor], T],
     label: str,
 ) -> Iterator[tuple[slice, T]]:
-    """Batch by batch: which rows, and what comes of them.
+    """Yield the rows of each batch, and the result of `work` for them.
 
     Args:
         split: The N samples.
-        maps: float32 (N, *spatial).
-        binarisation: How.
-        session: Batch size, device, progress.
-        work: Of the samples on the device and their masks (L, n, *spatial); asked again, for fewer, where the memory
-            ran out.
-        label: Beside the progress bar.
+        maps: Maps, float32 (N, *spatial).
+        binarisation: The rule that makes masks of the maps.
+        session: Batch size, device and progress.
+        work: Function of a batch on the device and its masks (L, n, *spatial). It is called again with fewer samples
+            where the memory did not suffice.
+        label: Label of the progress bar.
     """
 
     def worked(start: int, stop: int) -> T:

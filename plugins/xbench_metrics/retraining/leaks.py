@@ -1,4 +1,4 @@
-"""Is the mask the message? Controls for maps that were made by a network which knew the classes."""
+"""Does the mask itself give the class away? Controls for maps of networks that were trained with the classes."""
 
 from __future__ import annotations
 
@@ -18,54 +18,55 @@ _PARTNER_STREAM = derive(0, "partner of a sample")
 
 
 class MaskOnlyAccuracy(Retrained):
-    """Accuracy of a classifier that sees nothing but the masks: does their shape give the class away?
+    """Accuracy of a classifier that sees only the masks: does their shape give the class away?
 
-    As `keep_accuracy`, but the tester is shown B itself, one channel of zeros and ones. The masks of an explainer that
-    was trained with labels (VINet, attention) may be the message: this is its test. Lower is better; chance, the share
-    of the most frequent class, means that the shape says nothing. What is above it does not have to be a leak: the
-    outline of a lesion is evidence too, and the expert's own mask (the control `mask`) says how much.
+    This is `keep_accuracy`, except that the tester sees B itself, one channel of zeros and ones. An explainer that was
+    trained with labels (VINet, attention) may encode the class in its masks, and this metric tests it. Lower is better.
+    Chance, the share of the most frequent class, means that the shape does not reveal the class. A value above chance
+    is not necessarily a leak, because the outline of a lesion is evidence too. The expert's own mask (the control
+    `mask`) shows how much.
     """
 
     higher_is_better = False
     options: MaskOnlyAccuracyOptions
 
     def channels(self, info: DatasetInfo) -> int:  # noqa: ARG002
-        """One."""
+        """Return 1, the number of channels of a mask."""
         return 1
 
     def shown(self, case: Case, batch: Batch, mask: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        """The mask."""
+        """Return the mask as an image of one channel."""
         return mask[:, None].float()
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:
-        """What the accuracy is of."""
+        """Return what the accuracy means."""
         return super().card(info) | {"shown": "the mask alone, zeros and ones"}
 
 
 class MaskSwapAgreement(Metric):
-    """How often the explainer's own classifier, reading an image through another's map, gives the class of that other.
+    """How often does the explainer's own classifier give the class of the image whose map it borrows?
 
-    Each image is read through the map of an image of another class and another patient. Where the classifier looks at
-    what the map lets through, it stays with the image (0 for one that is always right); where the map is the message,
-    it follows the map's owner (1). Lower is better. The level to compare with is "agreed_before": how often the image
-    read through its own map is taken for the owner's class already, which is what a map without influence gives; a
-    classifier that answers at random follows 1 / K of the time.
+    The classifier reads each image through the map of another image, the map's owner, of another class and another
+    patient. If it looks at what the map lets through, it stays with the image (0 for a classifier that is always
+    right). If the map itself gives the class away, it follows the map's owner (1). Lower is better. Compare the value
+    with "agreed_before": how often the classifier gives the owner's class to the image read through its own map. A map
+    without influence has this value. A classifier that answers at random follows 1 / K of the time.
 
-    The owner's class is its true label. A sample without any partner (one class only, or all of one patient) is NaN.
+    The owner's class is its true label. A sample without a partner (if there is only one class or one patient) is NaN.
     """
 
     needs = frozenset({"masked"})
     higher_is_better = False
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """What the classifier says of image i through the map of image j.
+        """Return how the classifier answers for image i through the map of image j.
 
         Returns:
-            follows_owner: float64 (N,), whether it gives the label of j.
-            follows_image: float64 (N,), whether it stays with the label of i.
-            agreed_before: float64 (N,), whether it gives the label of j through the map of i, too.
-            follows_owner_answer: float64 (N,), whether it gives what it says of image j through the map of j.
-            right_own: bool (N,), whether it gives the label of i through the map of i.
+            follows_owner: Whether it gives the label of j, float64 (N,).
+            follows_image: Whether it stays with the label of i, float64 (N,).
+            agreed_before: Whether it also gives the label of j through the map of i, float64 (N,).
+            follows_owner_answer: Whether it gives its own answer for image j through the map of j, float64 (N,).
+            right_own: Whether it gives the label of i through the map of i, bool (N,).
         """
         if case.explanation is None:
             raise PluginError("mask_swap_agreement was given no explainer whose classifier reads through its maps")
@@ -87,13 +88,13 @@ class MaskSwapAgreement(Metric):
         }
 
     def summarise(self, observations: Observations) -> float:
-        """Share of the samples with a partner."""
+        """Return the share of samples with a partner whose answer follows the map's owner."""
         follows = observations["follows_owner"]
         defined = follows[~np.isnan(follows)]
         return float(defined.mean()) if len(defined) else float("nan")
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
-        """What the share is of."""
+        """Return what the share means."""
         return {
             "score": "share of answers that are the label of the borrowed map's owner",
             "target": "none: answers are compared with true labels, whatever class the map explains",
@@ -102,7 +103,7 @@ class MaskSwapAgreement(Metric):
         }
 
     def _answers(self, case: Case, owner: np.ndarray) -> np.ndarray:
-        """The predicted class of every image, read through the map of sample `owner` (N,)."""
+        """Return the predicted class of every image, read through the map of sample `owner` (N,)."""
         explanation, device = case.explanation, case.session.device
         assert explanation is not None
 
@@ -120,13 +121,13 @@ class MaskSwapAgreement(Metric):
 
 
 def partners(split: Split) -> np.ndarray:
-    """For each sample another one, of another class and another patient; the same whatever the order of the samples.
+    """Return a partner for each sample, of another class and another patient, independently of the samples' order.
 
-    Drawn evenly by the sample's seed among those of other classes; where that is of the same patient, the next one of
-    theirs (in the order of their own seeds) that is not.
+    The sample's seed draws the partner uniformly from the samples of other classes. If it is of the same patient, the
+    next one (in the order of the seeds) of another patient is taken.
 
     Returns:
-        int64 (N,), indices; -1 where there is none.
+        Indices of the partners, int64 (N,), or -1 where there is none.
     """
     seeds, labels = split.seeds, split.labels
     _, patient = np.unique(np.asarray(split.groups, dtype=str), return_inverse=True)

@@ -10,27 +10,27 @@ from xbench import Field, Options, Schedule
 
 
 class BinarisationOptions(Options):
-    """How a map becomes a mask of the pixels that are kept or occluded."""
+    """Base of options for the rule that makes a mask of a map, whose pixels are kept or occluded."""
 
     threshold: float = Field(
-        0.9, ge=0, le=1, description="T: the important pixels are those with floor(I + T) = 1, that is I >= 1 - T"
+        0.9, ge=0, le=1, description="T; important pixels are those with floor(I + T) = 1, which means I >= 1 - T"
     )
     normalisation: Literal["positive", "minmax", "none"] = Field(
         "positive",
-        description="how a map becomes I in [0, 1], for the threshold: positive = its negative part is cut off, the "
-        "rest min-max normalised; minmax = the whole of it is (for maps whose negative values mean 'a little'); none = "
-        "as it is (VINet's own lie in (0, 1])",
+        description="scaling of a map to I in [0, 1], for the threshold: positive = cut off negative values, then "
+        "min-max; minmax = min-max of the whole map (if its negative values mean 'a little'); none = the map as it is "
+        "(VINet's maps lie in (0, 1])",
     )
     shares: str = Field(
         "",
-        description="instead of the threshold: the highest values of each map, as shares of its pixels, separated by "
-        "commas (0.1: the top 10 %); with several, the value is the area under the curve; empty = the threshold",
+        description="shares of each map's highest pixels to use instead of the threshold, separated by commas (0.1: "
+        "the top 10 %); with several, the value is the area under the curve; empty = use the threshold",
     )
 
     @field_validator("shares", mode="before")
     @classmethod
     def _listed(cls, shares: object) -> object:
-        """A list or a number, as a file of choices may hold."""
+        """Accept a list or a number too, as they may stand in a configuration file."""
         values = shares if isinstance(shares, list | tuple) else [shares]
         return ",".join(str(value) for value in values)
 
@@ -47,23 +47,24 @@ class BinarisationOptions(Options):
 
     @property
     def top(self) -> tuple[float, ...]:
-        """The shares, rising; empty where the threshold decides."""
+        """The shares in ascending order, or an empty tuple if the threshold decides."""
         return tuple(float(word) for word in self.shares.split(",") if word)
 
 
 class AccuracyOptions(BinarisationOptions):
-    """How right answers are counted."""
+    """Base of options for the way in which right answers are counted."""
 
     accuracy: Literal["plain", "balanced"] = Field(
-        "plain", description="plain = share of right answers (the paper's); balanced = mean over the classes"
+        "plain", description="plain = share of right answers (as in the paper); balanced = mean over the classes"
     )
 
 
 class FilledAccuracyOptions(AccuracyOptions):
-    """What stands where the classifier must not look."""
+    """Base of options for the fill of hidden pixels."""
 
     fill: Literal["zero", "mean"] = Field(
-        "zero", description="what replaces a pixel: zero (the paper's), or the mean of the training split, per channel"
+        "zero",
+        description="value that replaces a pixel: zero (as in the paper), or the training split's mean per channel",
     )
 
 
@@ -72,27 +73,29 @@ class OccludeAccuracyOptions(FilledAccuracyOptions):
 
 
 class TesterSchedule(Schedule):
-    """How a classifier is trained that a metric needs."""
+    """Training schedule of a classifier that a metric needs."""
 
     held_out: float = Field(
         0.2, gt=0, lt=1, description="share of the training images held out, by patient, for early stopping"
     )
-    epochs: int = Field(40, ge=0, description="most passes over the training images")
-    patience: int = Field(20, ge=1, description="stop after so many epochs without a better held-out cross entropy")
+    epochs: int = Field(40, ge=0, description="maximum number of passes over the training images")
+    patience: int = Field(20, ge=1, description="stop after this many epochs without a better held-out cross entropy")
     train_batch: int = Field(16, ge=2, description="training batch size")
-    learning_rate: float = Field(2e-3, gt=0, description="of Adam")
+    learning_rate: float = Field(2e-3, gt=0, description="learning rate of Adam")
 
 
 class TesterOptions(TesterSchedule):
-    """The classifier that is trained on masked images, and how."""
+    """Architecture, schedule and number of the classifiers that are trained on masked images."""
 
     tester: str = Field(
         "tiny",
         pattern=r"^(tiny|timm:.+)$",
-        description="tiny = three convolutions; timm:<name> = a classifier of timm, from scratch (the paper: "
-        "timm:resnet18)",
+        description="classifier to train; tiny = three convolutions; timm:<name> = a classifier of timm, from scratch "
+        "(timm:resnet18 in the paper)",
     )
-    seeds: int = Field(1, ge=1, description="testers trained, each from its own seed; publish 3 or more")
+    seeds: int = Field(
+        1, ge=1, description="number of testers, each trained from its own seed; to publish, use 3 or more"
+    )
 
 
 class KeepAccuracyOptions(TesterOptions, FilledAccuracyOptions):

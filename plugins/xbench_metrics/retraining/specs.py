@@ -1,4 +1,4 @@
-"""The accuracies on binarised maps: one record each, importable without torch."""
+"""The records of the accuracies on binarised maps, importable without torch."""
 
 from __future__ import annotations
 

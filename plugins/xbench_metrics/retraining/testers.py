@@ -1,4 +1,4 @@
-"""Testers: classifiers trained from scratch on what a map leaves of the images, and asked for the classes of others."""
+"""Testers: classifiers trained from scratch on what maps keep of images, and tested on other images."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ _TIMM = "timm:"
 
 
 class TinyTester(nn.Module):
-    """Three times convolution, group norm of one group, ReLU and max pooling; means of 4 x 4 cells; a linear head.
+    """Three blocks of convolution, group norm of one group, ReLU and max pooling; means of 4 x 4 cells; a linear head.
 
-    The cells let it tell where something is: a mask may say its message by its place. No batch norm: its running
-    statistics lag behind in the few steps that a small training split gives. Images or volumes, any size.
+    The cells let it tell where something is, because the position of a mask may give the class away. There is no batch
+    norm, because its running statistics lag behind in the few steps of a small training split. Images and volumes can
+    have any size.
 
     Args:
-        channels: C.
-        spatial: Of the images.
-        classes: K.
+        channels: Number of channels, C.
+        spatial: Spatial shape of the images.
+        classes: Number of classes, K.
     """
 
     def __init__(self, channels: int, spatial: tuple[int, ...], classes: int) -> None:
@@ -52,13 +53,13 @@ class TinyTester(nn.Module):
         self.head = nn.Linear(_WIDTHS[-1] * _CELLS**axes, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, *spatial) -> logits (N, K)."""
+        """Return the logits: (N, C, *spatial) -> (N, K)."""
         logits: torch.Tensor = self.head(self.cells(self.features(images)).flatten(1))
         return logits
 
 
 def unfit(tester: str, info: DatasetInfo) -> str | None:
-    """None, or the reason why such a tester can't be trained on a dataset."""
+    """Return the reason why such a tester can't be trained on a dataset, or None."""
     if tester.startswith(_TIMM):
         import timm
 
@@ -71,11 +72,11 @@ def unfit(tester: str, info: DatasetInfo) -> str | None:
 
 
 def build(tester: str, channels: int, info: DatasetInfo) -> nn.Module:
-    """A tester from scratch, initialised from torch's global generator.
+    """Return an untrained tester, initialised from torch's global generator.
 
     Args:
         tester: "tiny", or "timm:" and a name.
-        channels: Of what it is shown.
+        channels: Number of channels that it sees.
         info: Image size and classes.
     """
     if not tester.startswith(_TIMM):
@@ -88,13 +89,13 @@ def build(tester: str, channels: int, info: DatasetInfo) -> nn.Module:
 
 
 def hold_out(split: Split, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the samples to train on and of those held out, in order.
+    """Return the indices of the samples to train on, and those of the samples held out, in ascending order.
 
-    Patients are taken in a random order, which depends on nothing but their names and the seed. One is held out while
-    its classes have not given their share yet, as long as each class keeps a patient.
+    Patients are visited in a random order, which depends only on their names and the seed. A patient is held out if
+    none of its classes has reached its share yet, and if each class keeps a patient.
 
     Raises:
-        UserError: Every class has all its images from one patient.
+        UserError: In every class, all images are from one patient.
     """
     patients, patient = np.unique(np.asarray(split.groups, dtype=str), return_inverse=True)
     classes = int(split.labels.max()) + 1
@@ -109,20 +110,22 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[np.ndarray, np.ndar
     if not out.any():
         raise UserError(
             f"a tester can't be trained: each of the {classes} classes of the training split comes from one patient, "
-            "and early stopping needs images of others",
+            "but early stopping needs images of other patients",
             "use a dataset with more patients",
         )
     return np.flatnonzero(~out[patient]), np.flatnonzero(out[patient])
 
 
 def stored(split: Split, shown: Iterable[torch.Tensor], shape: tuple[int, ...], path: Path) -> Split:
-    """The samples of a split as a tester is shown them, on disk: they are made once, and read in every epoch.
+    """Store the samples of a split as a tester sees them, and return them as a split on disk.
+
+    The images are computed once and read in every epoch.
 
     Args:
-        split: Labels, ids and patients.
+        split: Split with the labels, ids and patients.
         shown: Batches of images (n, *shape), in order.
-        shape: (C, *spatial).
-        path: Of the file.
+        shape: Shape of an image, (C, *spatial).
+        path: Path of the file.
     """
     with writing(path, "<f4", (len(split), *shape)) as out:
         for images in shown:
@@ -133,15 +136,15 @@ def stored(split: Split, shown: Iterable[torch.Tensor], shape: tuple[int, ...], 
 def trained(
     tester: str, schedule: TesterSchedule, train: Split, channels: int, info: DatasetInfo, session: Session
 ) -> nn.Module:
-    """A tester, trained from scratch: on the CPU, in eval mode.
+    """Return a tester trained from scratch, on the CPU and in eval mode.
 
     Args:
         tester: "tiny", or "timm:" and a name.
-        schedule: With the share of the training images, by patient, that is held out for early stopping.
-        train: What it is trained on.
-        channels: Of what it is shown.
+        schedule: Training schedule, with the share of the training images, by patient, to hold out for early stopping.
+        train: Split to train on.
+        channels: Number of channels that the tester sees.
         info: Image size and classes.
-        session: Seed, device, progress; its folder keeps the work.
+        session: Seed, device and progress. Its folder keeps the work.
 
     Raises:
         UserError: A class is missing from the training images, or no patient can be held out.
@@ -160,27 +163,27 @@ class Testers:
     """Testers of one architecture and schedule.
 
     Args:
-        options: Architecture, schedule, seeds, share held out.
+        options: Architecture, schedule, number of seeds and share held out.
         info: Image size and classes.
-        channels: Of what they are shown.
-        session: Seed, device, progress; its folder keeps the work.
+        channels: Number of channels that the testers see.
+        session: Seed, device and progress. Its folder keeps the work.
     """
 
     def __init__(self, options: TesterOptions, info: DatasetInfo, channels: int, session: Session) -> None:
         self._options, self._info, self._channels, self._session = options, info, channels, session
 
     def answers(self, train: Split, test: Split, name: str) -> np.ndarray:
-        """What each tester says of the test images, having been trained on the training images.
+        """Train each tester on the training images, and return its answers for the test images.
 
-        A tester that was ready before the work was killed is not trained again; one in the middle goes on.
+        After an interruption, finished testers are not trained again, and an unfinished one resumes.
 
         Args:
-            train: What they are trained on; some patients are held out for early stopping.
-            test: What they are asked.
-            name: Of these images, in the folder.
+            train: Split to train on. Some patients are held out for early stopping.
+            test: Split to predict.
+            name: Name of these images in the folder.
 
         Returns:
-            int64 (N, seeds), the predicted classes.
+            Predicted classes, int64 (N, seeds).
 
         Raises:
             UserError: A class is missing from the training images, or no patient can be held out.

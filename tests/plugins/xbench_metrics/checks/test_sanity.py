@@ -292,7 +292,7 @@ def test_a_map_that_ignores_the_labels_has_one(tmp_path):
 def test_it_warns_where_too_little_was_learned(tmp_path):
     case = case_of(tmp_path, Image(ConvNetwork(1, 2)), training=training_of())
     relabelled(case, epochs=1)
-    assert "give it more epochs" in case.session.progress.warnings[0]
+    assert "use more epochs" in case.session.progress.warnings[0]
 
 
 # --- conformance ------------------------------------------------------------------------------------------------------
