@@ -70,7 +70,7 @@ def test_reconstructions_have_the_images_shape_and_range(variational, spatial):
     mean, log_variance = network.encode(noise(2, 2, *spatial))
     assert mean.shape == (2, 5)
     assert (log_variance is not None) == variational
-    images = network(noise(2, 2, *spatial))
+    images = network(noise(2, 2, *spatial)).detach()
     assert images.shape == (2, 2, *spatial)
     assert float(images.min()) >= 0
     assert float(images.max()) <= 1
