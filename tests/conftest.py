@@ -1,42 +1,27 @@
 """Plugins of strangers, installed for one test, and the command line as a user runs it."""
 
-import multiprocessing
+import itertools
+import multiprocessing.forkserver
 import os
 import runpy
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-# What a run imports of others: most of the time of a tiny one. Not xbench itself, which each process imports anew.
+# What a run imports of others: most of the time of a tiny one. Not xbench itself, which each process imports anew, nor
+# pandas, which brings pyarrow, whose allocator starts a thread: a process that has threads must not fork.
 HEAVY = (
     *("torch", "torch._dynamo", "torchvision", "torchmetrics", "lightning_fabric", "timm", "safetensors.torch"),
     *("scipy.ndimage", "scipy.optimize", "scipy.stats", "skimage.segmentation", "pydantic", "rich.progress"),
     *("matplotlib.axes", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "matplotlib.figure"),
+    *("click", "contourpy", "pluggy"),
 )
 
-_died = set()
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_handlecrashitem(crashitem, report, sched):
-    """Run a test again, once, whose process died under it; the summary says "rerun". A second time it has failed.
-
-    A process that ran a thousand tests, with numba, shap and the other libraries that we compare with in it, dies now
-    and then by a segmentation fault, each time in another test and inside Python itself (the garbage collector, a
-    string). No run of xbench has. What memory was overwritten by whom is not known.
-    """
-    if crashitem not in _died:
-        _died.add(crashitem)
-        sched.mark_test_pending(crashitem)
-        report.outcome = "rerun"
-
-
-def pytest_report_teststatus(report):
-    """The letter of a test that runs again."""
-    return ("rerun", "R", "RERUN") if report.outcome == "rerun" else None
+_numbers = itertools.count()
 
 
 @pytest.fixture(autouse=True)
@@ -76,37 +61,90 @@ def shelf(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def process():
-    """Run `python -m xbench words` in an environment and a folder: a `subprocess.CompletedProcess` with its texts.
+def begin():
+    """Begin `python -m xbench words` in an environment and a folder: a `Begun`, which can be awaited or killed.
 
     A process of its own, but forked from one that has imported what is heavy, where that is safe. All of them have the
     same seed of hashes: that nothing hangs on it is for tests that start a Python of their own (test_reliability.py).
     """
-    if sys.platform != "linux":
+    return _begin_by_fork() if sys.platform == "linux" else _begin_anew
 
-        def begin(words, environment, folder, timeout):
-            line = [sys.executable, "-m", "xbench", *words]
-            return subprocess.run(line, capture_output=True, text=True, timeout=timeout, env=environment, cwd=folder)
 
-        return begin
+def _begin_anew(words, environment, folder):
+    texts = _texts(folder)
+    with texts[0].open("w") as stdout, texts[1].open("w") as stderr:
+        line = [sys.executable, "-m", "xbench", *words]
+        child = subprocess.Popen(line, stdout=stdout, stderr=stderr, env=environment, cwd=folder)
+
+    def ended(timeout):
+        try:
+            return child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+
+    return Begun(words, texts, ended, child.kill)
+
+
+def _begin_by_fork():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(HEAVY))
+    with mock.patch.dict(os.environ, OPENBLAS_NUM_THREADS="1"):  # numpy's and scipy's start threads when imported
+        multiprocessing.forkserver.ensure_running()
     script = str(Path(__file__).parent / "one_command.py")
 
-    def fork(words, environment, folder, timeout):
-        texts = [Path(folder, f".{name}") for name in ("stdout", "stderr")]
+    def fork(words, environment, folder):
+        texts = _texts(folder)
         given = {"stdout": str(texts[0]), "stderr": str(texts[1]), "folder": str(folder)}
         given |= {"words": words, "environment": {name: str(value) for name, value in environment.items()}}
         child = context.Process(target=runpy.run_path, args=(script, given, "one_command"))
         child.start()
-        child.join(timeout)
-        if child.is_alive():
-            child.kill()
-            child.join()
-            raise subprocess.TimeoutExpired(words, timeout, *(text.read_bytes() for text in texts))
-        return subprocess.CompletedProcess(words, child.exitcode, *(text.read_text() for text in texts))
+
+        def ended(timeout):
+            child.join(timeout)
+            return child.exitcode
+
+        return Begun(words, texts, ended, child.kill)
 
     return fork
+
+
+def _texts(folder):
+    """Where a command writes what it says: files that no other command of this folder has."""
+    number = next(_numbers)
+    return [Path(folder, f".{name}-{number}") for name in ("stdout", "stderr")]
+
+
+class Begun:
+    """A command at work.
+
+    Args:
+        words: Of the command line.
+        texts: Where stdout and stderr go.
+        ended: Waits so many seconds: the exit status, None where it is still at work.
+        kill: Ends it with SIGKILL.
+    """
+
+    def __init__(self, words, texts, ended, kill):
+        self.words, self.texts, self.ended, self.kill = words, texts, ended, kill
+
+    def wait(self, timeout):
+        """A `subprocess.CompletedProcess` with its texts; killed and an error after `timeout` seconds."""
+        status = self.ended(timeout)
+        if status is None:
+            self.kill()
+            self.ended(None)
+            raise subprocess.TimeoutExpired(self.words, timeout, *(text.read_bytes() for text in self.texts))
+        return subprocess.CompletedProcess(self.words, status, *(text.read_text() for text in self.texts))
+
+
+@pytest.fixture(scope="session")
+def process(begin):
+    """Run `python -m xbench words` in an environment and a folder: a `subprocess.CompletedProcess` with its texts."""
+
+    def run(words, environment, folder, timeout):
+        return begin(words, environment, folder).wait(timeout)
+
+    return run
 
 
 @pytest.fixture

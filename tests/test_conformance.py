@@ -5,7 +5,7 @@ The quick ones do so in the tests of their plugins.
 
 import pytest
 
-from xbench.discovery import discover
+from xbench.registry.discovery import discover
 from xbench.testing import check
 
 # Small enough for two cores: what is checked is the contract, not what is learned.

@@ -1,21 +1,55 @@
 """What the documents say is true: examples run, hooks and commands exist."""
 
+import ast
+import configparser
+import importlib
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
 
-from xbench import hookspecs
-from xbench.cli import _COMMANDS
-from xbench.config import read_config
-from xbench.suites import paper_rows, read_suite
+import xbench
+from xbench import DatasetSpec
+from xbench.cli import command_names
+from xbench.contracts import hookspecs
+from xbench.request.config import read_config
+from xbench.request.suites import paper_rows, read_suite
 from xbench.testing import check
 
 ROOT = Path(__file__).parent.parent
+
+
+def _pages(folder):
+    return sorted(folder.glob("*.md" if folder == ROOT else "**/*.md"))
+
+
 PLUGINS = (ROOT / "docs" / "writing-plugins.md").read_text()
 RUNNING = (ROOT / "docs" / "running.md").read_text()
 SUITES = (ROOT / "docs" / "suites.md").read_text()
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = [
+    path.relative_to(ROOT) for name in (".", "docs", "leaderboard", "benchmarks") for path in _pages(ROOT / name)
+]
+
+
+def _public_names():
+    """What the guide says may be imported beside the names of `xbench`: module -> names."""
+    section = PLUGINS.split("## What you may import\n")[1].split("\n## ")[0]
+    bullets = re.findall(r"^- `(xbench\.[\w.]+)`: (.*?)\.\s", section, re.S | re.M)
+    return {module: set(re.findall(r"`(\w+)`", names)) for module, names in bullets}
+
+
+def _imports_of_plugins():
+    """What the built-in plugins import of the core beside the names of `xbench`: module -> names."""
+    found = {}
+    for path in (ROOT / "plugins").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert not [name for name in node.names if name.name.startswith("xbench.")], path
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("xbench."):
+                found.setdefault(node.module, set()).update(name.name for name in node.names)
+    return found
 
 
 def _block(text, marker):
@@ -29,7 +63,7 @@ def test_the_explainer_of_the_guide_is_installed_as_written_and_passes_every_che
     options = _block(PLUGINS, "my_package/options.py")
     (shelf.folder / "mine_options.py").write_text(options)
     package.write_text(package.read_text().replace('"my_package.options:', '"mine_options:'))
-    from xbench.discovery import discover
+    from xbench.registry.discovery import discover
 
     spec = discover().get("explainer", "mine").spec
     assert spec.load_options()(steps=3).steps == 3
@@ -43,6 +77,20 @@ def test_the_options_of_the_guide_that_hang_on_the_device_resolve(shelf):
 
     assert [SizedOptions().resolved_on(device).width for device in ("cpu", "cuda:1")] == [32, 256]
     assert SizedOptions(width=8).resolved_on("cuda").width == 8
+
+
+def test_the_presets_of_the_guide_are_filled_in(shelf):
+    shelf.install("presets", _block(PLUGINS, "my_package/presets.py"))
+    from presets import MineOptions
+
+    assert [MineOptions().filled_on(device).width for device in ("cpu", "cuda:1")] == [16, 256]
+    assert MineOptions(width=8).filled_on("cuda").width == 8
+
+
+def test_the_dataset_of_the_guide_passes_every_check(shelf):
+    shelf.install("spots", _block(PLUGINS, "my_package/spots.py"))
+    failed = [result for result in check(DatasetSpec("spots", "drawn", factory="spots:Spots")) if not result.passed]
+    assert not failed, failed
 
 
 def test_every_hook_is_in_the_guide():
@@ -79,16 +127,39 @@ def test_the_suite_of_the_guide_is_read_with_its_numbers(tmp_path):
 
 
 def test_every_shipped_suite_is_in_the_guide():
-    from xbench.discovery import discover
+    from xbench.registry.discovery import discover
 
     named = re.findall(r"^\| `(\w+)` \|", SUITES, re.M)
     assert sorted(named) == [entry.spec.name for entry in discover().of_kind("suite") if entry.distribution == "xbench"]
 
 
-@pytest.mark.parametrize("text", [README, RUNNING, PLUGINS, SUITES])
-def test_every_command_named_exists(text):
-    named = set(re.findall(r"xbench (run|list|show|check|cache|[a-z]+)\b(?= --| [a-z]+ |`)", text))
-    assert named <= set(_COMMANDS) | {"is"}
+def _commands_in(page):
+    """The commands of `xbench` that a page has in code: "run" of `xbench run --suite quick`."""
+    code = re.findall(r"```\w*\n(.*?)```|`([^`\n]+)`", (ROOT / page).read_text(), re.S)
+    return {name for pair in code for part in pair for name in re.findall(r"(?<!from )\bxbench ([a-z]+)", part)}
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=str)
+def test_every_command_named_exists(page):
+    assert _commands_in(page) <= set(command_names()) | {"mine"}  # that of whoever follows a guide
+
+
+def test_every_command_is_in_a_document():
+    assert set().union(*map(_commands_in, DOCUMENTS)) >= set(command_names())
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=str)
+def test_every_link_leads_somewhere(page):
+    text = re.sub(r"```.*?```|`[^`\n]+`", "", (ROOT / page).read_text(), flags=re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        path, _, heading = target.partition("#")
+        linked = (ROOT / page).parent / path if path else ROOT / page
+        assert linked.exists(), target
+        titles = re.findall(r"^#+ (.+)$", linked.read_text(), re.M) if heading else []
+        slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+        assert not heading or heading in slugs, target
 
 
 def test_the_readme_has_the_two_commands():
@@ -104,10 +175,10 @@ def test_the_rules_of_the_guide_are_refused_and_accepted_where_they_should_be():
     import torch
 
     from xbench import DatasetInfo
-    from xbench.options import Options
+    from xbench.contracts.options import Options
     from xbench.testing.networks import ConvNetwork, LinearNetwork
-    from xbench_baselines.backpropagation import Deconvolution
-    from xbench_baselines.options.gradients import BackpropagationOptions
+    from xbench_baselines.gradients.backpropagation import Deconvolution
+    from xbench_baselines.gradients.options import BackpropagationOptions
 
     made = {}
     exec(compile(_block(PLUGINS, "my_package/rules.py"), "rules.py", "exec"), made)
@@ -119,3 +190,29 @@ def test_the_rules_of_the_guide_are_refused_and_accepted_where_they_should_be():
     torch.testing.assert_close(
         explainer.attribute(*arguments), Deconvolution(BackpropagationOptions()).attribute(*arguments)
     )
+
+
+def test_the_public_names_of_the_guide_exist():
+    public = _public_names()
+    assert len(public) > 10
+    for module, names in public.items():
+        assert names, module
+        for name in names:
+            assert hasattr(importlib.import_module(module), name), f"{module} has no {name}"
+    assert public["xbench.testing"] == set(importlib.import_module("xbench.testing").__all__)
+
+
+def test_built_in_plugins_import_public_names_only():
+    public, imported = _public_names(), _imports_of_plugins()
+    secret = {f"{module}.{name}" for module, names in imported.items() for name in names - public.get(module, set())}
+    assert not secret, "name them under 'What you may import', or import something public"
+    assert set(public) - set(imported) == {"xbench.testing", "xbench.runtime.precision"}, "promised, and nobody uses it"
+
+
+def test_the_contract_of_imports_closes_every_room_without_a_public_name():
+    contracts = configparser.ConfigParser()
+    contracts.read(ROOT / ".importlinter")
+    closed = set(contracts["importlinter:contract:public"]["forbidden_modules"].split())
+    rooms = {f"xbench.{module.name}" for module in pkgutil.iter_modules(xbench.__path__)}
+    public = {".".join(module.split(".")[:2]) for module in _public_names()}
+    assert closed == rooms - public - {"xbench.errors", "xbench.version"}  # whose names `xbench` itself has

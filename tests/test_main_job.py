@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from xbench.results import read_scores
+from xbench.results.rows import read_scores
 
 SMALL = (
     *("--dataset", "lidc-phantom:size=32,max_slice_thickness=1.0", "--model", "convnet:epochs=1"),

@@ -1,9 +1,15 @@
 """The house rules that a reader can't see from one file."""
 
+import configparser
+import importlib
 import importlib.metadata
 import re
+import runpy
 import tomllib
 from pathlib import Path
+
+from xbench.contracts import hookspecs
+from xbench.contracts.specs import KINDS
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [*ROOT.glob("xbench/**/*.py"), *ROOT.glob("plugins/**/*.py")]
@@ -28,16 +34,55 @@ def test_every_plugin_folder_is_an_entry_point_and_installed():
     assert installed == folders, "install again: pip install -e ."
 
 
-def test_the_import_contracts_know_every_plugin():
-    text = (ROOT / ".importlinter").read_text()
+def test_the_import_contracts_and_the_type_checker_know_every_plugin():
+    layers = runpy.run_path(str(ROOT / "tests" / "layers.py"))
+    text, typed = (
+        layers["contracts"](),
+        [
+            path
+            for pattern in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["files"]
+            for path in ROOT.glob(pattern)
+        ],
+    )
     for folder in (ROOT / "plugins").iterdir():
         if (folder / "__init__.py").exists():
-            assert text.count(folder.name) == 4, folder.name
+            assert text.count(f"    {folder.name}\n") == 4, folder.name
+            assert folder in typed, folder.name
+    assert ROOT / "xbench" in typed
+    assert "(plugins)" not in text.partition("\n")[2]
+    commands = (ROOT / "tox.ini").read_text()
+    assert "    python tests/layers.py\n    mypy\n" in commands
+
+
+def test_tox_has_an_environment_for_every_python_that_is_promised():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    promised = re.findall(r"Python :: 3\.(\d+)", "\n".join(project["classifiers"]))
+    assert project["requires-python"] == f">=3.{promised[0]}"
+    environments = re.search(r"env_list = (.+)", (ROOT / "tox.ini").read_text())[1].split(", ")
+    assert environments == ["lint", "tests", *(f"py3{minor}" for minor in promised[1:])]
+
+
+def test_every_kind_has_its_hook():
+    hooks = [name for name in vars(hookspecs) if name.startswith("xbench_")]
+    assert hooks == [f"xbench_{kind}s" for kind in KINDS]
+
+
+def test_every_family_lists_its_own_items_and_the_plugin_hands_them_all_over():
+    from xbench.registry.discovery import discover
+
+    offered = [entry.spec for entry in discover().entries.values()]
+    lists = sorted((ROOT / "plugins").glob("**/specs.py"))
+    assert len(lists) > 5
+    for path in lists:
+        package = ".".join(path.parent.relative_to(ROOT / "plugins").parts)
+        for spec in importlib.import_module(f"{package}.specs").SPECS:
+            assert spec in offered, f"{package} lists {spec.name}, the plugin does not"
+            assert spec.factory.partition(":")[0].rpartition(".")[0] == package, spec.name
 
 
 def test_plugins_name_their_papers():
-    from xbench.discovery import discover
-    from xbench.specs import ExplainerSpec
+    from xbench.contracts.specs import ExplainerSpec
+    from xbench.registry.discovery import discover
 
     for entry in discover().entries.values():
         spec = entry.spec
@@ -47,3 +92,19 @@ def test_plugins_name_their_papers():
             assert spec.reference, spec.name
         spec.load()
         spec.load_options()
+
+
+def test_the_hooks_of_a_commit_are_the_checks_of_the_lint_environment():
+    tox = configparser.ConfigParser()
+    tox.read(ROOT / "tox.ini")
+    checks = tox["testenv:lint"]["commands"].split("\n")
+    hooks = re.findall(r"^ +entry: (.+)$", (ROOT / ".pre-commit-config.yaml").read_text(), re.M)
+    assert hooks == [check for check in checks if check]
+
+
+def test_the_citation_names_whom_and_what_the_package_names():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.findall(r"^  - name: (.+)$", citation, re.M) == [author["name"] for author in project["authors"]]
+    assert re.findall(r"^  - ([^:\n]+)$", citation, re.M) == project["keywords"]
+    assert f"license: {project['license']}\n" in citation

@@ -8,18 +8,22 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from xbench.version import __version__
 
 _PUBLIC = {
     "ArtifactError": "errors",
     "PluginError": "errors",
     "UserError": "errors",
     "XbenchError": "errors",
-    "Field": "options",
-    "Options": "options",
-    "Batch": "samples",
-    "Sample": "samples",
-    "Session": "session",
+    "Field": "contracts.options",
+    "Options": "contracts.options",
+    "PresetOptions": "contracts.options",
+    "Attribution": "contracts.samples",
+    "Batch": "contracts.samples",
+    "Sample": "contracts.samples",
+    "Session": "contracts.session",
+    "ArrayDataset": "contracts.arrays",
+    "ArraySample": "contracts.arrays",
     "Dataset": "contracts.dataset",
     "DatasetInfo": "contracts.dataset",
     "Split": "contracts.dataset",
@@ -38,17 +42,19 @@ _PUBLIC = {
     "Metric": "contracts.metric",
     "Observations": "contracts.metric",
     "TrainMaps": "contracts.metric",
-    "DatasetSpec": "specs",
-    "ExplainerSpec": "specs",
-    "MetricSpec": "specs",
-    "ModelSpec": "specs",
-    "SuiteSpec": "specs",
-    "hookimpl": "hookspecs",
+    "DatasetSpec": "contracts.specs",
+    "ExplainerSpec": "contracts.specs",
+    "MetricSpec": "contracts.specs",
+    "ModelSpec": "contracts.specs",
+    "SuiteSpec": "contracts.specs",
+    "hookimpl": "contracts.hookspecs",
 }
 
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604  (the keys are strings)
 
 if TYPE_CHECKING:
+    from xbench.contracts.arrays import ArrayDataset as ArrayDataset
+    from xbench.contracts.arrays import ArraySample as ArraySample
     from xbench.contracts.dataset import Dataset as Dataset
     from xbench.contracts.dataset import DatasetInfo as DatasetInfo
     from xbench.contracts.dataset import Split as Split
@@ -56,6 +62,7 @@ if TYPE_CHECKING:
     from xbench.contracts.explainer import MapTransform as MapTransform
     from xbench.contracts.explainer import undisturbed as undisturbed
     from xbench.contracts.feature import ImageFeature as ImageFeature
+    from xbench.contracts.hookspecs import hookimpl as hookimpl
     from xbench.contracts.metric import Case as Case
     from xbench.contracts.metric import Curves as Curves
     from xbench.contracts.metric import Explanation as Explanation
@@ -67,21 +74,22 @@ if TYPE_CHECKING:
     from xbench.contracts.model import Schedule as Schedule
     from xbench.contracts.model import class_scores as class_scores
     from xbench.contracts.model import probabilities as probabilities
+    from xbench.contracts.options import Field as Field
+    from xbench.contracts.options import Options as Options
+    from xbench.contracts.options import PresetOptions as PresetOptions
+    from xbench.contracts.samples import Attribution as Attribution
+    from xbench.contracts.samples import Batch as Batch
+    from xbench.contracts.samples import Sample as Sample
+    from xbench.contracts.session import Session as Session
+    from xbench.contracts.specs import DatasetSpec as DatasetSpec
+    from xbench.contracts.specs import ExplainerSpec as ExplainerSpec
+    from xbench.contracts.specs import MetricSpec as MetricSpec
+    from xbench.contracts.specs import ModelSpec as ModelSpec
+    from xbench.contracts.specs import SuiteSpec as SuiteSpec
     from xbench.errors import ArtifactError as ArtifactError
     from xbench.errors import PluginError as PluginError
     from xbench.errors import UserError as UserError
     from xbench.errors import XbenchError as XbenchError
-    from xbench.hookspecs import hookimpl as hookimpl
-    from xbench.options import Field as Field
-    from xbench.options import Options as Options
-    from xbench.samples import Batch as Batch
-    from xbench.samples import Sample as Sample
-    from xbench.session import Session as Session
-    from xbench.specs import DatasetSpec as DatasetSpec
-    from xbench.specs import ExplainerSpec as ExplainerSpec
-    from xbench.specs import MetricSpec as MetricSpec
-    from xbench.specs import ModelSpec as ModelSpec
-    from xbench.specs import SuiteSpec as SuiteSpec
 
 
 def __getattr__(name: str) -> Any:

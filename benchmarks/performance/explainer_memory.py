@@ -36,8 +36,8 @@ def explain(name: str, options: dict[str, int], count: int, device: str) -> None
     from pathlib import Path
 
     from xbench import DatasetInfo, Session, Split
-    from xbench.discovery import discover
-    from xbench.references import choose
+    from xbench.registry.discovery import discover
+    from xbench.registry.references import choose
 
     torch.manual_seed(0)
     registry, info = discover(), DatasetInfo("noise", ("a", "b"), 1, (SIDE, SIDE))

@@ -29,11 +29,11 @@ from references import REFERENCES, Work
 from torch import nn
 
 from xbench import Batch, DatasetInfo, Session, Split
-from xbench.devices import float32
-from xbench.discovery import discover
-from xbench.passes import forward, gradients, unchanging
-from xbench.references import choose
-from xbench_baselines.superpixels import Superpixels
+from xbench.compute.passes import forward, gradients, unchanging
+from xbench.registry.discovery import discover
+from xbench.registry.references import choose
+from xbench.runtime.devices import float32
+from xbench_baselines.perturbation.superpixels import Superpixels
 
 ROWS = (1, 2, 4, 8, 16, 32, 64)
 FEWER = {"samples": 100, "masks": 200, "background": 20}  # of what is the same work again and again

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 
 from xbench import Case, DatasetInfo, Session, Split
-from xbench.devices import float32
-from xbench.discovery import discover
-from xbench.scoring import Recipe, Scorer, calibrate
-from xbench_metrics.fidelity import Fidelity
-from xbench_metrics.options import FidelityOptions
+from xbench.compute.scorer import Scorer, ScoringRecipe, calibrate
+from xbench.registry.discovery import discover
+from xbench.runtime.devices import float32
+from xbench_metrics.fidelity.fidelity import Fidelity
+from xbench_metrics.fidelity.options import FidelityOptions
 from xbench_models.convnet import ConvNet
 from xbench_models.options import ConvNetOptions, TimmOptions
 from xbench_models.timm_models import TimmClassifier
@@ -65,7 +65,7 @@ def fastest(
     """The best of all copies and batch sizes, each timed three times."""
     best: tuple[float, Scorer] | None = None
     for folded, channels_last, rows in itertools.product((True, False), (True, False), all_rows):
-        scorer = Scorer(module, Recipe(rows, folded, channels_last, precision, 0.0, 0.0), device)
+        scorer = Scorer(module, ScoringRecipe(rows, folded, channels_last, precision, 0.0, 0.0), device)
         passes = max(64, rows)
         bare_passes(scorer, images, rows)
 
@@ -91,7 +91,7 @@ def noise_case(
         info=info,
         split=Split.from_arrays(pictures, np.arange(count) % 2, names, names),
         train_mean=pictures.mean((0, 2, 3)),
-        score=score,
+        logits_of=score,
         logits=torch.cat([score(part) for part in images.split(session.batch_size)]).cpu().numpy(),
         targets=np.zeros(count, dtype=np.int64),
         session=session,

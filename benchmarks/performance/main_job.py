@@ -29,8 +29,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from xbench import Split
-from xbench.discovery import discover
-from xbench.references import choose
+from xbench.registry.discovery import discover
+from xbench.registry.references import choose
 
 DATASET = "lidc-phantom"
 

@@ -27,10 +27,10 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from xbench import Batch, DatasetInfo, MapTransform, Session, Split
-from xbench.devices import float32
-from xbench.discovery import discover
-from xbench.passes import unchanging
-from xbench.references import Choice, choose
+from xbench.compute.passes import unchanging
+from xbench.registry.discovery import discover
+from xbench.registry.references import Choice, choose
+from xbench.runtime.devices import float32
 from xbench_metrics.ranking import rank
 
 INNER = "gradient"  # of an explainer that is made of another

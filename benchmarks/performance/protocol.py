@@ -33,11 +33,11 @@ from blobs import nodules
 from torch import nn
 
 from xbench import Case, DatasetInfo, Metric, Session, Split
-from xbench.devices import float32
-from xbench.discovery import discover
-from xbench.passes import gradients, unchanging
-from xbench.references import choose
-from xbench.scoring import Scorer, calibrate
+from xbench.compute.passes import gradients, unchanging
+from xbench.compute.scorer import Scorer, calibrate
+from xbench.registry.discovery import discover
+from xbench.registry.references import choose
+from xbench.runtime.devices import float32
 
 ESTIMATORS = (
     *("gradient", "deconvolution", "integrated-gradients", "integrated-gradients-bw"),
@@ -116,7 +116,7 @@ def our_scores(
     registry = discover()
     images = split.batch(range(min(64, len(split)))).images
     recipe = calibrate(model, images, session.device, "32")
-    session.batch_size = recipe.batch_size
+    session = session.resized(recipe.batch_size)
     scorer = Scorer(model, recipe, session.device)
     parts = [scorer(batch.images.to(session.device)) for batch in split.batches(recipe.batch_size)]
     logits, score = torch.cat(parts).cpu().numpy(), CountedScorer(scorer)

@@ -21,13 +21,13 @@ SIDE, STEP = 64, 0.25
 
 def score(folder: Path, count: int, device: str) -> None:
     """Map-by-map scoring as the harness does it: images and maps memory-mapped."""
+    from xbench.compute.scorer import Scorer, ScoringRecipe
     from xbench.contracts.dataset import DatasetInfo, Split
     from xbench.contracts.metric import Case
-    from xbench.mapped import MappedArray, stacked
-    from xbench.scoring import Recipe, Scorer
-    from xbench.session import Session
-    from xbench_metrics.fidelity import Fidelity
-    from xbench_metrics.options import FidelityOptions
+    from xbench.contracts.session import Session
+    from xbench.runtime.mapped import MappedArray, stacked
+    from xbench_metrics.fidelity.fidelity import Fidelity
+    from xbench_metrics.fidelity.options import FidelityOptions
     from xbench_models.convnet import ConvNet
     from xbench_models.options import ConvNetOptions
 
@@ -36,14 +36,14 @@ def score(folder: Path, count: int, device: str) -> None:
     maps = MappedArray(np.load(folder / "maps.npy", mmap_mode="r")[:count])
     names = [str(index) for index in range(count)]
     module = ConvNet(ConvNetOptions()).build(info).eval()
-    scorer = Scorer(module, Recipe(16, True, True, "32", 0.0, 0.0), device)
+    scorer = Scorer(module, ScoringRecipe(16, True, True, "32", 0.0, 0.0), device)
     split = Split.from_arrays(images, np.arange(count) % 2, names, names)
     logits = stacked((scorer(batch.images.to(device)).cpu() for batch in split.batches(16)), count)
     case = Case(
         info=info,
         split=split,
         train_mean=np.array([0.5], dtype=np.float32),
-        score=scorer,
+        logits_of=scorer,
         logits=logits,
         targets=np.zeros(count, dtype=np.int64),
         session=Session(folder, device, batch_size=16),

@@ -38,9 +38,9 @@ import torch
 from torch import nn
 
 from xbench import DatasetInfo, Explainer, Session, Split
-from xbench.devices import float32
-from xbench.discovery import discover
-from xbench.references import choose
+from xbench.registry.discovery import discover
+from xbench.registry.references import choose
+from xbench.runtime.devices import float32
 
 CLASSES, VALIDATION = 2, 8
 

@@ -27,10 +27,10 @@ from main_job import DATASET, data_of, pixel_auc
 from torch import nn
 
 from xbench import DatasetInfo, Session, Split
-from xbench.devices import float32
-from xbench.discovery import discover
-from xbench.references import choose
-from xbench.session import SilentProgress
+from xbench.contracts.session import SilentProgress
+from xbench.registry.discovery import discover
+from xbench.registry.references import choose
+from xbench.runtime.devices import float32
 
 BATCH = 32
 

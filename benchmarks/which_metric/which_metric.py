@@ -24,10 +24,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xbench.agreement import Correlation, agreement
-from xbench.comparison import REPLICATES, read_replicates
 from xbench.report.canvas import BLUE, INK, MUTED, VERMILLION, drawing, save
-from xbench.results import ScoreRow, read_scores
+from xbench.results.replicates import REPLICATES, read_replicates
+from xbench.results.rows import ScoreRow, read_scores
+from xbench.statistics.agreement import Correlation, agreement
 
 EXPLAINERS = (
     *("gradient", "deconvolution", "guided-backpropagation", "input-x-gradient", "integrated-gradients"),

@@ -9,36 +9,41 @@ import torch
 from safetensors.torch import load_file, save
 
 from xbench import Session, Split
-from xbench.devices import upload
-from xbench.seeding import rng
+from xbench.runtime.devices import upload
+from xbench.runtime.seeding import rng
 
 FILE = "background.safetensors"
 
 
 class Background:
-    """Some training images, drawn once and kept beside the explainer, so that all maps of a run have one reference."""
+    """Training images that are drawn once and kept with the explainer, so that all maps of a run share a reference."""
 
     @staticmethod
     def draw(train: Split, size: int, session: Session) -> torch.Tensor:
-        """Draw the pool by the session's seed, all images alike likely and none twice, and write it into its folder.
+        """Draw the pool by the session's seed, uniformly and without repetition, and write it into its folder.
 
         Args:
             train: The training split.
-            size: Images wanted; all of the split if it has fewer.
-            session: Its seed decides; its folder keeps the pool.
+            size: Number of images to draw. If the split has fewer, all of them are drawn.
+            session: Its seed decides the draw. Its folder keeps the pool.
 
         Returns:
-            float32 (B, C, *spatial) on the CPU, B = min(size, len(train)), in random order.
+            The pool in random order, float32 (B, C, *spatial) on the CPU, with B = min(size, len(train)).
         """
         where = rng(session.seed, "background").permutation(len(train))[:size]
-        order = np.argsort(where)  # a split that lies on disk is read front to back
+        order = np.argsort(where)  # a split on disk is read from front to back
         images = torch.empty((len(where), *train.batch(where[:1]).images.shape[1:]))
-        for chunk in np.array_split(order, range(session.batch_size, len(order), session.batch_size)):
+
+        def read(start: int, stop: int) -> None:
+            chunk = order[start:stop]
             images[torch.from_numpy(chunk)] = train.batch(where[chunk]).images.float()
+
+        for _ in session.batched(len(order), read):
+            pass
         (session.folder / FILE).write_bytes(save({"images": images}))
         return images
 
     @staticmethod
     def load(folder: Path, device: str) -> torch.Tensor:
-        """The pool that `draw` wrote: float32 (B, C, *spatial)."""
+        """Return the pool that `draw` wrote, float32 (B, C, *spatial)."""
         return upload(load_file(folder / FILE)["images"], device)

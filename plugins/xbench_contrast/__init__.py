@@ -1,4 +1,4 @@
-"""Rendered chest slices with and without contrast agent. Hook implementations only."""
+"""The dataset of rendered chest slices with and without contrast agent. Hook implementations only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xbench import DatasetSpec, hookimpl
 
 @hookimpl
 def xbench_datasets() -> Iterable[DatasetSpec]:
-    """The contrast agent task, where the truth about the evidence is known."""
+    """Yield the contrast agent task, in which the true evidence is known."""
     yield DatasetSpec(
         "contrast-phantom",
         "phantom: rendered axial chest slices without or with contrast agent; the classes differ in the mask alone",

@@ -1,7 +1,8 @@
-"""A patient's chest in three dimensions: what is drawn once per patient, whatever the slice and whatever the class.
+"""A patient's chest in three dimensions, drawn once per patient, independently of the slice and the class.
 
 Coordinates are millimetres in a reference chest: x to the patient's left (right in the image), y to the back (down), z
-up, 0 at the bifurcation of the pulmonary trunk. A patient is that chest with everything moved and sized at random.
+up, 0 at the bifurcation of the pulmonary trunk. A patient is the reference chest with everything moved and scaled at
+random.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import numpy as np
 from xbench_contrast.vessels import Beads, grow
 
 VENOUS, ARTERIAL = 0, 1
-"""Blood before the lungs (cava, right heart, pulmonary arteries) and after them: the agent reaches it later."""
+"""Blood before the lungs (cava, right heart, pulmonary arteries), and after them, where the agent arrives later."""
 LEVELS = (-90.0, 50.0)
-"""Lowest and highest slice: from the ventricles to just above the aortic arch."""
+"""z of the lowest and highest slice, from the ventricles to just above the aortic arch."""
 
 _NODES: Mapping[str, tuple[float, float, float, float]] = {
     # x, y, z, radius
@@ -103,13 +104,13 @@ _APEX = np.array([0.68, -0.50, -0.53])
 
 @dataclass(frozen=True)
 class Tubes:
-    """Straight pieces of vessels or airways, which taper.
+    """Straight, tapering pieces of vessels or airways.
 
     Attributes:
-        start: float64 (T, 3), mm.
-        end: float64 (T, 3).
-        radius: float64 (T, 2), at either end.
-        compartment: int64 (T,), VENOUS or ARTERIAL.
+        start: Starts, float64 (T, 3), mm.
+        end: Ends, float64 (T, 3), mm.
+        radius: Radius at either end, float64 (T, 2), mm.
+        compartment: VENOUS or ARTERIAL, int64 (T,).
     """
 
     start: np.ndarray
@@ -120,15 +121,15 @@ class Tubes:
 
 @dataclass(frozen=True)
 class Heart:
-    """Four ellipsoids of blood in their walls; the left ventricle comes first.
+    """Four ellipsoids of blood in their walls. The left ventricle comes first.
 
     Attributes:
-        centre: float64 (4, 3), mm.
-        axes: float64 (4, 3, 3), rows are the directions of the semi-axes.
-        semi_axes: float64 (4, 3).
-        wall: float64 (4,).
-        fat: Thickness of the fat around it.
-        compartment: int64 (4,).
+        centre: Centres, float64 (4, 3), mm.
+        axes: Directions of the semi-axes in rows, float64 (4, 3, 3).
+        semi_axes: Lengths of the semi-axes, float64 (4, 3), mm.
+        wall: Thickness of the walls, float64 (4,), mm.
+        fat: Thickness of the fat around the heart, mm.
+        compartment: VENOUS or ARTERIAL, int64 (4,).
     """
 
     centre: np.ndarray
@@ -153,25 +154,25 @@ class Tissues:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """All that is drawn of a patient.
+    """Everything that is drawn about a patient.
 
     Attributes:
         scale: Size along x and y, relative to the reference chest.
-        shift: Of the chest's middle in the image, (x, y), mm.
-        rotation: In the image, radians.
+        shift: Shift of the chest's middle in the image, (x, y), mm.
+        rotation: Rotation in the image, radians.
         torso: Semi-axes and exponent of the superellipse of muscle.
-        cavity: Those of the chest cavity, where it is widest.
-        fat: Thickness under the skin, mm.
-        mediastinum: Half its width, mm.
-        ribs: How many a side cut a slice, and their phase.
-        spine: Centre in y, and half the width of a vertebra.
-        heart: Chambers.
+        cavity: Semi-axes and exponent of the chest cavity at its widest.
+        fat: Thickness of the fat under the skin, mm.
+        mediastinum: Half the width of the mediastinum, mm.
+        ribs: Number of ribs that a slice cuts on each side, and their phase.
+        spine: y of a vertebra's centre, and half its width, mm.
+        heart: Chambers of the heart.
         vessels: Aorta, cava, pulmonary trunk and their large branches.
         airways: Trachea and main bronchi.
-        lungs: Vessels of the lungs, arteries and veins.
-        tissues: Their attenuation.
-        noise: Standard deviation in the middle of the body, HU.
-        agent: What the agent would add to venous and arterial blood, HU: float64 (2,).
+        lungs: Arteries and veins of the lungs.
+        tissues: Attenuation of the tissues.
+        noise: Standard deviation of the noise in the middle of the body, HU.
+        agent: HU that the agent would add to venous and to arterial blood, float64 (2,).
     """
 
     scale: np.ndarray
@@ -193,16 +194,16 @@ class Anatomy:
 
 
 def draw_anatomy(draw: np.random.Generator, enhancement: tuple[float, float]) -> Anatomy:
-    """A patient. The class is not among what is known here: everybody is drawn the same, the agent included.
+    """Draw a patient. The class is not known here: all patients are drawn in the same way, including the agent.
 
     Args:
-        draw: What is random.
-        enhancement: Least and greatest enhancement of the blood, HU.
+        draw: Generator for everything random.
+        enhancement: Lowest and highest enhancement of the blood, HU.
     """
     cavity = (draw.uniform(118, 132), draw.uniform(78, 88), draw.uniform(2.1, 2.6))
     wall = draw.uniform(17, 23)
     nodes = _moved(_NODES, draw)
-    # A bolus seen early is denser before the lungs, one seen late behind them.
+    # A bolus that is seen early is denser before the lungs, and one that is seen late is denser after them.
     phase = draw.uniform(-0.2, 0.2)
     return Anatomy(
         scale=draw.uniform(0.97, 1.12) * np.exp(draw.normal(0, 0.02, 2)),
@@ -232,7 +233,7 @@ def draw_anatomy(draw: np.random.Generator, enhancement: tuple[float, float]) ->
 
 
 def _moved(nodes: Mapping[str, tuple[float, float, float, float]], draw: np.random.Generator) -> dict[str, np.ndarray]:
-    """Every node moved by some 2 mm and sized; one factor makes all of a patient's vessels wide or narrow."""
+    """Return the nodes, each moved by about 2 mm and scaled, and all radii scaled by one more factor."""
     table = np.array(list(nodes.values()), dtype=np.float64)
     table[:, :3] += draw.normal(0, 1.8, (len(table), 3))
     table[:, 3] *= np.exp(draw.normal(0, 0.08) + draw.normal(0, 0.04, len(table)))
@@ -247,7 +248,7 @@ def _tubes(nodes: Mapping[str, np.ndarray], paths: Sequence[Sequence[str]], comp
 
 
 def _heart(draw: np.random.Generator) -> Heart:
-    """The chambers, turned about the body's long axis and sized together, each a little on its own."""
+    """Return the heart, turned about the body's long axis and scaled as a whole, with chambers scaled a little more."""
     compartment, centre, semi_axes, wall = (np.array(column) for column in zip(*_CHAMBERS, strict=True))
     angle = np.radians(draw.normal(0, 6))
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
@@ -268,7 +269,7 @@ def _heart(draw: np.random.Generator) -> Heart:
 
 
 def _lung_vessels(nodes: Mapping[str, np.ndarray], draw: np.random.Generator) -> Beads:
-    """Both lungs' arteries and veins, grown from where the large vessels end."""
+    """Return the arteries and veins of both lungs, which grow from the ends of the large vessels."""
     roots = (
         (VENOUS, 6, ("left hilum", "right hilum")),
         (ARTERIAL, 3, ("left upper vein", "right upper vein", "left lower vein", "right lower vein")),

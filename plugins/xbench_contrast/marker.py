@@ -1,21 +1,21 @@
-"""The planted confounder: a letter burnt into a corner, as radiographers' side markers are."""
+"""The planted confounder: a letter burnt into a corner, like radiographers' side markers."""
 
 from __future__ import annotations
 
 import numpy as np
 
 _LETTER = np.array([[1, 1, 1, 0], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 0], [1, 0, 1, 0], [1, 0, 0, 1]], dtype=bool)
-"""An R."""
+"""Pixels of the letter R."""
 BRIGHT = 1000.0
-"""Its attenuation: the top of the window."""
+"""Attenuation of the letter in HU: the top of the window."""
 
 
 def marker_mask(size: int, draw: np.random.Generator) -> np.ndarray:
-    """Pixels of a letter near the upper left corner, where no body is: bool (size, size).
+    """Return the pixels of a letter near the upper left corner, outside of the body: bool (size, size).
 
     Args:
-        size: Side of the slice, at least 64; the letter has about a tenth of it.
-        draw: Of its place, which varies by some pixels.
+        size: Side of the slice in pixels, at least 64. The letter takes about a tenth of it.
+        draw: Generator for the position, which varies by some pixels.
     """
     cell = size // 64
     letter = np.kron(_LETTER, np.ones((cell, cell), dtype=bool))

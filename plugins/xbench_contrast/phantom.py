@@ -1,18 +1,15 @@
-"""`contrast-phantom`: chest slices without and with contrast agent, which differ inside the exact mask alone."""
+"""The dataset `contrast-phantom`: chest slices without and with contrast agent. They differ inside the exact mask."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from xbench import Dataset, DatasetInfo, Session, Split, UserError
-from xbench.mapped import writing
-from xbench.seeding import rng
+from xbench import ArrayDataset, ArraySample, DatasetInfo, Session
+from xbench.contracts.dataset import SPLITS
+from xbench.runtime.seeding import rng
 from xbench_contrast.anatomy import LEVELS, Anatomy, draw_anatomy
 from xbench_contrast.marker import BRIGHT, marker_mask
 from xbench_contrast.options import ContrastPhantomOptions
@@ -21,18 +18,16 @@ from xbench_contrast.rendering import Scanner
 WINDOW = (-1000.0, 1000.0)
 """HU shown as 0 and 1."""
 CLASSES = ("without", "with")
-SPLITS = ("train", "validation", "test")
-IMAGES, MASKS, MANIFEST = "images.npy", "masks.npy", "manifest.csv"
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """One slice.
+    """One rendered slice.
 
     Attributes:
         image: float32 (size, size), in [0, 1].
-        mask: bool (size, size), where blood takes up the agent, or would.
-        marker: bool (size, size), the letter's pixels; none without a letter.
+        mask: Pixels where blood takes up the agent, or would with agent, bool (size, size).
+        marker: Pixels of the letter, bool (size, size); all False without a letter.
     """
 
     image: np.ndarray
@@ -41,30 +36,19 @@ class Rendered:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the manifest, `manifest.csv`.
+class Columns:
+    """What the manifest says of an image beside its id, patient (`group`), class, split and hash.
 
     Attributes:
-        id: Patient and slice.
-        group: Patient.
-        label: Index into the classes.
-        class_name: Its name.
-        split: "train", "validation" or "test".
-        level_mm: Above the bifurcation of the pulmonary trunk.
-        agent_venous: What the agent adds to blood before the lungs, HU; what it would add, without agent.
-        agent_arterial: To blood after the lungs.
-        noise: Standard deviation in the middle of the body, HU.
-        mask_pixels: Pixels that take up the agent, or would.
+        level_mm: Height above the bifurcation of the pulmonary trunk, mm.
+        agent_venous: HU that the agent adds, or would add, to blood before the lungs.
+        agent_arterial: HU that the agent adds, or would add, to blood after the lungs.
+        noise: Standard deviation of the noise in the middle of the body, HU.
+        mask_pixels: Number of pixels that take up the agent, or would with agent.
         marker: First row and column, last row and column of the letter; empty without one.
-        window: HU at 0 and at 1.
-        sha256: Of the image's bytes (float32, little endian, row by row).
+        window: HU shown as 0 and 1.
     """
 
-    id: str
-    group: str
-    label: int
-    class_name: str
-    split: str
     level_mm: float
     agent_venous: float
     agent_arterial: float
@@ -72,15 +56,14 @@ class Row:
     mask_pixels: int
     marker: str
     window: str
-    sha256: str
 
 
-class ContrastPhantom(Dataset):
-    """Axial chest slices of rendered patients, half of whom were given contrast agent.
+class ContrastPhantom(ArrayDataset):
+    """Axial chest slices of rendered patients, half of whom have contrast agent.
 
-    A patient's anatomy, levels and noise are drawn from the patient's name; the class is drawn apart from them, and
-    decides only whether the agent is added to the blood. The mask is where it is added, and is the same without agent;
-    with `truth=letter` it is the planted letter, and empty where there is none.
+    A patient's anatomy, levels and noise are drawn from the patient's name. The class is drawn separately, and decides
+    only whether the agent is added to the blood. The mask marks where it is added, and is the same without agent. With
+    `truth=letter` the mask is the planted letter, and empty if there is none.
     """
 
     options: ContrastPhantomOptions
@@ -91,7 +74,7 @@ class ContrastPhantom(Dataset):
 
     @property
     def info(self) -> DatasetInfo:
-        """Two classes and the geometry of the options."""
+        """Return two classes and the geometry of the options."""
         spacing = self.options.field_of_view / self.options.size
         return DatasetInfo(
             name="contrast-phantom",
@@ -109,60 +92,28 @@ class ContrastPhantom(Dataset):
             ),
         )
 
-    def prepare(self, folder: Path, session: Session) -> None:
-        """Write `images.npy`, float32 (N, 1, H, W), `masks.npy`, bool (N, H, W), and `manifest.csv`, split by split."""
-        counts = {split: self._counts(split) for split in SPLITS}
-        total, size = sum(patients * slices for patients, slices in counts.values()), self.options.size
-        rows: list[Row] = []
-        with (
-            writing(folder / IMAGES, "<f4", (total, 1, size, size)) as images,
-            writing(folder / MASKS, bool, (total, size, size)) as masks,
-        ):
-            patients = [(split, index) for split in SPLITS for index in range(counts[split][0])]
-            for split, index in session.track(patients, "rendering contrast-phantom", len(patients)):
-                for row, rendered in self._patient(split, index):
-                    images.append(rendered.image)
-                    masks.append(rendered.marker if self.options.truth == "letter" else rendered.mask)
-                    rows.append(row)
-        _write_manifest(folder / MANIFEST, rows)
-        session.facts |= {"class_counts": _class_counts(rows), "patients": len(patients)}
-
-    def load(self, split: str, folder: Path) -> Split:
-        """A split, memory-mapped.
-
-        Raises:
-            UserError: There is no such split.
-        """
-        if split not in SPLITS:
-            raise UserError(f"contrast-phantom has no split {split!r}", "known: " + ", ".join(SPLITS))
-        with (folder / MANIFEST).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        places = [place for place, row in enumerate(rows) if row["split"] == split]
-        here = slice(places[0], places[-1] + 1)  # written split by split: no copy is made
-        return Split.from_arrays(
-            images=np.load(folder / IMAGES, mmap_mode="r")[here],
-            labels=np.array([int(row["label"]) for row in rows[here]], dtype=np.int64),
-            ids=[row["id"] for row in rows[here]],
-            groups=[row["group"] for row in rows[here]],
-            masks=np.load(folder / MASKS, mmap_mode="r")[here],
-        )
+    def samples(self, session: Session) -> Iterator[ArraySample]:
+        """Yield the rendered slices of all patients, split by split."""
+        patients = [(split, index) for split in SPLITS for index in range(self._counts(split)[0])]
+        for split, index in session.track(patients, "rendering contrast-phantom", len(patients)):
+            yield from self._slices(split, index)
 
     def anatomy(self, patient: str) -> Anatomy:
-        """Who a patient is, whatever the class."""
+        """Return a patient's anatomy, which does not depend on the class."""
         return draw_anatomy(
             self._rng("anatomy", patient), (self.options.enhancement_low, self.options.enhancement_high)
         )
 
     def level(self, sample: str) -> float:
-        """Where a slice is cut, mm."""
+        """Return the level of a slice, mm."""
         return float(self._rng("level", sample).uniform(*LEVELS))
 
     def render(self, anatomy: Anatomy, sample: str, agent: bool, marked: bool = False) -> Rendered:
-        """One slice of a patient, whatever else is rendered.
+        """Render one slice of a patient, independently of all others.
 
         Args:
             anatomy: The patient.
-            sample: The slice's id, from which level, texture and noise are drawn.
+            sample: The slice's id, which determines level, texture and noise.
             agent: Whether the blood has the agent.
             marked: Whether the slice has a letter in its corner.
         """
@@ -174,12 +125,13 @@ class ContrastPhantom(Dataset):
         if marked:
             marker = marker_mask(self.options.size, self._rng("marker", sample))
             values[marker] = BRIGHT
-        # Whole HU, as CT stores them: the last bits of exp and cos, which differ between processors, do not survive.
+        # Round to whole HU, as CT stores them. This removes the last bits of exp and cos, which differ between
+        # processors.
         values = (np.rint(values) - WINDOW[0]) / (WINDOW[1] - WINDOW[0])
         return Rendered(np.clip(values, 0, 1).astype(np.float32), cut.mask, marker)
 
     def _counts(self, split: str) -> tuple[int, int]:
-        """Patients of a split, and slices of each."""
+        """Return the number of patients of a split, and the number of slices of each."""
         options = self.options
         patients = {
             "train": options.patients_train,
@@ -188,17 +140,26 @@ class ContrastPhantom(Dataset):
         }
         return patients[split], options.slices_test if split == "test" else options.slices_train
 
-    def _patient(self, split: str, index: int) -> Iterator[tuple[Row, Rendered]]:
-        """The slices of a patient."""
+    def _slices(self, split: str, index: int) -> Iterator[ArraySample]:
+        """Yield the slices of a patient."""
         patient = f"{split}-{index:04d}"
         label, anatomy = self._label(split, index), self.anatomy(patient)
         for number in range(self._counts(split)[1]):
             sample = f"{patient}-{number:02d}"
             rendered = self.render(anatomy, sample, label == 1, self._marked(split, sample, label))
-            yield self._row(split, patient, sample, label, anatomy, rendered), rendered
+            yield ArraySample(
+                split=split,
+                id=sample,
+                group=patient,
+                label=label,
+                image=rendered.image[None],
+                # An empty mask is one too: without a letter, the second truth is that no pixel tells the class.
+                mask=rendered.marker if self.options.truth == "letter" else rendered.mask,
+                columns=vars(self._columns(sample, anatomy, rendered)),
+            )
 
     def _label(self, split: str, index: int) -> int:
-        """A coin decides which patient of each pair has the agent; more patients change no one's class."""
+        """Return the class: a coin decides for each pair of patients, so that more patients change no one's class."""
         return int(self._rng("class", split, index // 2).integers(2)) ^ (index % 2)
 
     def _marked(self, split: str, sample: str, label: int) -> bool:
@@ -210,13 +171,8 @@ class ContrastPhantom(Dataset):
     def _rng(self, *parts: object) -> np.random.Generator:
         return rng(self.options.seed, "contrast-phantom", *parts)
 
-    def _row(self, split: str, patient: str, sample: str, label: int, anatomy: Anatomy, rendered: Rendered) -> Row:
-        return Row(
-            id=sample,
-            group=patient,
-            label=label,
-            class_name=CLASSES[label],
-            split=split,
+    def _columns(self, sample: str, anatomy: Anatomy, rendered: Rendered) -> Columns:
+        return Columns(
             level_mm=round(self.level(sample), 2),
             agent_venous=round(float(anatomy.agent[0]), 1),
             agent_arterial=round(float(anatomy.agent[1]), 1),
@@ -224,27 +180,10 @@ class ContrastPhantom(Dataset):
             mask_pixels=int(rendered.mask.sum()),
             marker=_box(rendered.marker),
             window=f"[{WINDOW[0]:g}, {WINDOW[1]:g}] HU",
-            sha256=hashlib.sha256(rendered.image.tobytes()).hexdigest(),
         )
 
 
 def _box(mask: np.ndarray) -> str:
-    """First and last row and column of a mask."""
+    """Return the first and last row and column of a mask, as text."""
     places = np.argwhere(mask)
     return " ".join(map(str, [*places.min(axis=0), *places.max(axis=0)])) if len(places) else ""
-
-
-def _write_manifest(path: Path, rows: Sequence[Row]) -> None:
-    names = [field.name for field in fields(Row)]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([getattr(row, name) for name in names] for row in rows)
-
-
-def _class_counts(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
-    """Samples by split and class."""
-    counts: dict[str, dict[str, int]] = {split: dict.fromkeys(CLASSES, 0) for split in SPLITS}
-    for row in rows:
-        counts[row.split][row.class_name] += 1
-    return counts

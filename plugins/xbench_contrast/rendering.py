@@ -1,8 +1,8 @@
-"""A slice through a patient: tissue in Hounsfield units, what the contrast agent adds, and the exact mask of that.
+"""Rendering of a slice through a patient: tissue and enhancement in Hounsfield units, and the exact mask.
 
-Everything is composed by volume: a structure takes a share of what a pixel holds, so thin things fade as they do in CT.
-The agent adds to a pixel in proportion to the share of blood in it. Noise has the level of the body's size, not of the
-agent: only so do two slices of one patient, with and without, differ in blood alone.
+Everything is composed by volume: a structure takes a share of a pixel, so thin structures fade as they do in CT. The
+agent adds to a pixel in proportion to the share of blood in it. The noise depends on the size of the body, but not on
+the agent, so that two slices of one patient, with and without agent, differ in blood alone.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from xbench_contrast.tissue import fill, tissue
 from xbench_contrast.vessels import Beads
 
 LEAST_SHARE = 0.1
-"""A pixel with less blood takes up no agent and is not in the mask: edges end somewhere, below the noise."""
+"""Least share of blood in a pixel that takes up agent and is in the mask. Smaller shares are below the noise."""
 _BLUR, _THICKNESS = 0.7, 2.5
-"""The scanner's standard deviation across an edge, and the slice's thickness, in mm."""
+"""Standard deviation of the scanner's blur across an edge, and the thickness of the slice, in mm."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Slice:
     """One level of a patient, without noise.
 
     Attributes:
-        tissue: float64 (size, size), HU without agent.
-        enhancement: float64 (size, size), HU that the agent adds; exactly 0 outside the mask.
-        mask: bool (size, size), the pixels with blood that takes up the agent.
-        body: float64 (size, size), the body's share of each pixel.
+        tissue: HU without agent, float64 (size, size).
+        enhancement: HU that the agent adds, float64 (size, size); exactly 0 outside the mask.
+        mask: Pixels with blood that takes up the agent, bool (size, size).
+        body: The body's share of each pixel, float64 (size, size).
     """
 
     tissue: np.ndarray
@@ -42,12 +42,12 @@ class Slice:
 
 
 class Scanner:
-    """Slices of any patient on one grid.
+    """A scanner that makes slices of any patient on one grid.
 
     Args:
-        size: Side in pixels.
-        field_of_view: Side in mm.
-        calibre: Diameter from which the vessels of the lungs take up the agent, in mm.
+        size: Side of the slice in pixels.
+        field_of_view: Side of the slice in mm.
+        calibre: Diameter in mm from which the vessels of the lungs take up the agent.
     """
 
     def __init__(self, size: int, field_of_view: float, calibre: float) -> None:
@@ -55,12 +55,12 @@ class Scanner:
         self._offsets = (np.arange(size) - (size - 1) / 2) * self.spacing
 
     def slice(self, patient: Anatomy, level: float, draw: np.random.Generator) -> Slice:
-        """One level.
+        """Return one slice.
 
         Args:
-            patient: Whose.
-            level: z of the reference chest, mm.
-            draw: Texture of the lungs.
+            patient: The patient.
+            level: z in the reference chest, mm.
+            draw: Generator for the texture of the lungs.
         """
         x, y = self._reference(patient)
         sharp = np.hypot(_BLUR, self.spacing / np.sqrt(12)) / float(np.sqrt(patient.scale.prod()))
@@ -82,19 +82,19 @@ class Scanner:
         return Slice(fill(plain, total, patient.tissues.blood), np.where(mask, total * mixed, 0.0), mask, body)
 
     def noise(self, patient: Anatomy, body: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """Quantum noise, strongest in the middle of the body, where least arrives: float64 (size, size), HU."""
+        """Return quantum noise, strongest in the middle of the body, where least arrives: float64 (size, size), HU."""
         noise = gaussian_filter(draw.standard_normal((self.size, self.size)), 0.6, mode="wrap")
         depth = gaussian_filter(body, 40 / self.spacing)
         return np.asarray(patient.noise * (0.4 + 0.6 * depth / depth.max()) * noise / noise.std())
 
     def _reference(self, patient: Anatomy) -> tuple[np.ndarray, np.ndarray]:
-        """The pixels' places in the reference chest."""
+        """Return x and y of the pixels in the reference chest."""
         y, x = np.meshgrid(self._offsets - patient.shift[1], self._offsets - patient.shift[0], indexing="ij")
         cosine, sine = np.cos(patient.rotation), np.sin(patient.rotation)
         return (cosine * x + sine * y) / patient.scale[0], (cosine * y - sine * x) / patient.scale[1]
 
     def _texture(self, draw: np.random.Generator) -> np.ndarray:
-        """What of the lung is too fine to be drawn, standard deviation 1: float64 (size, size)."""
+        """Return the texture of lung structures too fine to be drawn, standard deviation 1: float64 (size, size)."""
         fine, coarse = (
             gaussian_filter(draw.standard_normal((self.size, self.size)), max(width / self.spacing, 0.4), mode="wrap")
             for width in (2.5, 9.0)
@@ -102,7 +102,7 @@ class Scanner:
         return np.asarray(0.7 * fine / fine.std() + 0.7 * coarse / coarse.std())
 
     def _lung_vessels(self, patient: Anatomy, level: float) -> tuple[np.ndarray, np.ndarray]:
-        """Shares of blood that takes up no agent, (size, size), and that does, by compartment (2, size, size)."""
+        """Return shares of blood without uptake (size, size), and with uptake by compartment (2, size, size)."""
         depth = np.sqrt(_BLUR**2 + _THICKNESS**2 / 12 + patient.lungs.radius**2 / 4)
         beads = patient.lungs.where(np.abs(patient.lungs.position[:, 2] - level) < 3 * depth)
         fine = 2 * beads.radius < self._calibre
@@ -113,9 +113,9 @@ class Scanner:
         return self._splat(beads.where(fine), patient, level), np.stack(coarse)
 
     def _splat(self, beads: Beads, patient: Anatomy, level: float) -> np.ndarray:
-        """Share of each pixel that vessels fill: float64 (size, size).
+        """Return the share of each pixel that vessels fill: float64 (size, size).
 
-        Each bead's volume is spread by a Gaussian with the variance of the scanner's blur and of the vessel's own
+        Each bead's volume is spread by a Gaussian with the variance of the scanner's blur plus that of the vessel's own
         cross-section (r^2 / 4), and integrated over pixels. So a vessel much finer than a pixel keeps its volume.
         """
         cosine, sine = np.cos(patient.rotation), np.sin(patient.rotation)
@@ -136,10 +136,10 @@ class Scanner:
         return np.asarray(np.minimum(share, 1).reshape(self.size, self.size))
 
 
-def _profile(place: np.ndarray, width: np.ndarray, reach: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels around each place along an axis, and the share of a Gaussian in each: both (B, 2 reach + 1)."""
-    pixels = np.rint(place).astype(np.int64)[:, None] + np.arange(-reach, reach + 1)
-    edges = (np.concatenate([pixels - 0.5, pixels[:, -1:] + 0.5], axis=1) - place[:, None]) / width[:, None]
+def _profile(position: np.ndarray, width: np.ndarray, reach: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels around each position along an axis, and a Gaussian's share in each: both (B, 2 reach + 1)."""
+    pixels = np.rint(position).astype(np.int64)[:, None] + np.arange(-reach, reach + 1)
+    edges = (np.concatenate([pixels - 0.5, pixels[:, -1:] + 0.5], axis=1) - position[:, None]) / width[:, None]
     share = np.diff(ndtr(edges), axis=1)
     return pixels.clip(0, size - 1), np.where((pixels >= 0) & (pixels < size), share, 0.0)
 
@@ -147,11 +147,11 @@ def _profile(place: np.ndarray, width: np.ndarray, reach: int, size: int) -> tup
 def _blood(
     view: View, patient: Anatomy, chambers: np.ndarray, vessels: np.ndarray, lung: np.ndarray, compartment: int
 ) -> np.ndarray:
-    """Share of a compartment's blood in heart, large vessels and lung: float64 (H, W)."""
+    """Return the share of a compartment's blood in heart, large vessels and lung: float64 (H, W)."""
     cavities = chambers.copy()
     cavities[1:] = np.minimum(cavities[1:], -chambers[0] - patient.heart.wall[0])  # the septum belongs to the left
     own = cavities[patient.heart.compartment == compartment].max(axis=0)
-    # Where two vessels meet, a pixel belongs to the one it lies deeper in.
+    # Where two vessels meet, a pixel belongs to the vessel in which it lies deeper.
     large = np.minimum(vessels[compartment], (vessels[compartment] - vessels[1 - compartment]) / 2)
     return np.asarray(1 - (1 - view.share(np.maximum(own, large))) * (1 - lung))
 

@@ -1,6 +1,6 @@
-"""What a slice shows without blood: skin, fat, muscle, lung, airways, heart walls and bone, in Hounsfield units.
+"""Rendering of a slice without blood: skin, fat, muscle, lung, airways, heart walls and bone, in Hounsfield units.
 
-Everything is composed by volume: a structure takes a share of what a pixel holds, so thin things fade as they do in CT.
+Everything is composed by volume: a structure takes a share of a pixel, so thin structures fade as they do in CT.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from xbench_contrast.geometry import View
 
 AIR = -1000.0
 _RIB_PITCH = 26.0
-"""Distance of neighbouring ribs along z, in mm."""
+"""Distance between neighbouring ribs along z, in mm."""
 
 
 def tissue(
     view: View, patient: Anatomy, chambers: np.ndarray, vessels: np.ndarray, texture: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """HU of all but blood, the body's share, and the lungs' share: each float64 (H, W)."""
+    """Return the HU of everything but blood, the body's share, and the lungs' share: each float64 (H, W)."""
     tissues = patient.tissues
     torso = view.ellipse(0, 0, patient.torso[:2], patient.torso[2])
     body = view.share(torso + patient.fat * (1 + 0.25 * np.tanh(view.y / 60)))
@@ -44,14 +44,14 @@ def tissue(
 
 
 def _cavity(view: View, patient: Anatomy) -> np.ndarray:
-    """Depth in the chest cavity, which narrows toward the apex: float64 (H, W), mm."""
+    """Return the depth in the chest cavity, which narrows toward the apex: float64 (H, W), mm."""
     narrow = 1 - 0.3 * max(view.level - 5, 0) / 80
     wide, deep, exponent = patient.cavity
     return view.ellipse(0, 0, (wide * narrow, deep * (0.5 + 0.5 * narrow)), exponent)
 
 
 def _mediastinum(view: View, patient: Anatomy, chambers: np.ndarray, vessels: np.ndarray) -> np.ndarray:
-    """Depth in what lies between the lungs: a band of fat, the heart and the vessels in their fat, the spine."""
+    """Return the depth in the tissue between the lungs: a band of fat, heart and vessels in their fat, the spine."""
     around = (chambers + patient.heart.wall[:, None, None]).max(axis=0) + patient.heart.fat
     band = view.ellipse(0, 2, (patient.mediastinum, 92), 2.0)
     spine = view.ellipse(0, patient.spine[0] + 14, (patient.spine[1] + 9, 31), 2.0)
@@ -59,7 +59,7 @@ def _mediastinum(view: View, patient: Anatomy, chambers: np.ndarray, vessels: np
 
 
 def _bones(view: View, patient: Anatomy, cavity: np.ndarray) -> np.ndarray:
-    """Depth in vertebra, ribs, sternum and shoulder blades: float64 (H, W), mm."""
+    """Return the depth in vertebra, ribs, sternum and shoulder blades: float64 (H, W), mm."""
     back, half = patient.spine
     parts = [
         view.ellipse(0, back, (half, 0.82 * half), 2.4),
@@ -68,7 +68,7 @@ def _bones(view: View, patient: Anatomy, cavity: np.ndarray) -> np.ndarray:
         view.ellipse(0, -patient.cavity[1] - 6, (17, 5.5), 2.5),
     ]
     count, phase = patient.ribs
-    # Ribs run downwards to the front, so they move along the wall from slice to slice.
+    # Ribs run downwards toward the front, so they move along the wall from slice to slice.
     turn = count * (np.arctan2(view.y, np.abs(view.x)) / np.pi + 0.5) + view.level / _RIB_PITCH + phase
     along = (0.25 - np.abs(turn - np.rint(turn))) * np.pi / count * np.hypot(view.x, view.y)
     parts.append(np.minimum(4.2 - np.abs(cavity + 7), along))
@@ -80,5 +80,5 @@ def _bones(view: View, patient: Anatomy, cavity: np.ndarray) -> np.ndarray:
 
 
 def fill(values: np.ndarray, share: np.ndarray, material: float | np.ndarray) -> np.ndarray:
-    """The values, with a share of each pixel given to another material."""
+    """Return the values with a share of each pixel given to another material."""
     return np.asarray(values + share * (material - values))

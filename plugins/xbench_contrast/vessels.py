@@ -1,4 +1,4 @@
-"""The vessels of the lungs: trees of tapering branches, kept as beads that hold the branches' volume."""
+"""The vessels of the lungs: trees of tapering branches, stored as beads that hold the branches' volume."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 STEP = 1.5
-"""Distance of neighbouring beads, in mm."""
+"""Distance between neighbouring beads, in mm."""
 _MURRAY = 2 ** (-1 / 3)
 """Ratio of radii at a symmetric bifurcation (Murray's law)."""
 _GENERATIONS = 6
@@ -19,10 +19,10 @@ class Beads:
     """Points along vessels.
 
     Attributes:
-        position: float64 (B, 3), mm.
-        radius: float64 (B,), of the vessel there.
-        volume: float64 (B,), of the vessel's piece that the bead stands for, mm^3.
-        compartment: int64 (B,).
+        position: Positions, float64 (B, 3), mm.
+        radius: Radius of the vessel at the bead, float64 (B,), mm.
+        volume: Volume of the piece of vessel that the bead stands for, float64 (B,), mm^3.
+        compartment: Compartment of the blood, int64 (B,).
     """
 
     position: np.ndarray
@@ -32,7 +32,7 @@ class Beads:
 
     @staticmethod
     def joined(parts: Sequence[Beads]) -> Beads:
-        """All beads of the parts."""
+        """Return all beads of the parts."""
         return Beads(
             np.concatenate([part.position for part in parts]),
             np.concatenate([part.radius for part in parts]),
@@ -41,22 +41,22 @@ class Beads:
         )
 
     def where(self, kept: np.ndarray) -> Beads:
-        """The beads that `kept`, bool (B,), names."""
+        """Return the beads where `kept`, bool (B,), is True."""
         return Beads(self.position[kept], self.radius[kept], self.volume[kept], self.compartment[kept])
 
 
 def grow(
     root: np.ndarray, side: float, radius: float, stems: int, compartment: int, draw: np.random.Generator
 ) -> Beads:
-    """A tree into one lung.
+    """Return a tree that grows into one lung.
 
     Args:
-        root: Where it starts, (3,), mm.
-        side: +1 into the patient's left lung, -1 into the right.
-        radius: Of a stem, mm.
-        stems: Branches that leave the root.
-        compartment: Of its blood.
-        draw: What is random.
+        root: Start of the tree, (3,), mm.
+        side: +1 for the patient's left lung, -1 for the right.
+        radius: Radius of a stem, mm.
+        stems: Number of branches that leave the root.
+        compartment: Compartment of the blood.
+        draw: Generator for everything random.
     """
     start = np.repeat(root[None], stems, axis=0)
     direction = _fan(side, stems, draw)
@@ -72,7 +72,7 @@ def grow(
 
 
 def _fan(side: float, stems: int, draw: np.random.Generator) -> np.ndarray:
-    """Directions away from the middle, spread over head and feet, front and back: float64 (stems, 3)."""
+    """Return directions away from the middle, spread over head and feet, front and back: float64 (stems, 3)."""
     turn = 2 * np.pi * (np.arange(stems) + draw.uniform(0, 1)) / stems
     tilt = draw.uniform(0.5, 1.2, stems)
     fan = np.stack([side * np.cos(tilt), np.sin(tilt) * np.cos(turn), 1.3 * np.sin(tilt) * np.sin(turn)], axis=1)
@@ -80,7 +80,7 @@ def _fan(side: float, stems: int, draw: np.random.Generator) -> np.ndarray:
 
 
 def _forked(direction: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """Two children of each branch, to either side of its direction: float64 (2 B, 3)."""
+    """Return the directions of two children of each branch, to either side of it: float64 (2 B, 3)."""
     across = np.cross(direction, draw.standard_normal(direction.shape))
     across /= np.linalg.norm(across, axis=1, keepdims=True)
     angle = draw.uniform(0.3, 0.9, (len(direction), 2, 1)) * np.array([[[1.0], [-1.0]]])
@@ -89,11 +89,11 @@ def _forked(direction: np.ndarray, draw: np.random.Generator) -> np.ndarray:
 
 
 def _along(start: np.ndarray, direction: np.ndarray, length: np.ndarray, radius: np.ndarray, compartment: int) -> Beads:
-    """Beads every `STEP` along the branches, which taper by a tenth."""
+    """Return beads every `STEP` along the branches, which taper by a tenth."""
     counts = np.ceil(length / STEP).astype(np.int64)
     branch = np.repeat(np.arange(len(counts)), counts)
-    place = np.arange(len(branch)) - np.repeat(np.cumsum(counts) - counts, counts) + 0.5
-    share = place / counts[branch]
+    position = np.arange(len(branch)) - np.repeat(np.cumsum(counts) - counts, counts) + 0.5
+    share = position / counts[branch]
     wide = radius[branch] * (1 - 0.1 * share)
     return Beads(
         position=start[branch] + direction[branch] * (share * length[branch])[:, None],

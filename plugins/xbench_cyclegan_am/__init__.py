@@ -1,4 +1,4 @@
-"""Hook implementations only."""
+"""Activation maximization, with a CycleGAN and on the image itself. Hook implementations only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xbench import ExplainerSpec, hookimpl
 
 @hookimpl
 def xbench_explainers() -> Iterator[ExplainerSpec]:
-    """CycleGAN activation maximization, and gradient ascent on the image beside it."""
+    """Yield CycleGAN activation maximization, and gradient ascent on the image for comparison."""
     yield ExplainerSpec(
         "cyclegan-am",
         "difference of realistic versions of the image, each changed a little toward a class by a trained network",

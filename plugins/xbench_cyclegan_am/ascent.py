@@ -1,4 +1,4 @@
-"""Activation maximization on the image itself, without a network that keeps it realistic: for comparison."""
+"""Activation maximization on the image itself, without a network that keeps it realistic, for comparison."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from xbench_cyclegan_am.relevance import relevance
 class ActivationMaximization(Explainer):
     """Gradient ascent from the image (Erhan et al., Visualizing higher-layer features of a deep network, 2009).
 
-    x_k is the image after some steps up log P(k | x) - penalty mean (x_k - x)^2, each of the same root mean square, cut
-    to [0, 1]; R_c = x_c - mean over j != c of x_j, as in `cyclegan-am`, with the same sign. It finds what an adversary
-    would: high probabilities from changes that nobody sees, which do not survive blur and mean nothing to another
-    classifier. That is what it is here for.
+    x_k is the image after some ascent steps on log P(k | x) - penalty mean (x_k - x)^2. All steps have the same root
+    mean square, and the image is clipped to [0, 1]. R_c = x_c - mean over j != c of x_j, with the same sign as in
+    `cyclegan-am`. The method finds what an adversary would find: high probabilities from invisible changes, which do
+    not survive blur and mean nothing to another classifier. It is included to show this.
     """
 
     options: AscentOptions
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
-        """Refuses a classifier without a gradient."""
+        """Return a reason for a classifier without a gradient."""
         return no_gradient(model, info)
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """R of the target, or what `variant` asks for: float32 (N, *spatial), signed intensity differences."""
+        """Return R of the target, or the `variant`: float32 (N, *spatial), signed intensity differences."""
         classes = log_probabilities(model(images[:1])).shape[1]
         changed = [self.transfer(model, images, torch.full_like(targets, k)) for k in range(classes)]
         return relevance(images, changed, targets, self.options.variant)
 
     def transfer(self, model: nn.Module, images: torch.Tensor, toward: torch.Tensor) -> torch.Tensor:
-        """The image after the ascent toward the class of each: (N, C, *spatial), in [0, 1]."""
+        """Return each image after the ascent toward its class: (N, C, *spatial), in [0, 1]."""
         start = images.detach()
         changed = start.clone()
         with undisturbed(model), torch.enable_grad():

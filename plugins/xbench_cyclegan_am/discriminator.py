@@ -1,4 +1,4 @@
-"""The discriminators: which of two patches is the real one? (Katzmann et al., section 2.3, Fig. 5)."""
+"""The discriminators, which tell which of two patches is the real one (Katzmann et al., section 2.3, Fig. 5)."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch.nn import functional as F
 
 from xbench_cyclegan_am.generator import WIDTHS, Encoder
 
-_SCALES = 2  # the last two stages of the encoder are judged
+_SCALES = 2  # number of last stages of the encoder that are judged
 
 
 class PairDiscriminator(nn.Module):
-    """D_k: sees a real and a generated image in random order. 4,405,252 parameters for one channel and full width.
+    """D_k, which sees a real and a generated image in random order. 4,405,252 parameters for one channel, full width.
 
-    The same encoder reads both; at every position of stages 2 and 3 (receptive fields of 37 and 77 pixels) the two
-    feature vectors are put side by side, and a 1 x 1 convolution, the paper's "two-neuron dense layer", says in which
-    slot the real one is. Which goes first is drawn anew for every sample, position and scale, which is what "shuffled
-    and reordered after classification" comes to; Fig. 5's "randomized order" leaves open whether images or patches are
-    shuffled. Section 2.3 speaks of "likelihood maps" that are compared, Fig. 5 of features: features here.
+    The same encoder reads both images. At every position of stages 2 and 3 (receptive fields of 37 and 77 pixels), the
+    two feature vectors are concatenated, and a 1 x 1 convolution, the paper's "two-neuron dense layer", says in which
+    slot the real one is. The order is drawn for every sample, position and scale, which is equivalent to "shuffled and
+    reordered after classification"; Fig. 5's "randomized order" leaves open whether images or patches are shuffled.
+    Section 2.3 compares "likelihood maps", Fig. 5 features; here it is features.
 
-    Real and generated images pass the encoder in one batch. The paper says nothing of it, but a stage ends in a batch
-    norm: with statistics of their own both would have the same mean features, the difference of their scores the mean
-    0, and the discriminator could never do better than chance. The batch norms always take the batch's statistics: it
-    is never used outside training.
+    Real and generated images pass the encoder in one batch. The paper does not mention this, but a stage ends with a
+    batch norm. With separate statistics, both would have the same mean features, the difference of their scores would
+    have the mean 0, and the discriminator could never do better than chance. The batch norms always use the batch's
+    statistics, because the discriminator is never used outside of training.
 
     Args:
-        channels: C.
+        channels: Number of channels, C.
         widths: Channels of the encoder's stages.
     """
 
@@ -38,15 +38,15 @@ class PairDiscriminator(nn.Module):
         self.heads = nn.ModuleList(nn.Conv2d(2 * width, 2, 1) for width in widths[-_SCALES:])
 
     def loss(self, real: torch.Tensor, fake: torch.Tensor, fooled: bool = False) -> torch.Tensor:
-        """Cross entropy of the slot, the mean over samples and positions and then over the scales; ln 2 is chance.
+        """Return the cross entropy of the slot, a mean over samples and positions, then over scales. Chance is ln 2.
 
-        Equation 3 lacks its minus sign. Its label in equation 4, "0", means nothing for a shuffled pair: a generator's
+        Equation 3 lacks its minus sign. The label "0" in equation 4 has no meaning for a shuffled pair. A generator's
         target is the slot of the generated patch ("inverted label information").
 
         Args:
-            real: (N, C, H, W).
-            fake: (N, C, H, W).
-            fooled: Ask for the slot of the generated patch: what a generator wants to be answered.
+            real: Real images, (N, C, H, W).
+            fake: Generated images, (N, C, H, W).
+            fooled: Whether the target is the slot of the generated patch, as for a generator's loss.
         """
         features = self.encoder(torch.cat([real, fake]))[-_SCALES:]
         losses = [_judged(head, both, fooled) for head, both in zip(self.heads, features, strict=True)]
@@ -54,9 +54,9 @@ class PairDiscriminator(nn.Module):
 
 
 def _judged(head: nn.Module, features: torch.Tensor, fooled: bool) -> torch.Tensor:
-    """The loss at one scale; features (2 N, W, h, w), those of the real images first."""
+    """Return the loss at one scale, from features (2 N, W, h, w) with the real images first."""
     real, fake = features.chunk(2)
-    second = torch.rand((len(real), 1, *real.shape[2:]), device=real.device) < 0.5  # the real one is in slot 1
+    second = torch.rand((len(real), 1, *real.shape[2:]), device=real.device) < 0.5  # where the real one is in slot 1
     pair = torch.cat([torch.where(second, fake, real), torch.where(second, real, fake)], dim=1)
     target = second[:, 0].long()
     return F.cross_entropy(head(pair).float(), 1 - target if fooled else target)

@@ -10,19 +10,19 @@ from torch import nn
 from torch.nn import functional as F
 
 WIDTHS = (48, 96, 192, 384)
-_CONVOLUTIONS = 3  # a stage
+_CONVOLUTIONS = 3  # per stage
 _SLOPE = 0.2
 
 
 class Stage(nn.Sequential):
-    """Three times convolution, LeakyReLU and batch norm, in this order (the classifier's is convolution, norm, ReLU).
+    """Three times convolution, LeakyReLU and batch norm, in this order (in the classifier: convolution, norm, ReLU).
 
-    The paper gives neither kernel nor slope: 3 x 3 with padding 1, and 0.2 here.
+    The paper gives neither kernel nor slope. Here they are 3 x 3 with padding 1, and 0.2.
 
     Args:
-        before: Channels that come in.
-        width: Channels that go out.
-        stride: Of the first convolution.
+        before: Input channels.
+        width: Output channels.
+        stride: Stride of the first convolution.
         track: Whether the batch norms keep running statistics for evaluation.
     """
 
@@ -39,12 +39,12 @@ class Stage(nn.Sequential):
 
 
 class Encoder(nn.Module):
-    """Four stages; the first convolution of every stage but the first halves the image.
+    """Four stages. The first convolution of every stage but the first halves the image.
 
     Args:
-        channels: C.
+        channels: Number of channels, C.
         widths: Channels of the stages.
-        track: As of `Stage`.
+        track: Whether the batch norms keep running statistics for evaluation.
     """
 
     def __init__(self, channels: int, widths: Sequence[int], track: bool = True) -> None:
@@ -55,7 +55,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """The features of every stage: (N, C, H, W) -> (N, W_s, H / 2^s, W / 2^s), rounded up."""
+        """Return the features of every stage: (N, C, H, W) -> (N, W_s, H / 2^s, W / 2^s), rounded up."""
         features, out = images, []
         for stage in self.stages:
             features = stage(features)
@@ -64,16 +64,16 @@ class Encoder(nn.Module):
 
 
 class Generator(nn.Module):
-    """G_k: the image changed toward class k. 6,583,297 parameters for one channel and full width.
+    """G_k, which changes an image toward class k. 6,583,297 parameters for one channel and full width.
 
-    Up again by nearest-neighbour enlargement, each stage after the features of the encoder's stage of its size are
-    appended. Sides that 8 does not divide are padded by reflection, and cut back.
+    The decoder enlarges by nearest neighbour, and appends the features of the encoder's stage of the same size before
+    each stage. Sides that 8 does not divide are padded by reflection, and cropped at the end.
 
     Args:
-        channels: C.
+        channels: Number of channels, C.
         widths: Channels of the stages.
-        output: What the last 1 x 1 convolution gives (the paper is silent): "sigmoid" is the image itself, in [0, 1];
-            "residual" a change, clamp(x + tanh(.)) (it is none at first).
+        output: Meaning of the last 1 x 1 convolution, which the paper does not give: "sigmoid" for the image itself, in
+            [0, 1]; "residual" for a change, clamp(x + tanh(.)), which is zero at the start.
     """
 
     def __init__(self, channels: int, widths: Sequence[int] = WIDTHS, output: str = "sigmoid") -> None:
@@ -88,7 +88,7 @@ class Generator(nn.Module):
             nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) in [0, 1] -> float32 (N, C, H, W) in [0, 1]."""
+        """Return the changed images: (N, C, H, W) in [0, 1] -> float32 (N, C, H, W) in [0, 1]."""
         height, width = images.shape[-2:]
         padding = (0, -width % self._factor, 0, -height % self._factor)
         *skips, features = self.encoder(F.pad(images, padding, mode="reflect") if any(padding) else images)

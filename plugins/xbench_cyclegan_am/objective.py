@@ -1,4 +1,4 @@
-"""What generators and discriminators minimise, in turn (Katzmann et al., sections 2.2 to 2.5)."""
+"""The objective of generators and discriminators, which learn in turn (Katzmann et al., sections 2.2 to 2.5)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from xbench import Batch, Session, Split
-from xbench.training import Objective, Step
+from xbench.compute.training import Objective, Step
 from xbench_cyclegan_am.discriminator import PairDiscriminator
 from xbench_cyclegan_am.generator import WIDTHS, Generator
 from xbench_cyclegan_am.losses import Dssim, activation_loss, cycle_loss
 from xbench_cyclegan_am.options import CycleGANOptions
 from xbench_cyclegan_am.validation import Trial, figures
 
-_BETAS = (0.5, 0.999)  # of the CycleGAN authors' code; the paper names no optimiser
+_BETAS = (0.5, 0.999)  # from the CycleGAN authors' code; the paper names no optimiser
 _LONGEST_GRADIENT = 1.0
 
 
@@ -24,9 +24,9 @@ class CycleGAN(nn.Module):
     """A generator and a discriminator per class.
 
     Args:
-        channels: C.
-        classes: K.
-        options: Resolved.
+        channels: Number of channels, C.
+        classes: Number of classes, K.
+        options: Resolved options.
     """
 
     def __init__(self, channels: int, classes: int, options: CycleGANOptions) -> None:
@@ -37,7 +37,7 @@ class CycleGAN(nn.Module):
 
 
 def build_generators(channels: int, classes: int, options: CycleGANOptions) -> nn.ModuleList:
-    """One a class, untrained."""
+    """Return untrained generators, one per class."""
     assert options.output is not None
     return nn.ModuleList(Generator(channels, _widths(options), options.output) for _ in range(classes))
 
@@ -49,7 +49,7 @@ def _widths(options: CycleGANOptions) -> list[int]:
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the generators' losses; the paper gives none, so all are 1."""
+    """Weights of the generators' losses. The paper gives none, so all are 1."""
 
     cycle: float = 1.0
     sim: float = 1.0
@@ -58,37 +58,37 @@ class Weights:
 
 
 class CycleGANObjective(Objective):
-    """Equation 4 for every class k, with what is wrong in it put right.
+    """Equation 4 for every class k, with its errors corrected.
 
         w_cycle L_cycle(x_a, G_j(G_k(x_a))) + w_sim L_sim(x_a, G_k(x_a)) + w_adv L_adv(D_k; x_b, G_k(x_a))
         + w_am L_AM(k, C(G_k(x_a)))
 
-    For every batch first the discriminators learn, on images that send no gradient back, then all generators at once on
-    the mean of their losses: section 2.2 gives G+ the cycle G+(G-(x)), equation 4 the cycle G-(G+(x)), and learning
-    jointly both have both. L_sim is the DSSIM alone, as its formula says ("the same definition as above" could mean the
-    L1 term too). Labels are never used.
+    For every batch, first the discriminators learn, on images that send no gradient back. Then all generators learn at
+    once on the mean of their losses. Section 2.2 gives G+ the cycle G+(G-(x)), equation 4 the cycle G-(G+(x)); by
+    learning jointly, both have both. L_sim is the DSSIM alone, as its formula says ("the same definition as above"
+    could also mean the L1 term). Labels are never used.
 
-    x_b is an image of the same batch that is not x_a. For more than two classes (not in the paper) the way back of the
-    whole batch from class k is through the generator of another class, j = k + s modulo K with s drawn for each batch;
-    whole batches, because the batch norms need them.
+    x_b is an image of the same batch that is not x_a. For more than two classes (not in the paper), the way back of the
+    whole batch from class k is through the generator of another class, j = k + s modulo K with s drawn for each batch.
+    It is the whole batch because the batch norms need it.
 
-    The classifier is in eval mode and frozen: gradients go through it, none into it.
+    The classifier is in eval mode and frozen: gradients go through it, but do not change it.
 
-    Best state: the epoch whose generators have the lowest criterion on the validation split,
+    The best state is the epoch whose generators have the lowest criterion on the validation split,
 
         w_am L_AM(k, smoothed C(G_k(x))) + w_cycle L_cycle + w_sim L_sim, the mean over k
 
     where the smoothed classifier judges a blurred and a noisy copy of the generated image (`validation.Trial`). A
     generator that has found adversarial noise has a low L_AM on its images and a high one on these copies, so it can't
-    win. The adversarial loss is no part of it: it says how an epoch's generator fares against the same epoch's
-    discriminator, which is no common scale. (The paper trains "until the loss converges"; a single epoch of an
-    alternating training may be bad, so the last is not simply taken.)
+    win. The adversarial loss is not part of the criterion: it compares an epoch's generator with the same epoch's
+    discriminator, so it has no common scale. (The paper trains "until the loss converges". A single epoch of an
+    alternating training may be bad, so the last epoch is not simply taken.)
 
     Args:
         network: Generators and discriminators.
-        classifier: Frozen, in eval mode, on the session's device.
-        weights: Of the losses.
-        dssim: Of images.
+        classifier: Classifier, frozen, in eval mode, on the session's device.
+        weights: Weights of the losses.
+        dssim: Dissimilarity of images.
     """
 
     network: CycleGAN
@@ -109,7 +109,7 @@ class CycleGANObjective(Objective):
         self._changed: list[torch.Tensor] | None = None
 
     def steps(self) -> Sequence[Step]:
-        """Discriminators, then generators; without a weight for them, generators alone."""
+        """Return the steps of discriminators and generators, or of generators alone if `w_adv` is 0."""
         generators = Step(self.network.generators, self.generator_loss, "loss", _BETAS, _LONGEST_GRADIENT)
         if not len(self.network.discriminators):
             return [generators]
@@ -117,9 +117,10 @@ class CycleGANObjective(Objective):
         return [Step(judges, self.discriminator_loss, "discriminator_loss", _BETAS, _LONGEST_GRADIENT), generators]
 
     def discriminator_loss(self, batch: Batch, noise: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The mean over k of D_k's cross entropy; ln 2 is chance."""
+        """Return the mean over k of D_k's cross entropy. Chance is ln 2."""
         del noise
-        self._changed = self._transferred(batch.images)  # the generators' step takes it up: nothing they are changes
+        # The generators' step reuses these images, because the generators do not change in between.
+        self._changed = self._transferred(batch.images)
         real = _partners(batch.images)
         losses = [
             judge.loss(real, changed.detach())
@@ -128,14 +129,14 @@ class CycleGANObjective(Objective):
         return torch.stack(losses).mean(), {}
 
     def generator_loss(self, batch: Batch, noise: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The mean over k of equation 4, and its terms."""
+        """Return the mean over k of equation 4, and its terms."""
         images, classes = batch.images, len(self.network.generators)
         changed, self._changed = self._changed or self._transferred(images), None
         shift = int(torch.randint(1, classes, (), generator=noise)) if classes > 2 else 1
         back = [self.network.generators[(k + shift) % classes](changed[k]) for k in range(classes)]
         terms = {
-            "cycle": torch.stack([cycle_loss(images, one, self._dssim) for one in back]).mean(),
-            "similarity": torch.stack([self._dssim(images, one) for one in changed]).mean(),
+            "cycle": torch.stack([cycle_loss(images, cycled, self._dssim) for cycled in back]).mean(),
+            "similarity": torch.stack([self._dssim(images, moved) for moved in changed]).mean(),
             "activation": torch.stack([activation_loss(self._classifier(x), k) for k, x in enumerate(changed)]).mean(),
         }
         weights = self._weights
@@ -146,20 +147,20 @@ class CycleGANObjective(Objective):
         return loss, {name: value.detach() for name, value in terms.items()}
 
     def validate(self, split: Split, session: Session) -> dict[str, float]:
-        """The criterion, the classifier shift and what else tells how it goes (see `validation.figures`)."""
+        """Return the criterion, the classifier shift and other figures (see `validation.figures`)."""
         trial = self.trial()
         self.network.eval()
-        found = figures(trial, split, session)
+        means = figures(trial, split, session)
         weights = self._weights
         criterion = (
-            weights.am * found["smoothed_activation"]
-            + weights.cycle * found["cycle"]
-            + weights.sim * found["similarity"]
+            weights.am * means["smoothed_activation"]
+            + weights.cycle * means["cycle"]
+            + weights.sim * means["similarity"]
         )
-        return {"criterion": criterion} | found
+        return {"criterion": criterion} | means
 
     def trial(self) -> Trial:
-        """The generators before the classifier."""
+        """Return the trial of the generators with the classifier."""
         return Trial(self._generators, self._classifier, self._dssim)
 
     @property
@@ -174,14 +175,15 @@ class CycleGANObjective(Objective):
         return [generator(images) for generator in self._generators]
 
     def _fooling(self, images: torch.Tensor, changed: Sequence[torch.Tensor]) -> torch.Tensor:
-        """L_adv: the discriminators, frozen, are asked for the slot of the generated patch."""
+        """Return L_adv: the loss of frozen discriminators for the slot of the generated patch."""
         real = _partners(images)
         self.network.discriminators.requires_grad_(False)
-        losses = [judge.loss(real, one, fooled=True) for judge, one in zip(self._discriminators, changed, strict=True)]
+        pairs = zip(self._discriminators, changed, strict=True)
+        losses = [judge.loss(real, moved, fooled=True) for judge, moved in pairs]
         self.network.discriminators.requires_grad_(True)
         return torch.stack(losses).mean()
 
 
 def _partners(images: torch.Tensor) -> torch.Tensor:
-    """x_b: for every image another one of the batch, whose order is random."""
+    """Return x_b: for every image another one of the batch, whose order is random."""
     return images.roll(1, dims=0)

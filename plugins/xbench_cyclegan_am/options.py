@@ -1,16 +1,15 @@
-"""Options of both explainers, and what each preset makes of those the user left open; importable without torch."""
+"""Options of both explainers, and the presets for those that the user leaves open; importable without torch."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from xbench import Field, Options, Schedule
-from xbench.options import PresetOptions
+from xbench import Field, Options, PresetOptions, Schedule
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Chosen on the validation split of lidc-phantom, 609 training images of 64 x 64. Widths of 8, 16, 32 and 64 take
-    # half the time of 12 to 96. The classifier is moved after an epoch or two; from then on generators and
-    # discriminators hold each other, and more epochs at a higher rate only make them sway. Generators that start as
+    # half the time of 12 to 96. The classifier is moved after an epoch or two. From then on generators and
+    # discriminators are balanced, and more epochs at a higher rate only make them oscillate. Generators that start as
     # the identity need no time to learn to copy.
     "tiny": {
         "width": 0.167,
@@ -22,8 +21,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "decay": "linear",
         "augment": "dihedral",
     },
-    # Section 3.2; the paper names no optimiser, rate, batch or length: those of the CycleGAN authors' code, 100 epochs
-    # and 100 more in which the rate falls to 0.
+    # Section 3.2. The paper names no optimiser, rate, batch size or length, so these are from the CycleGAN authors'
+    # code: 100 epochs, and 100 more in which the rate falls to 0.
     "paper": {
         "width": 1.0,
         "output": "sigmoid",
@@ -36,86 +35,77 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-
-def _preset(name: str) -> str:
-    """For descriptions: what the presets make of an option left open."""
-    return f"(tiny: {PRESETS['tiny'][name]}, paper: {PRESETS['paper'][name]})"
-
-
 Variant = Literal["difference", "toward", "counterfactual"]
 
 
 class VariantOptions(Options):
-    """Which relevance is shown."""
+    """Base of options with a choice of the relevance to show."""
 
     variant: Variant = Field(
         "difference",
         description="for target c: difference = G_c(x) - mean of the other G_j(x) (R, eq. 6); toward = G_c(x) - x (the "
-        "unadjusted relevance of c, eq. 5); counterfactual = x - mean of the other G_j(x), what would have to go",
+        "unadjusted relevance of c, eq. 5); counterfactual = x - mean of the other G_j(x), what is to be removed",
     )
 
 
 class CycleGANOptions(PresetOptions, VariantOptions, Schedule):
-    """Options of `cyclegan-am`. None stands for "the preset's"; `resolve` puts it in."""
+    """Options of `cyclegan-am`. None means the preset's value, which `resolve` fills in."""
 
-    width: float | None = Field(
-        None, gt=0, description=f"multiplies the channels of all networks, 48 to 384 {_preset('width')}"
-    )
+    presets = PRESETS
+
+    width: float | None = Field(None, gt=0, description="factor of the channels of all networks, 48 to 384")
     output: Literal["sigmoid", "residual"] | None = Field(
-        None, description=f"what a generator ends in: the image, or a change to it {_preset('output')}"
+        None, description="a generator gives the image (sigmoid), or a change of it (residual)"
     )
     w_cycle: float = Field(1.0, ge=0, description="weight of the cycle loss")
     w_sim: float = Field(1.0, ge=0, description="weight of the similarity loss")
     w_adv: float = Field(1.0, ge=0, description="weight of the adversarial loss; at 0 no discriminator is trained")
     w_am: float = Field(1.0, ge=0, description="weight of the activation maximization loss")
     ssim_window: Literal["patch", "gaussian"] = Field(
-        "patch", description="of the structural similarity: 3 x 3 side by side, or 11 x 11 Gaussian"
+        "patch", description="window of the structural similarity: 3 x 3 side by side, or 11 x 11 Gaussian"
     )
     ssim_constants: Literal["usual", "raw"] = Field(
         "usual", description="c1 and c2: (.01)^2 and (.03)^2, or .01 and .03 as the paper prints them"
     )
-    ssim_scales: int = Field(1, ge=1, le=5, description="scales of the structural similarity")
-    dssim_offset: float = Field(0.0, description="0.5: the values of equation 1; changes no gradient")
+    ssim_scales: int = Field(1, ge=1, le=5, description="number of scales of the structural similarity")
+    dssim_offset: float = Field(0.0, description="added constant; 0.5: the values of equation 1; changes no gradient")
     epochs: int | None = Field(  # type: ignore[assignment]
-        None, ge=0, description=f"most passes over the training split {_preset('epochs')}"
+        None, ge=0, description="maximum number of passes over the training split"
     )
     patience: int | None = Field(  # type: ignore[assignment]
-        None, ge=1, description=f"stop after so many epochs without a better criterion {_preset('patience')}"
+        None, ge=1, description="stop after this many epochs without a better criterion"
     )
     train_batch: int | None = Field(  # type: ignore[assignment]
-        None, ge=2, description=f"training batch size {_preset('train_batch')}"
+        None, ge=2, description="training batch size"
     )
     learning_rate: float | None = Field(  # type: ignore[assignment]
-        None, gt=0, description=f"of Adam {_preset('learning_rate')}"
+        None, gt=0, description="learning rate of Adam"
     )
     decay: Literal["none", "cosine", "linear"] | None = Field(  # type: ignore[assignment]
-        None, description=f"of the learning rate; linear: in the second half of `epochs`, to 0 {_preset('decay')}"
+        None, description="decay of the learning rate; linear: to 0 in the second half of `epochs`"
     )
     augment: Literal["none", "dihedral"] | None = Field(  # type: ignore[assignment]
-        None, description=f"dihedral: random flips and quarter turns {_preset('augment')}"
+        None, description="dihedral: random flips and quarter turns"
     )
 
 
 class AscentOptions(VariantOptions):
     """Options of `activation-maximization`."""
 
-    steps: int = Field(20, ge=0, description="of gradient ascent")
+    steps: int = Field(20, ge=0, description="steps of gradient ascent")
     step_size: float = Field(
-        0.001, gt=0, description="root mean square of a step over the image's pixels; they lie in [0, 1]"
+        0.001, gt=0, description="root mean square of a step over the image's pixels, which lie in [0, 1]"
     )
-    penalty: float = Field(0.0, ge=0, description="weight of the mean squared change, which the ascent also minds")
+    penalty: float = Field(0.0, ge=0, description="weight of the mean squared change, which the ascent keeps small")
 
 
 def resolve(options: CycleGANOptions, device: str, spatial: tuple[int, ...]) -> CycleGANOptions:
-    """The options with nothing left open: the user's where given, else the preset's.
+    """Return the complete options: the user's where given, else the preset's.
 
     Args:
-        options: As the user gave them.
-        device: Decides what preset=auto is.
-        spatial: (H, W); quarter turns are left out of a preset where they would not fit.
+        options: Options as the user gave them.
+        device: Device, which decides what preset=auto means.
+        spatial: Size of the images, (H, W). A preset leaves out quarter turns if the sides differ.
     """
-    preset = options.resolved_on(device).preset
-    values = {key: value for key, value in PRESETS[preset].items() if getattr(options, key) is None}
-    if spatial[-1] != spatial[-2] and "augment" in values:
-        values["augment"] = "none"
-    return options.model_copy(update={"preset": preset, **values})
+    instead = {} if spatial[-1] == spatial[-2] else {"augment": "none"}
+    return options.filled_on(device, **instead)

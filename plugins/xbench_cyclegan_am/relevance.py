@@ -1,4 +1,4 @@
-"""What images changed toward each class say about the image they come from (Katzmann et al., section 2.6)."""
+"""Relevance from the images that were changed toward each class (Katzmann et al., section 2.6)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xbench_cyclegan_am.options import Variant
 def relevance(
     images: torch.Tensor, changed: Sequence[torch.Tensor], targets: torch.Tensor, variant: Variant = "difference"
 ) -> torch.Tensor:
-    """Signed differences of intensity, for each image's target class c; channels summed.
+    """Return signed differences of intensity for each image's target class c, summed over channels.
 
     difference (equation 6) = toward + counterfactual:
 
@@ -21,18 +21,18 @@ def relevance(
 
     Args:
         images: x, (N, C, *spatial).
-        changed: G_k(x) of every class, K of (N, C, *spatial).
-        targets: int64 (N,).
-        variant: Which.
+        changed: G_k(x) of every class, K tensors (N, C, *spatial).
+        targets: The class of each image, int64 (N,).
+        variant: "difference", "toward" or "counterfactual".
 
     Returns:
         (N, *spatial).
     """
-    every = torch.stack(list(changed))  # (K, N, C, *spatial)
-    place = torch.arange(len(images), device=images.device)
-    own = every[targets, place]
-    other = (targets != torch.arange(len(every), device=images.device)[:, None]).to(every.dtype) / (len(every) - 1)
-    others = (other.view(*other.shape, *[1] * (images.ndim - 1)) * every).sum(0)
+    by_class = torch.stack(list(changed))  # (K, N, C, *spatial)
+    own = by_class[targets, torch.arange(len(images), device=images.device)]
+    classes = torch.arange(len(by_class), device=images.device)
+    other = (targets != classes[:, None]).to(by_class.dtype) / (len(by_class) - 1)
+    others = (other.view(*other.shape, *[1] * (images.ndim - 1)) * by_class).sum(0)
     first = images if variant == "counterfactual" else own
     second = images if variant == "toward" else others
     return (first - second).sum(1)
@@ -41,12 +41,12 @@ def relevance(
 def transferred(
     images: torch.Tensor, toward: torch.Tensor, generators: Sequence[Callable[[torch.Tensor], torch.Tensor]]
 ) -> torch.Tensor:
-    """G_k(x), k each image's own: each generator sees only the images that want it.
+    """Return G_k(x) for each image's own k. Each generator sees only its images.
 
     Args:
         images: (N, C, *spatial).
-        toward: int64 (N,).
-        generators: One a class.
+        toward: The class k of each image, int64 (N,).
+        generators: One generator per class.
 
     Returns:
         (N, C, *spatial).

@@ -1,4 +1,4 @@
-"""Hook implementations only: explanations that are learned, by the classifier itself or by a model of normal images."""
+"""Explanations that are learned, by the classifier itself or by a model of normal images. Hook implementations only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _JETLEY = "Jetley et al., Learn to pay attention, ICLR 2018, section 3"
 
 @hookimpl
 def xbench_models() -> Iterable[ModelSpec]:
-    """The classifier with attention."""
+    """Yield the classifier with attention."""
     yield ModelSpec(
         "attention",
         "a small VGG-like network that classifies from what its attention lets through at its last three stages",
@@ -23,7 +23,7 @@ def xbench_models() -> Iterable[ModelSpec]:
 
 @hookimpl
 def xbench_explainers() -> Iterable[ExplainerSpec]:
-    """The attention of such a classifier, and what auto-encoders of normal images can't reproduce."""
+    """Yield the attention of such a classifier, and the explainers with auto-encoders of normal images."""
     yield ExplainerSpec(
         "attention",
         "where a classifier with trained attention looks; the same for every class",

@@ -1,4 +1,4 @@
-"""Trainable attention (Jetley et al. 2018): a classifier that reads through its own maps, and those maps."""
+"""Trainable attention (Jetley et al. 2018): a classifier that reads through its own maps, and an explainer of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xbench import DatasetInfo, Explainer, Model, UserError
 from xbench_learned.options import AttentionModelOptions, AttentionOptions
 
 STAGES = 3
-"""How many of the last stages have attention (Jetley et al.: VGG-att3)."""
+"""Number of last stages with attention (Jetley et al.: VGG-att3)."""
 
 _CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -24,14 +24,14 @@ _ORDER = ("first", "second", "third")
 class AttentionGate(nn.Module):
     """Attention over the positions of one stage (Jetley et al., section 3).
 
-    Local features l_i, projected to the length F of the global ones g where theirs differs, are compared with g, and
-    pooled by how compatible they are:
+    Local features l_i are projected to the length F of the global features g if theirs differs, compared with g, and
+    pooled by their compatibility:
 
         c_i = <u, l_i + g>  ("pc", u learned)   or   c_i = <l_i, g>  ("dp")
         a   = softmax(c) over the n positions,  g_a = sum_i a_i l_i
 
-    With "pc", <u, g> is the same number at every position, and a softmax does not see it: a depends on l alone. So it
-    is left out, and g with it: layers that make g could never learn anything.
+    With "pc", <u, g> is the same number at every position, which does not change a softmax, so a depends on l alone. So
+    <u, g> is left out, and g with it, because layers that make g could never learn anything.
     """
 
     def __init__(self, channels: int, features: int, compatibility: str, axes: int) -> None:
@@ -45,10 +45,10 @@ class AttentionGate(nn.Module):
 
         Args:
             local: l, (N, channels, *stage).
-            global_features: g, (N, F); not needed for "pc".
+            global_features: g, (N, F). Not needed for "pc".
 
         Returns:
-            g_a (N, F) and a (N, *stage), positive, with a sum of 1 in every row.
+            g_a (N, F), and a (N, *stage), positive, with a sum of 1 for every sample.
         """
         stage = local.shape[2:]
         positions = self.project(local).flatten(2)
@@ -63,17 +63,18 @@ class AttentionGate(nn.Module):
 
 
 class AttentionNetwork(nn.Module):
-    """Stages of convolution, batch norm and ReLU with max pooling between them; attention at the last three.
+    """Stages of convolution, batch norm and ReLU with max pooling between them, and attention at the last three.
 
-    The classifier is one dense layer over the three concatenated g_a, so whatever decides passes through the attention.
+    The classifier is one dense layer over the three concatenated g_a, so everything that decides passes through the
+    attention.
 
     Args:
-        channels: C of the images.
-        classes: K.
-        axes: Spatial ones, 1 to 3.
+        channels: Channels of the images, C.
+        classes: Number of classes, K.
+        axes: Number of spatial axes, 1 to 3.
         widths: Channels of each stage.
-        compatibility: "pc" or "dp". For "dp", g is made from the last stage: pooling, a convolution, the mean over
-            positions, a dense layer.
+        compatibility: "pc" or "dp". For "dp", g is made from the last stage by pooling, a convolution, the mean over
+            positions, and a dense layer.
     """
 
     def __init__(self, channels: int, classes: int, axes: int, widths: tuple[int, ...], compatibility: str) -> None:
@@ -90,7 +91,7 @@ class AttentionNetwork(nn.Module):
         self.classifier = nn.Linear(STAGES * features, classes)
 
     def attend(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Logits (N, K) of images (N, C, *spatial), and what they were read through: a (N, *stage) of three stages."""
+        """Return the logits (N, K) of images (N, C, *spatial), and the attention a (N, *stage) of three stages."""
         features, local = images, []
         for stage in self.stages:
             features = stage(features)
@@ -98,28 +99,28 @@ class AttentionNetwork(nn.Module):
         described = None
         if self.summary is not None and self.descriptor is not None:
             described = F.relu(self.descriptor(self.summary(features).flatten(2).mean(2)))
-        read = [gate(stage, described) for gate, stage in zip(self.gates, local[-STAGES:], strict=True)]
-        logits = self.classifier(torch.cat([pooled for pooled, _ in read], dim=1))
-        return logits, [attention for _, attention in read]
+        gated = [gate(stage, described) for gate, stage in zip(self.gates, local[-STAGES:], strict=True)]
+        logits = self.classifier(torch.cat([pooled for pooled, _ in gated], dim=1))
+        return logits, [attention for _, attention in gated]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, *spatial) -> logits (N, K)."""
+        """Return the logits: (N, C, *spatial) -> (N, K)."""
         return self.attend(images)[0]
 
 
 class AttentionModel(Model):
-    """Jetley et al.'s network at the size of the images here: 32, 64, 128 and 256 kernels, like `convnet`.
+    """Jetley et al.'s network at the size of the images here, with 32, 64, 128 and 256 kernels like `convnet`.
 
-    Theirs is a VGG for 32 x 32 photographs, 15 convolutions of up to 512 kernels.
+    Their own network is a VGG for 32 x 32 photographs, with 15 convolutions of up to 512 kernels.
     """
 
     options: AttentionModelOptions
 
     def build(self, info: DatasetInfo) -> nn.Module:
-        """The network for images of `info`: float32 (N, C, *spatial) in [0, 1] -> logits (N, K).
+        """Return the network for images of `info`: float32 (N, C, *spatial) in [0, 1] -> logits (N, K).
 
         Raises:
-            UserError: More than three axes, or sides so short that nothing is left to choose from at the last stage.
+            UserError: The images have more than three axes, or sides too short to leave a choice at the last stage.
         """
         widths = tuple(int(width) for width in self.options.widths.split(","))
         size = " x ".join(map(str, info.spatial))
@@ -135,27 +136,27 @@ class AttentionModel(Model):
 
 
 class Attention(Explainer):
-    """The attention maps of `AttentionNetwork`, enlarged to the image: unsigned, the same for every class.
+    """The attention maps of `AttentionNetwork`, enlarged to the image (Jetley et al., section 3).
 
-    A stage's map is n a: 1 where the attention is no more than evenly spread. So the mean over stages gives each of
-    them the same weight; a itself, which sums to 1 over ever fewer positions, would leave little but the last stage.
-    Enlarged by linear interpolation. Jetley et al., section 3.
+    The maps are unsigned and the same for every class. A stage's map is n a, which is 1 where the attention equals an
+    even spread. So the mean over stages gives each stage the same weight. Without the factor, a sums to 1 over fewer
+    positions at later stages, so the last stage would dominate. The enlargement is by linear interpolation.
 
-    It says where features were taken from, not for which class they spoke, and those features have seen more of the
-    image than the pixel they lie at.
+    A map shows where features were taken from, but not for which class they spoke. The features also depend on more of
+    the image than the pixel at which they lie.
     """
 
     signed = False
     options: AttentionOptions
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:  # noqa: ARG002
-        """Refuses every model but `AttentionNetwork`."""
+        """Return a reason for every model but `AttentionNetwork`."""
         if isinstance(model, AttentionNetwork):
             return None
         return "needs the model `attention`, whose classifier reads through its own attention maps"
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        """(N, *spatial), positive."""
+        """Return the attention maps, (N, *spatial), positive."""
         with torch.no_grad():
             maps = cast("AttentionNetwork", model).attend(images)[1]
         if self.options.stage != "mean":
@@ -165,7 +166,7 @@ class Attention(Explainer):
 
 def _stage(channels: int, width: int, axes: int, pooled: bool) -> nn.Sequential:
     layers: list[nn.Module] = [_MAX_POOL[axes](2, ceil_mode=True)] if pooled else []
-    # Without a bias: the batch norm takes any away.
+    # No bias, because the batch norm would remove it.
     layers += [_CONVOLUTION[axes](channels, width, 3, padding=1, bias=False), _BATCH_NORM[axes](width), nn.ReLU()]
     return nn.Sequential(*layers)
 

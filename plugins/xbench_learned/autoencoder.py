@@ -1,4 +1,4 @@
-"""Auto-encoders of normal images: what they can't reproduce, and what the classifier loses without it."""
+"""Explainers with auto-encoders of normal images: what they can't reproduce, and what the classifier loses without."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from xbench import Batch, DatasetInfo, Explainer, Session, Split, UserError
-from xbench.passes import chunks, forward
-from xbench.seeding import derive, isolated, normal_field
-from xbench.training import Objective, train_network
+from xbench.compute.passes import chunks, forward
+from xbench.compute.training import Objective, train_network
+from xbench.runtime.randomness import isolated, normal_field
+from xbench.runtime.seeding import derive
 from xbench_learned.options import AutoencoderOptions, PerturbationOptions, VariationalOptions
 
 WEIGHTS = "autoencoder.safetensors"
@@ -23,21 +24,21 @@ _VALIDATION_STREAM = derive(0, "codes of validation images")
 _CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _BOTTLENECK = 8  # the longest side of the features that the code is made from, in pixels
-_DOUBLINGS = 2  # of the width; deeper levels of larger images stay as wide
+_DOUBLINGS = 2  # doublings of the width; deeper levels of larger images keep the width
 
 
 class AutoencoderNetwork(nn.Module):
-    """x -> code -> D(code): halved until no side is above 8 pixels, one dense layer to the code, and back.
+    """x -> code -> D(code): the image is halved until no side is above 8 pixels, then one dense layer makes the code.
 
-    Convolutions of 3 with batch norm and ReLU; the decoder enlarges by repetition before its convolutions. The code has
-    no spatial axes, so that a small finding can't slip through it at its own place.
+    The convolutions are 3 wide, with batch norm and ReLU. The decoder enlarges by repetition before its convolutions.
+    The code has no spatial axes, so that a small finding can't pass through it at its own position.
 
     Args:
-        channels: C.
-        spatial: Of the images, 1 to 3 axes.
+        channels: Number of channels, C.
+        spatial: Size of the images, with 1 to 3 axes.
         width: Channels of the first level.
-        latent: L, length of the code.
-        variational: The encoder gives the mean and the logarithm of the variance of q(z|x), else z alone.
+        latent: Length of the code, L.
+        variational: Whether the encoder gives the mean and the logarithm of the variance of q(z|x), instead of z alone.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class AutoencoderNetwork(nn.Module):
         )
 
     def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(N, C, *spatial) -> mean (N, L), and log variance (N, L) or None."""
+        """Return the mean (N, L), and the log variance (N, L) or None, of images (N, C, *spatial)."""
         code = self.encoder(images)
         if code.shape[1] == self.latent:
             return code, None
@@ -73,17 +74,17 @@ class AutoencoderNetwork(nn.Module):
         return mean, log_variance
 
     def decode(self, code: torch.Tensor) -> torch.Tensor:
-        """(N, L) -> (N, C, *spatial), in [0, 1]."""
+        """Return the images of codes: (N, L) -> (N, C, *spatial), in [0, 1]."""
         images: torch.Tensor = self.decoder(code)
         return images
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """D(E(x)): (N, C, *spatial), in [0, 1]; for a variational one, of the mean of q(z|x)."""
+        """Return D(E(x)), (N, C, *spatial), in [0, 1]; for a variational network, D of the mean of q(z|x)."""
         return self.decode(self.encode(images)[0])
 
 
 def kl_to_standard_normal(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
-    """KL(N(mean, variance) || N(0, 1)), summed over the code (Kingma & Welling, appendix B): (N, L) -> (N,), in nats.
+    """Return KL(N(mean, variance) || N(0, 1)) in nats, summed over the code (Kingma & Welling, B): (N, L) -> (N,).
 
     1/2 sum (mean^2 + variance - 1 - log variance)
     """
@@ -91,11 +92,11 @@ def kl_to_standard_normal(mean: torch.Tensor, log_variance: torch.Tensor) -> tor
 
 
 class ReconstructionObjective(Objective):
-    """Mean squared error of a pixel; for a variational network, minus the evidence bound of a pixel.
+    """Mean squared error of a pixel. For a variational network, it is minus the evidence bound of a pixel.
 
     -ELBO / CP = mean (x - D(z))^2 / (2 noise^2) + beta KL(q(z|x) || N(0, 1)) / CP,  z drawn from q(z|x)
 
-    (Kingma & Welling, equation 10, with one draw; the Gaussian's constant left out; CP values in an image.)
+    (Kingma & Welling, equation 10, with one draw, without the Gaussian's constant; an image has CP values.)
     """
 
     network: AutoencoderNetwork
@@ -105,13 +106,13 @@ class ReconstructionObjective(Objective):
         self._beta, self._noise = beta, noise
 
     def loss(self, batch: Batch, noise: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss and its terms; z is drawn from torch's global generator, which the loop seeds anew each epoch."""
+        """Return the loss and its terms. z comes from torch's global generator, which training seeds at each epoch."""
         del noise
         terms = self._terms(batch.images, None)
         return terms.pop("loss"), {name: value.detach() for name, value in terms.items()}
 
     def validate(self, split: Split, session: Session) -> dict[str, float]:
-        """The same, with the same draw for an image every time."""
+        """Return the loss as the criterion and its terms, with the same draw for an image every time."""
         self.network.eval()
         sums: dict[str, torch.Tensor] = {}
 
@@ -142,12 +143,11 @@ class ReconstructionObjective(Objective):
 
 
 class Autoencoder(Explainer):
-    """|x - D(E(x))|, summed over channels, of an auto-encoder trained on normal images alone.
+    """|x - D(E(x))|, summed over channels, of an auto-encoder that is trained only on normal images.
 
-    What it has never seen it can't draw, so a finding stays behind in the difference (Baur et al. 2021).
-    Unsigned; independent of the target and of the model: an anomaly map, to be read beside explanations of a model as
-    the answer of somebody who has not looked at it. It also marks what is normal but too fine for the code: noise,
-    edges, vessels.
+    The network can't draw what it has never seen, so a finding remains in the difference (Baur et al. 2021). The map is
+    unsigned, and independent of the target and the model. It is an anomaly map, for comparison with explanations of a
+    model. It also marks normal structures that are too fine for the code: noise, edges, vessels.
     """
 
     signed = False
@@ -157,7 +157,7 @@ class Autoencoder(Explainer):
     _network: nn.Module | None = None
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
-        """Why not: a class that the dataset does not have, or images of more than three axes."""
+        """Return a reason for a class that the dataset does not have, and for images with more than three axes."""
         del model
         if self.options.normal >= len(info.classes):
             last = len(info.classes) - 1
@@ -167,7 +167,7 @@ class Autoencoder(Explainer):
         return None
 
     def fit(self, model: nn.Module, train: Split, validation: Split, info: DatasetInfo, session: Session) -> None:
-        """Train on the normal images of both splits; `model` is not looked at."""
+        """Train on the normal images of both splits. `model` is not used."""
         del model
         with isolated(session.seed, "initialise"):
             network = _laid_out(self._build(info), info)
@@ -196,15 +196,15 @@ class Autoencoder(Explainer):
         self._network = _laid_out(network, info).to(device).eval()
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial), not negative; the same for every target and model."""
+        """Return maps (N, *spatial), not negative, the same for every target and model."""
         del model, targets
         return (images - self.reconstruct(images)).abs().sum(1)
 
     def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
-        """D(E(x)): (N, C, *spatial) -> the same shape, in [0, 1].
+        """Return D(E(x)): (N, C, *spatial) -> the same shape, in [0, 1].
 
         Raises:
-            UserError: It is not trained yet.
+            UserError: The network is not trained yet.
         """
         if self._network is None:
             raise UserError("the auto-encoder is not trained yet", "call fit, then restore")
@@ -223,8 +223,8 @@ class Autoencoder(Explainer):
 class VariationalAutoencoder(Autoencoder):
     """|x - D(mean of q(z|x))| of a variational auto-encoder (Kingma & Welling 2014) of normal images.
 
-    Its code is noisy in training and kept near N(0, 1), so that every code stands for a normal image. As a map: see
-    `Autoencoder`. No draw is made for a map.
+    Its code is noisy in training and kept near N(0, 1), so that every code stands for a normal image. For the meaning
+    of the map, see `Autoencoder`. Nothing is drawn for a map.
     """
 
     variational = True
@@ -239,18 +239,18 @@ class VaePerturbation(VariationalAutoencoder):
 
         A(p) = mean over the windows w that cover p of  S_c(x) - S_c(x with D(E(x)) inside w)
 
-    Signed: positive where the classifier found evidence for the target that a normal image would not have there.
-    Uzunova et al. optimise a mask that is filled by the reconstruction; here windows slide, as in Zeiler & Fergus 2014,
-    section 4.2, and no mask can adapt to the network. Windows start every `stride` pixels until the far border is
-    covered, and are cut off there, as in captum's `Occlusion`, which makes the same maps, image by image and window by
-    window.
+    The map is signed: positive where the classifier found evidence for the target that a normal image would not have
+    there. Uzunova et al. optimise a mask that is filled by the reconstruction. Here windows slide, as in Zeiler &
+    Fergus 2014, section 4.2, and no mask can adapt to the network. Windows start every `stride` pixels until the far
+    border is covered, and are cut off there, as in captum's `Occlusion`. That makes the same maps, but image by image
+    and window by window.
     """
 
     signed = True
     options: PerturbationOptions
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial)."""
+        """Return A, (N, *spatial)."""
         fill, score = self.reconstruct(images), forward(model, images)
         stride = self.options.stride or max(1, self.options.window // 2)
         inside = [_windows(side, self.options.window, stride, images.device) for side in images.shape[2:]]
@@ -261,7 +261,7 @@ class VaePerturbation(VariationalAutoencoder):
 
 
 def _windows(side: int, window: int, stride: int, device: torch.device) -> torch.Tensor:
-    """Along one axis, which pixels lie in which window: bool (windows, side)."""
+    """Return which pixels lie in which window, along one axis: bool (windows, side)."""
     count = max(0, math.ceil((side - window) / stride)) + 1
     first = stride * torch.arange(count, device=device)[:, None]
     pixels = torch.arange(side, device=device)
@@ -275,7 +275,7 @@ def _scores_without(
     targets: torch.Tensor,
     inside: Sequence[torch.Tensor],
 ) -> torch.Tensor:
-    """The targets' scores with one window after another replaced by `fill`: (N, windows of all axes)."""
+    """Return the targets' scores with one window after another replaced by `fill`: (N, windows of all axes)."""
     counts = [len(axis) for axis in inside]
     windows = math.prod(counts)
     scores = images.new_empty(len(images) * windows)
@@ -296,16 +296,16 @@ def _scores_without(
 
 
 def _spread(values: torch.Tensor, inside: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Sum of the values of the windows that cover a pixel: (N, *windows) -> (N, *spatial), one axis after another."""
+    """Return the sum of the values of the windows that cover each pixel: (N, *windows) -> (N, *spatial)."""
     for axis in inside:
         values = torch.tensordot(values, axis.to(values.dtype), dims=([1], [0]))
     return values
 
 
 def _laid_out(network: AutoencoderNetwork, info: DatasetInfo) -> AutoencoderNetwork:
-    # Channels last: four tenths less time for a training step on a CPU.
+    # Channels last saves four tenths of the time of a training step on a CPU.
     if len(info.spatial) == 2:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)
     return network
 
 
@@ -318,6 +318,6 @@ def _squared_error(images: torch.Tensor, reconstructions: torch.Tensor) -> torch
 
 
 def _level(channels: int, width: int, axes: int, stride: int) -> nn.Sequential:
-    # Without a bias: the batch norm takes any away.
+    # No bias, because the batch norm would remove it.
     convolution = _CONVOLUTION[axes](channels, width, 3, stride=stride, padding=1, bias=False)
     return nn.Sequential(convolution, _BATCH_NORM[axes](width), nn.ReLU())

@@ -1,4 +1,4 @@
-"""Options of what is learned; importable without torch."""
+"""Options of the model and the explainers; importable without torch."""
 
 from __future__ import annotations
 
@@ -13,36 +13,37 @@ class AttentionModelOptions(ModelOptions):
     """Network and training of the model `attention`."""
 
     compatibility: Literal["pc", "dp"] = Field(
-        "pc", description="of local with global features; pc: parametrised, <u, l + g>; dp: dot product, <l, g>"
+        "pc",
+        description="comparison of local with global features; pc: parametrised, <u, l + g>; dp: dot product, <l, g>",
     )
     widths: str = Field(
         "32,64,128,256",
         pattern=r"^[1-9]\d*(,[1-9]\d*){2,}$",
         description="channels of the stages, three or more; the last three have attention",
     )
-    patience: int = Field(5, ge=1, description="stop after so many epochs without a better validation criterion")
-    learning_rate: float = Field(3e-4, gt=0, description="of Adam")
+    patience: int = Field(5, ge=1, description="stop after this many epochs without a better validation criterion")
+    learning_rate: float = Field(3e-4, gt=0, description="learning rate of Adam")
 
 
 class AttentionOptions(Options):
     """Options of the explainer `attention`."""
 
     stage: Literal["mean", "first", "second", "third"] = Field(
-        "mean", description="which of the three attention maps; mean: all three, each weighing the same"
+        "mean", description="which of the three attention maps; mean: all three with equal weights"
     )
 
 
 class AutoencoderOptions(Schedule):
     """Network and training of `autoencoder`."""
 
-    normal: int = Field(0, ge=0, description="index of the class that is normal; it is trained on its images alone")
+    normal: int = Field(0, ge=0, description="index of the normal class; only its images are used for training")
     width: int = Field(16, ge=1, description="channels of the first level, doubled at each of the next two")
-    latent: int = Field(64, ge=1, description="length of the code an image is squeezed into")
-    epochs: int = Field(50, ge=0, description="most passes over the normal training images")
+    latent: int = Field(64, ge=1, description="length of the code of an image")
+    epochs: int = Field(50, ge=0, description="maximum number of passes over the normal training images")
     train_batch: int = Field(16, ge=2, description="training batch size")
-    learning_rate: float = Field(2e-3, gt=0, description="of Adam")
+    learning_rate: float = Field(2e-3, gt=0, description="learning rate of Adam")
     augment: Literal["none", "dihedral"] | None = Field(  # type: ignore[assignment]
-        None, description="dihedral: random flips and quarter turns; left open: dihedral for square images, else none"
+        None, description="dihedral: random flips and quarter turns; default: dihedral for square images, else none"
     )
 
 

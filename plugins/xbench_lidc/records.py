@@ -1,4 +1,4 @@
-"""The nodule index as plain records; coordinates are pixel and slice indices of the scan, as in pylidc."""
+"""Records of the nodule index. Coordinates are pixel and slice indices of the scan, as in pylidc."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Scan:
 
     Attributes:
         series_uid: DICOM SeriesInstanceUID.
-        patient: "LIDC-IDRI-0078".
-        slice_thickness: Millimetres.
-        pixel_spacing: Millimetres, equal along rows and columns.
+        patient: Name of the patient: "LIDC-IDRI-0078".
+        slice_thickness: Thickness of the slices in mm.
+        pixel_spacing: Distance between pixels in mm, equal along rows and columns.
         contrast_used: Whether a DICOM contrast tag is present.
-        z_positions: float64 (slices,), millimetres, increasing; a slice index is an index into it.
+        z_positions: Increasing positions of the slices, float64 (slices,), mm. A slice index is an index into them.
     """
 
     series_uid: str
@@ -36,9 +36,10 @@ class Contour:
     """One closed outline of one reader on one slice.
 
     Attributes:
-        slice_index: Into `Scan.z_positions`.
-        inclusion: False where the outline cuts a hole.
-        points: int (P, 2), (row, column). The points themselves lie just outside the nodule (or inside the hole's rim).
+        slice_index: Index into `Scan.z_positions`.
+        inclusion: Whether the outline encloses nodule; False where it cuts a hole.
+        points: Points of the outline, int (P, 2), (row, column). They lie just outside the nodule (or inside the hole's
+            rim).
     """
 
     slice_index: int
@@ -48,7 +49,7 @@ class Contour:
 
 @dataclass(frozen=True)
 class Ratings:
-    """One reader's ratings, in the order of LIDC's form; 1 to 5, but internal structure to 4 and calcification to 6."""
+    """One reader's ratings, in the order of LIDC's form: 1 to 5, except internal structure to 4, calcification to 6."""
 
     subtlety: int
     internal_structure: int
@@ -63,7 +64,7 @@ class Ratings:
 
 @dataclass(frozen=True)
 class Annotation:
-    """One reader's account of one nodule."""
+    """One reader's ratings and outlines of one nodule."""
 
     id: int
     ratings: Ratings
@@ -71,52 +72,52 @@ class Annotation:
 
     @cached_property
     def points(self) -> np.ndarray:
-        """All outline points: int (P, 3), (row, column, slice)."""
+        """All outline points, int (P, 3), (row, column, slice)."""
         return np.concatenate(
             [np.column_stack([c.points, np.full(len(c.points), c.slice_index)]) for c in self.contours]
         )
 
     @cached_property
     def centroid(self) -> np.ndarray:
-        """Mean outline point: float64 (3,), (row, column, slice)."""
+        """Mean outline point, float64 (3,), (row, column, slice)."""
         return np.asarray(self.points.mean(axis=0))
 
 
 @dataclass(frozen=True)
 class Nodule:
-    """One physical nodule: the annotations that readers made of it."""
+    """One physical nodule, with the readers' annotations of it."""
 
     scan: Scan
     annotations: tuple[Annotation, ...]
 
     @property
     def id(self) -> str:
-        """Series and sorted annotation numbers: unique, and stable for one annotation database."""
+        """Series and sorted annotation numbers, unique and stable within one annotation database."""
         return f"{self.scan.series_uid}_" + "-".join(str(number) for number in sorted(a.id for a in self.annotations))
 
     @property
     def readers(self) -> int:
-        """How many outlines there are."""
+        """Number of outlines."""
         return len(self.annotations)
 
     @property
     def glued(self) -> bool:
-        """More outlines than readers: several nodules that lie too close together to be told apart."""
+        """Whether there are more outlines than readers, because several nodules lie too close to be separated."""
         return self.readers > MOST_READERS
 
     @property
     def centre(self) -> np.ndarray:
-        """Mean of the readers' centroids: float64 (3,), (row, column, slice)."""
+        """Mean of the readers' centroids, float64 (3,), (row, column, slice)."""
         return np.asarray(np.mean([annotation.centroid for annotation in self.annotations], axis=0))
 
     @property
     def malignancy(self) -> np.ndarray:
-        """The readers' malignancy ratings: int (readers,)."""
+        """The readers' malignancy ratings, int (readers,)."""
         return np.array([annotation.ratings.malignancy for annotation in self.annotations])
 
     @property
     def diameter(self) -> float:
-        """Greatest distance of two points of one outline, mean over the readers, in mm (as pylidc's `diameter`)."""
+        """Greatest distance within one outline, mean over the readers, in mm (as pylidc's `diameter`)."""
         return float(np.mean([_diameter(annotation) for annotation in self.annotations])) * self.scan.pixel_spacing
 
 

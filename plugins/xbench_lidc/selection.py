@@ -1,4 +1,4 @@
-"""Which nodules take part, on which slice, and under which label."""
+"""Selection of the nodules, with the slice and the label of each."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Case:
     Attributes:
         nodule: The nodule.
         label: Index into the classes.
-        slice_index: The slice shown.
-        outline: The readers' consensus on it, never empty.
+        slice_index: The slice to show.
+        outline: The readers' consensus on the slice, never empty.
     """
 
     nodule: Nodule
@@ -43,10 +43,10 @@ class Case:
 
 
 def select(nodules: Iterable[Nodule], options: LidcPhantomOptions) -> list[Case]:
-    """The nodules that the options admit and that have a label.
+    """Return the nodules that the options admit and that have a label.
 
     Raises:
-        UserError: None is left.
+        UserError: No nodule is left.
     """
     cases = []
     for nodule in nodules:
@@ -62,7 +62,7 @@ def select(nodules: Iterable[Nodule], options: LidcPhantomOptions) -> list[Case]
 
 
 def malignancy_label(ratings: np.ndarray, median3: str = "discard") -> int | None:
-    """Katzmann et al., section 3.1: median above 3 is malignant (1), below is benign (0); None where 3 is discarded."""
+    """Return 1 (malignant) for a median above 3, 0 (benign) below, None for a discarded 3 (Katzmann et al., 3.1)."""
     median = float(np.median(ratings))
     if median == 3:
         return {"discard": None, "benign": 0, "malignant": 1}[median3]
@@ -70,7 +70,7 @@ def malignancy_label(ratings: np.ndarray, median3: str = "discard") -> int | Non
 
 
 def malignancy_class(ratings: np.ndarray) -> int:
-    """Five classes, 0..4: the mean rating with halves rounded up, less one (in integers, so that halves are exact)."""
+    """Return one of five classes, 0..4: the mean rating with halves rounded up, minus one (exact, in integers)."""
     total, count = int(ratings.sum()), len(ratings)
     return (2 * total + count) // (2 * count) - 1
 
@@ -85,7 +85,7 @@ def _label(ratings: np.ndarray, options: LidcPhantomOptions) -> int | None:
 
 
 def _slice(nodule: Nodule, choice: str) -> tuple[int, Consensus]:
-    """The slice asked for; where the readers agree on nothing there, the nearest (then larger) one where they do."""
+    """Return the chosen slice, or the nearest (then larger) one if the readers agree on nothing there."""
     middle = int(np.floor(nodule.centre[2] + 0.5))
     if choice == "middle":
         outline = consensus(nodule, middle)

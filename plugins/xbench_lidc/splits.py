@@ -1,4 +1,4 @@
-"""Who is on which side: patients to splits, classes balanced as far as whole patients allow."""
+"""Assignment of patients to splits, with classes balanced as far as whole patients allow."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from xbench.seeding import rng
+from xbench.runtime.seeding import rng
 
 FRACTIONS: Mapping[str, Mapping[str, float]] = {
     "ratio": {"train": 0.70, "validation": 0.15, "test": 0.15},
     "paper": {"train": 0.63, "validation": 0.07, "test": 0.30},
 }
-"""Shares of the nodules. "paper": Katzmann et al. have 70 and 30 %; a tenth of the 70 stops the training."""
+"""Shares of the nodules. For "paper", Katzmann et al. have 70 and 30 %; a tenth of the 70 % stops the training."""
 
 
 def assign_splits(
     groups: Sequence[str], labels: Sequence[int] | np.ndarray, fractions: Mapping[str, float], seed: int
 ) -> np.ndarray:
-    """A split for every sample, the same for all samples of a group.
+    """Return a split for every sample, the same for all samples of a group.
 
-    Groups come in random order, the largest first, and each goes where it reduces most the distance of all splits from
-    their share of every class: iterative stratification (Sechidis et al. 2011), of groups instead of samples.
+    Groups come in random order, the largest first. Each goes to the split where it most reduces the distance of all
+    splits from their share of every class. This is iterative stratification (Sechidis et al. 2011), of groups instead
+    of samples.
 
     Args:
         groups: N patients.
         labels: N classes.
-        fractions: Split to its share of the samples; shares add up to 1.
-        seed: Of the order.
+        fractions: Split -> its share of the samples. The shares add up to 1.
+        seed: Seed of the order.
 
     Returns:
-        str (N,), keys of `fractions`.
+        The splits, str (N,), keys of `fractions`.
     """
     names, where = np.unique(np.asarray(groups), return_inverse=True)
     classes, labels = np.unique(np.asarray(labels), return_inverse=True)

@@ -1,7 +1,8 @@
-"""Rendered lung: aerated tissue, vessels, airways, fissures and chest wall, in Hounsfield units. No patient's pixel.
+"""Rendering of lung: aerated tissue, vessels, airways, fissures and chest wall, in Hounsfield units.
 
-Everything is composed by volume: a structure takes a share of what a pixel holds, so thin things fade as they do in CT.
-The tissue is drawn from a generator alone. It must not know the nodule, or the class would show outside it.
+No pixel comes from a patient. Everything is composed by volume: a structure takes a share of a pixel, so thin
+structures fade as they do in CT. The tissue is drawn from a generator alone. It must not depend on the nodule, or the
+class would show outside of it.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ SHARPNESS = 0.35
 
 
 def lung(offsets: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """One patch of lung without a nodule and without scanner noise.
+    """Return one patch of lung without a nodule and without scanner noise.
 
     Args:
-        offsets: float64 (size,), the samples' distances from the patch's centre along either axis, in mm.
-        draw: What is random about it.
+        offsets: Distances of the samples from the patch's centre along either axis, float64 (size,), mm.
+        draw: Generator for everything random.
 
     Returns:
         float64 (size, size), HU.
@@ -39,13 +40,13 @@ def lung(offsets: np.ndarray, draw: np.random.Generator) -> np.ndarray:
 
 
 def scanner_noise(size: int, spacing: float, draw: np.random.Generator) -> np.ndarray:
-    """Noise of a random dose, correlated over neighbouring samples: float64 (size, size), HU."""
+    """Return noise of a random dose, correlated over neighbouring samples: float64 (size, size), HU."""
     level = draw.uniform(25, 55)
     return np.asarray(level * smooth_noise(size, 0.45 / spacing, draw))
 
 
 def smooth_noise(size: int, width: float, draw: np.random.Generator) -> np.ndarray:
-    """Gaussian noise of unit variance, blurred over `width` samples: float64 (size, size)."""
+    """Return Gaussian noise of unit variance, blurred over `width` samples: float64 (size, size)."""
     noise = gaussian_filter(draw.standard_normal((size, size)), width, mode="wrap")
     return np.asarray(noise / noise.std())
 
@@ -55,12 +56,12 @@ def _fill(values: np.ndarray, share: np.ndarray, material: float) -> np.ndarray:
 
 
 def _inside(distance: np.ndarray) -> np.ndarray:
-    """Share of a pixel within a blurred edge; `distance` in mm, positive inside."""
+    """Return the share of a pixel inside a blurred edge; `distance` in mm, positive inside."""
     return np.asarray(ndtr(distance / SHARPNESS))
 
 
 def _vessels(y: np.ndarray, x: np.ndarray, extent: float, draw: np.random.Generator) -> np.ndarray:
-    """Share of blood in each pixel: stretches of branching vessels, and sections of those that cross the slice."""
+    """Return the share of blood in each pixel: branching vessels in the slice, and sections of crossing vessels."""
     area = (extent / 45.0) ** 2
     course = draw.uniform(0, 2 * np.pi)
     trunks = [_trunk(extent, course, draw) for _ in range(1 + draw.poisson(2.5 * area))]
@@ -72,7 +73,7 @@ def _vessels(y: np.ndarray, x: np.ndarray, extent: float, draw: np.random.Genera
 
 
 def _cross_sections(y: np.ndarray, x: np.ndarray, count: int, extent: float, draw: np.random.Generator) -> np.ndarray:
-    """Shares of round to oblong sections (count, H, W)."""
+    """Return the shares of round to oblong sections, (count, H, W)."""
     row, column = draw.uniform(-extent / 2, extent / 2, (2, count, 1, 1))
     angle, stretch = draw.uniform(0, np.pi, (count, 1, 1)), 1 + draw.gamma(1.0, 0.5, (count, 1, 1))
     radius = np.minimum(0.3 + draw.gamma(3.0, 0.22, (count, 1, 1)), 1.8)
@@ -82,7 +83,7 @@ def _cross_sections(y: np.ndarray, x: np.ndarray, count: int, extent: float, dra
 
 
 def _trunk(extent: float, course: float, draw: np.random.Generator) -> tuple[float, ...]:
-    """Row, column, direction, curvature (1/mm), length (mm), radius at either end (mm)."""
+    """Return row, column, direction, curvature (1/mm), length (mm) and radius at either end (mm)."""
     direction = course + draw.normal(0, 0.5)
     row, column = draw.uniform(-0.6, 0.6, 2) * extent
     length = min(8 + draw.gamma(2.0, 10.0), 1.5 * extent)
@@ -103,7 +104,7 @@ def _branch(parent: tuple[float, ...], draw: np.random.Generator) -> tuple[float
 
 
 def _tubes(y: np.ndarray, x: np.ndarray, branches: np.ndarray) -> np.ndarray:
-    """Shares of each branch, a tapering parabola: (branches, 7, 1, 1) to (branches, H, W)."""
+    """Return the shares of each branch, a tapering parabola: (branches, 7, 1, 1) -> (branches, H, W)."""
     row, column, direction, curvature, length, radius, end = branches.swapaxes(0, 1)
     along = (x - column) * np.cos(direction) + (y - row) * np.sin(direction)
     across = (y - row) * np.cos(direction) - (x - column) * np.sin(direction)
@@ -116,7 +117,7 @@ def _tubes(y: np.ndarray, x: np.ndarray, branches: np.ndarray) -> np.ndarray:
 
 
 def _airways(values: np.ndarray, y: np.ndarray, x: np.ndarray, extent: float, draw: np.random.Generator) -> np.ndarray:
-    """At times a bronchus in cross section: a wall around air, beside its artery."""
+    """Return the values, in some patches with bronchi in cross section: a wall around air, beside the artery."""
     for _ in range(draw.poisson(0.35 * (extent / 45.0) ** 2)):
         row, column = draw.uniform(-extent / 2, extent / 2, 2)
         lumen, stretch, angle = draw.uniform(0.8, 2.0), draw.uniform(1.0, 1.5), draw.uniform(0, np.pi)
@@ -132,7 +133,7 @@ def _airways(values: np.ndarray, y: np.ndarray, x: np.ndarray, extent: float, dr
 
 
 def _fissure(y: np.ndarray, x: np.ndarray, extent: float, draw: np.random.Generator) -> np.ndarray:
-    """In every seventh patch the thin, slightly bent sheet between two lobes; else nothing."""
+    """Return the share of the thin, slightly bent sheet between two lobes, in every seventh patch; else zeros."""
     angle, offset, bend, present = (
         draw.uniform(0, np.pi),
         draw.uniform(-0.5, 0.5) * extent,
@@ -146,7 +147,7 @@ def _fissure(y: np.ndarray, x: np.ndarray, extent: float, draw: np.random.Genera
 
 
 def _chest_wall(values: np.ndarray, y: np.ndarray, x: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """In every fourth patch the chest wall enters from one side: muscle, fat and a rib behind a curved pleura."""
+    """Return the values, in every fourth patch with the chest wall: muscle, fat and a rib behind a curved pleura."""
     angle, depth, radius = draw.uniform(0, 2 * np.pi), draw.uniform(14, 26), draw.uniform(70, 140)
     slant, thickness, present = draw.uniform(-30, 30), draw.uniform(3, 7), draw.random()
     if present > 1 / 4:

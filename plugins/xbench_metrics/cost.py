@@ -1,4 +1,4 @@
-"""Cost: what a map costs to make."""
+"""Cost: how much time, memory and how many passes does a map take?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from xbench import Case, DatasetInfo, Metric, Observations
-from xbench_metrics.options_checks import CostOptions
+from xbench_metrics.options import CostOptions
 from xbench_metrics.subsample import mean_of_defined
 
 _UNITS = {"seconds": "s", "fit_seconds": "s", "peak_bytes": "B", "fit_peak_bytes": "B"}
@@ -16,20 +16,20 @@ _OF_MEMORY = ("peak_bytes", "fit_peak_bytes")
 
 
 class Cost(Metric):
-    """What the maps of a split cost, as the harness measured it while they were made; lower is better.
+    """Cost of the maps of a split, as the harness measured it while they were made. Lower is better.
 
-    `seconds`, `forward_passes` and `backward_passes` are of one map: those of the whole split over its N samples.
-    `fit_seconds` is the whole training of a trained explainer, 0 for others. What a copy is made from (the inner
-    explainer of `blurred:<explainer>`) is included.
+    `seconds`, `forward_passes` and `backward_passes` are per map: the total of the split divided by its N samples.
+    `fit_seconds` is the whole training of a trained explainer, and 0 for others. The cost of an inner explainer (as in
+    `blurred:<explainer>`) is included.
 
-    `peak_bytes` is the most memory that making the maps needs at a time, `fit_peak_bytes` the training (0 for untrained
-    ones). On an accelerator that is memory of the device, the networks included, above what others have left there;
-    batches are those of the run, so that a larger `batch_size` needs more. On the CPU nothing tells whose memory is
-    whose: it is the high-water mark of the whole process, libraries and data included.
+    `peak_bytes` is the largest memory in use while the maps are made. `fit_peak_bytes` is the same for the training (0
+    for untrained explainers). On an accelerator, it is memory of the device, including the networks, above what others
+    left there. The batches are those of the run, so a larger `batch_size` needs more. On a CPU, memory can't be
+    attributed: there it is the high-water mark of the whole process, including libraries and data.
 
-    One measurement serves all samples, so the interval has no width: it says nothing about how much time varies from
-    run to run. Seconds compare explainers of one run on one machine; passes compare them anywhere. NaN where the
-    harness could not measure.
+    All samples share one measurement, so the interval has no width and does not show how much time varies between runs.
+    Seconds only compare explainers of one run on one machine. Passes compare them everywhere. The value is NaN where
+    the harness could not measure.
     """
 
     higher_is_better = False
@@ -40,11 +40,11 @@ class Cost(Metric):
         self.unit = _UNITS.get(options.figure, "")
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """Every figure, the same for all samples.
+        """Return all figures, with the same value for all samples.
 
         Returns:
-            seconds, forward_passes, backward_passes: float64 (N,), of one map.
-            fit_seconds, peak_bytes, fit_peak_bytes: float64 (N,), of the whole.
+            seconds, forward_passes, backward_passes: Figures per map, float64 (N,).
+            fit_seconds, peak_bytes, fit_peak_bytes: Figures of the whole, float64 (N,).
         """
         count = len(case.split)
         figures = {
@@ -58,11 +58,11 @@ class Cost(Metric):
         return {name: np.full(count, value, dtype=np.float64) for name, value in figures.items()}
 
     def summarise(self, observations: Observations) -> float:
-        """The figure of `option figure`."""
+        """Return the figure that the option `figure` names."""
         return mean_of_defined(observations[self.options.figure])
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
-        """What the figure means."""
+        """Return what the figure means."""
         figure = self.options.figure
         memory = {
             "memory": "of the device, networks included, above what others left there; of the whole process on a CPU"

@@ -11,17 +11,18 @@ import torch
 from scipy.stats import t as student
 
 from xbench import Batch, Case, DatasetInfo, Explanation, Metric, Observations, PluginError, probabilities
-from xbench.devices import widest
-from xbench.seeding import isolated, normal_field
-from xbench.statistics import interval, resamples
+from xbench.compute.filters import gaussian_blur
+from xbench.compute.similarity import dssim
+from xbench.runtime.devices import widest
+from xbench.runtime.randomness import isolated, normal_field
+from xbench.statistics.resampling import interval, resamples
 from xbench_metrics.options import ShiftOptions
-from xbench_metrics.similarity import dssim, gaussian
-from xbench_metrics.subsample import at_work, mean_of_defined
-from xbench_metrics.testers import build, trained, unfit
+from xbench_metrics.retraining.testers import build, trained, unfit
+from xbench_metrics.subsample import live_explainer, mean_of_defined
 
 _JUDGE = "judge."
 Judge = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Images (n, C, *spatial) and their samples' seeds (n,) to logits (n, K)."""
+"""Function from images (n, C, *spatial) and their samples' seeds (n,) to logits (n, K)."""
 
 
 class ClassifierShift(Metric):
@@ -32,16 +33,16 @@ class ClassifierShift(Metric):
         shift = mean P(1 | G+(x)) - mean P(1 | G-(x))
 
     K classes: the mean over c of P(c | G_c(x)) minus the mean over j != c of P(c | G_j(x)), which is the same for two.
-    In [-1, 1], higher is better: 1 for a perfect transfer, 0 for one that changes nothing, or nothing that the
-    classifier sees; below 0 it moves images the wrong way. Defined for any sample, also of one class.
+    The value lies in [-1, 1], and higher is better. 1 is a perfect transfer. 0 is a transfer that changes nothing, or
+    nothing that the classifier sees. Below 0, it moves images the wrong way. It is defined for any samples, even if all
+    are of one class.
 
-    The size of the change is no part of the value: an explainer that replaces the image reaches 1. It is observed
-    beside it (`l1`, `dssim`), and `shift_report` gives the paper's table.
+    The size of the change is not part of the value: an explainer that replaces the whole image reaches 1. The size is
+    observed separately (`l1`, `dssim`), and `shift_report` gives the paper's table.
 
-    Nor does the value tell a change that means something from an adversarial pattern. Another `judge`, `blur` and
-    `noise` do: the share of the shift that is left under them is what is not merely an attack on this one classifier.
-    All probabilities are the judge's then, those of the original images included, which are blurred alike and get the
-    same noise.
+    The value does not tell a meaningful change from an adversarial pattern either. The options `judge`, `blur` and
+    `noise` do: the share of the shift that remains under them is more than an attack on this one classifier. All
+    probabilities are then the judge's, also those of the original images, which get the same blur and the same noise.
     """
 
     needs = frozenset({"transfer"})
@@ -51,14 +52,14 @@ class ClassifierShift(Metric):
         super().__init__(options or ShiftOptions(), argument)
 
     def supports(self, info: DatasetInfo) -> str | None:
-        """Refuses a judge that timm does not have, or that does not take such images."""
+        """Return a reason for a judge that timm does not have, or that can't take such images."""
         return None if self._explained_judges else unfit(self.options.judge, info)
 
     def prepare(self, case: Case) -> dict[str, np.ndarray]:
-        """Another judge's weights, trained once for all explainers.
+        """Train the judge, once for all explainers, and return its weights.
 
         Returns:
-            Its state dict, each name behind "judge."; empty where the classifier explained judges.
+            The judge's state dict, with "judge." before each name. Empty if the explained classifier is the judge.
         """
         if self._explained_judges:
             return {}
@@ -68,42 +69,34 @@ class ClassifierShift(Metric):
         return {_JUDGE + name: value.numpy() for name, value in judge.state_dict().items()}
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """Probabilities before and after, and how large the change is.
+        """Return the probabilities before and after the change, and the size of the change.
 
         Returns:
-            original: float64 (N, K), P(k | x).
-            toward: float64 (N, K, K), P(k | G_c(x)) at [:, c, k].
-            shift: float64 (N,), a sample's own value.
-            flipped: float64 (N, K), 1 where G_c(x) is classified as c and x was not; NaN where x was already.
-            l1, dssim: float64 (N, K), mean |G_c(x) - x| of a pixel, and (1 - SSIM(G_c(x), x)) / 2.
+            original: P(k | x), float64 (N, K).
+            toward: P(k | G_c(x)) at [:, c, k], float64 (N, K, K).
+            shift: Value of each sample, float64 (N,).
+            flipped: 1 where G_c(x) is classified as c, else 0; NaN where x already was. float64 (N, K).
+            l1: Mean of |G_c(x) - x| over the pixels, float64 (N, K).
+            dssim: (1 - SSIM(G_c(x), x)) / 2, float64 (N, K).
         """
         judged = self._judge(case)
         original = self._original(case, judged)
-        count, classes = original.shape
-        toward = np.empty((count, classes, classes))
-        changes = {name: np.empty((count, classes)) for name in ("l1", "dssim")}
 
-        def moved(start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        def moved(start: int, stop: int) -> dict[str, np.ndarray]:
             batch = case.split.batch(np.arange(start, stop)).to(case.session.device)
-            each = [_moved(at_work(case), judged, batch, index) for index in range(classes)]
+            each = [_moved(live_explainer(case), judged, batch, index) for index in range(original.shape[1])]
+            # Classes come first here, samples in the arrays.
             logits, sizes = (torch.stack(parts).cpu().double() for parts in zip(*each, strict=True))
-            return logits, sizes
+            after = np.stack([_probabilities(of_class) for of_class in logits], axis=1)
+            l1, dissimilar = sizes.permute(1, 2, 0).numpy()
+            return {"toward": after, "l1": l1, "dssim": dissimilar}
 
-        for rows, (logits, sizes) in case.session.batched(count, moved, "classifier shift"):
-            for index in range(classes):
-                toward[rows, index] = _probabilities(logits[index])
-            for name, values in zip(changes, sizes.unbind(1), strict=True):
-                changes[name][rows] = values.T.numpy()
-        return {
-            "original": original,
-            "toward": toward,
-            "shift": _shift(toward),
-            "flipped": _flipped(original, toward),
-            **changes,
-        }
+        seen = case.observed(moved, "classifier shift")
+        toward = seen["toward"]
+        return {"original": original, "shift": _shift(toward), "flipped": _flipped(original, toward), **seen}
 
     def summarise(self, observations: Observations) -> float:
-        """The mean of the samples' shifts."""
+        """Return the mean of the samples' shifts."""
         return mean_of_defined(observations["shift"])
 
     @property
@@ -111,11 +104,11 @@ class ClassifierShift(Metric):
         return self.options.judge == "explained"
 
     def _judge(self, case: Case) -> Judge:
-        score = case.score if self._explained_judges else _restored(self.options.judge, case)
+        score = case.logits_of if self._explained_judges else _restored(self.options.judge, case)
 
         def judged(images: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
             if self.options.blur:
-                images = gaussian(images, self.options.blur)
+                images = gaussian_blur(images, self.options.blur)
             if self.options.noise:
                 images = (images + self.options.noise * normal_field(seeds, images.shape[1:])).clamp(0, 1)
             return score(images)
@@ -123,7 +116,7 @@ class ClassifierShift(Metric):
         return judged
 
     def _original(self, case: Case, judged: Judge) -> np.ndarray:
-        """float64 (N, K)."""
+        """Return the probabilities of the original images, float64 (N, K)."""
         if self._explained_judges and not self.options.blur and not self.options.noise:
             return _probabilities(torch.from_numpy(np.array(case.logits)))
 
@@ -134,7 +127,7 @@ class ClassifierShift(Metric):
         return np.concatenate([found for _, found in case.session.batched(len(case.split), of_originals)])
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:
-        """What the shift means."""
+        """Return what the shift means."""
         return {
             "judge": "the classifier explained" if self._explained_judges else "another, trained on the same images",
             "score": "probability (softmax; sigmoid for one logit)",
@@ -148,22 +141,23 @@ class ClassifierShift(Metric):
 def shift_report(
     observations: Observations, groups: Sequence[str] | None = None, seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """The table of Katzmann et al., section 4.1, from the observations of `classifier_shift`.
+    """Return the table of Katzmann et al., section 4.1, from the observations of `classifier_shift`.
 
-    Paired two-tailed t tests of each transfer against the original images, d_i = p_i' - p_i over the n samples: t =
-    mean(d) / (sd(d) / sqrt(n)) with n - 1 degrees of freedom, Cohen's d_z = mean(d) / sd(d), sd with n - 1. They take
-    samples for independent; the intervals of the means are resampled by patient. Where all d are equal sd is 0: t = 0,
-    p = 1 where they are 0, else t is infinite and p = 0.
+    Each transfer is compared with the original images by a paired two-tailed t test. With d_i = p_i' - p_i over the n
+    samples, t = mean(d) / (sd(d) / sqrt(n)) with n - 1 degrees of freedom, and Cohen's d_z = mean(d) / sd(d), where sd
+    divides by n - 1. The tests treat samples as independent, whereas the intervals of the means are resampled by
+    patient. If all d are equal, sd is 0: then t = 0 and p = 1 if they are 0, else t is infinite and p = 0.
 
     Args:
-        observations: Of any subset of samples.
-        groups: The patient of each sample; each its own where not given.
-        seed: Of the resamples.
+        observations: Observations of any subset of samples.
+        groups: The patient of each sample. Without it, each sample is its own patient.
+        seed: Seed of the resamples.
 
     Returns:
-        For two classes "original", "minus" (toward class 0) and "plus" (toward class 1), all in P(1). For more,
-        "original c" and "toward c" in P(c), for each c. Each with "mean", "low" and "high" (95 %); the transfers also
-        with "t", "df", "p", "d_z", "flipped" (share, of the samples that were not of that class), "l1" and "dssim".
+        The figures of each row. Two classes have the rows "original", "minus" (toward class 0) and "plus" (toward class
+        1), all in P(1). More classes have the rows "original c" and "toward c" in P(c), for each c. Each row has
+        "mean", "low" and "high" (95 %). Transfers also have "t", "df", "p", "d_z", "l1", "dssim" and "flipped", the
+        share of the samples not classified as that class before.
     """
     original, toward = observations["original"], observations["toward"]
     names = [str(index) for index in range(len(original))] if groups is None else groups
@@ -187,13 +181,13 @@ def _mean_with_interval(values: np.ndarray, drawn: Sequence[np.ndarray]) -> dict
 
 
 def _paired_t(differences: np.ndarray) -> dict[str, float]:
-    """t, df, p, d_z of differences (n,); all but df NaN for one sample."""
+    """Return t, df, p and d_z of differences (n,). For one sample, all but df are NaN."""
     n, mean = len(differences), float(differences.mean())
     if n < 2:
         return {"t": math.nan, "df": n - 1, "p": math.nan, "d_z": math.nan}
     if np.ptp(differences) > 0:
         d_z = mean / float(differences.std(ddof=1))
-    else:  # not left to sd, whose rounding is not 0
+    else:  # rounding would leave an sd above 0
         d_z = math.copysign(math.inf, mean) if mean else 0.0
     statistic = d_z * math.sqrt(n)
     return {"t": statistic, "df": n - 1, "p": float(2 * student.sf(abs(statistic), n - 1)), "d_z": d_z}
@@ -219,7 +213,7 @@ def _restored(judge: str, case: Case) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _moved(explanation: Explanation, judged: Judge, batch: Batch, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images changed toward a class: the judge's logits (n, K), and the size of the change, l1 and dssim: (2, n)."""
+    """Change images toward a class. Return the judge's logits (n, K), and the l1 and dssim of the change, (2, n)."""
     moved = explanation.transfer(batch.images, torch.full_like(batch.labels, index)).detach()
     change = (moved - batch.images).abs().flatten(1)
     return judged(moved, batch.seeds), torch.stack([_mean(change), dssim(moved, batch.images)])
@@ -231,13 +225,13 @@ def _mean(values: torch.Tensor) -> torch.Tensor:
 
 
 def _probabilities(logits: torch.Tensor) -> np.ndarray:
-    """float64 (n, K), of logits on the CPU."""
+    """Return the probabilities of logits on the CPU, float64 (n, K)."""
     result: np.ndarray = probabilities(logits.double()).numpy()
     return result
 
 
 def _shift(toward: np.ndarray) -> np.ndarray:
-    """(N, K, K) -> (N,)."""
+    """Return the shift of each sample: (N, K, K) -> (N,)."""
     classes = toward.shape[1]
     aimed = np.einsum("nkk->n", toward)
     shift: np.ndarray = (aimed - (toward.sum((1, 2)) - aimed) / (classes - 1)) / classes
@@ -245,7 +239,7 @@ def _shift(toward: np.ndarray) -> np.ndarray:
 
 
 def _flipped(original: np.ndarray, toward: np.ndarray) -> np.ndarray:
-    """float64 (N, K): 1, 0, or NaN where there was nothing to flip."""
+    """Return 1 where the class was reached, else 0, or NaN where there was nothing to flip: float64 (N, K)."""
     aims = np.arange(original.shape[1])
     before, after = original.argmax(1)[:, None] == aims, toward.argmax(2) == aims
     return np.where(before, np.nan, after.astype(np.float64))

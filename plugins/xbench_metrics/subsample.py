@@ -1,4 +1,4 @@
-"""Some images of a split, for metrics that explain each of them many times."""
+"""A subset of a split's images, for metrics that explain each image many times."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from xbench import Batch, Case, Explanation, PluginError
-from xbench.devices import upload
-from xbench.seeding import derive, uniform_field
+from xbench.runtime.devices import upload
+from xbench.runtime.randomness import uniform_field
+from xbench.runtime.seeding import derive
 
 _STREAM = derive(0, "images chosen of a split")
 
@@ -20,13 +21,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Part:
-    """Some images with what is known of them, on the session's device.
+    """Some images with their targets and maps, on the session's device.
 
     Attributes:
-        rows: int64 (n,), their places in the split.
-        batch: n images.
-        targets: int64 (n,).
-        maps: float32 (n, *spatial).
+        rows: Indices of the images in the split, int64 (n,).
+        batch: The n images.
+        targets: Classes that the maps explain, int64 (n,).
+        maps: Maps, float32 (n, *spatial).
     """
 
     rows: np.ndarray
@@ -36,7 +37,7 @@ class Part:
 
 
 def subsample(case: Case, limit: int | None) -> np.ndarray:
-    """At most `limit` places in the split, in order: those whose seeds come first in a random order; int64 (n,)."""
+    """Return at most `limit` indices of samples, ascending, int64 (n,), drawn at random by the samples' seeds."""
     count = len(case.split)
     if limit is None or limit >= count:
         return np.arange(count)
@@ -45,16 +46,18 @@ def subsample(case: Case, limit: int | None) -> np.ndarray:
 
 
 def parts(case: Case, rows: np.ndarray, work: Callable[[Part], T], label: str = "") -> Iterator[tuple[np.ndarray, T]]:
-    """What comes of the samples at `rows`, as many at a time as fit the memory, the session's batch size at most.
+    """Yield the results of `work` for the samples at `rows`, in parts that fit the memory.
+
+    A part has at most the session's batch size.
 
     Args:
-        case: What is scored.
-        rows: int64 (n,), places in the split.
-        work: Of a part of them; asked again for a smaller one where that ran out of memory.
-        label: Beside the progress bar; none without one.
+        case: The case to score.
+        rows: Indices in the split, int64 (n,).
+        work: Function to call for each part. It is called again with a smaller part if the memory did not suffice.
+        label: Label of the progress bar, or empty for no bar.
 
     Yields:
-        Places in the split, and what `work` gave.
+        The indices in the split, and the result for them.
     """
     device = case.session.device
 
@@ -72,18 +75,18 @@ def parts(case: Case, rows: np.ndarray, work: Callable[[Part], T], label: str = 
         yield rows[done], found
 
 
-def at_work(case: Case) -> Explanation:
-    """The explainer at work.
+def live_explainer(case: Case) -> Explanation:
+    """Return the ready explainer of a case.
 
     Raises:
-        PluginError: The case brings none.
+        PluginError: The case has none.
     """
     if case.explanation is None:
-        raise PluginError("this metric asks for more maps, and the case brings no explainer")
+        raise PluginError("this metric needs more maps, but the case has no explainer")
     return case.explanation
 
 
 def mean_of_defined(values: np.ndarray) -> float:
-    """Mean without NaN; NaN if nothing else is there."""
+    """Return the mean of the values that are not NaN, or NaN if there are none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else float("nan")

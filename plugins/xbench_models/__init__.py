@@ -1,4 +1,4 @@
-"""Hook implementations only: the classifiers that xbench trains and explains."""
+"""The classifiers that xbench trains and explains. Hook implementations only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xbench import ModelSpec, hookimpl
 
 @hookimpl
 def xbench_models() -> Iterable[ModelSpec]:
-    """The ConvNet of Katzmann et al., and every classifier of timm."""
+    """Yield the ConvNet of Katzmann et al., and every classifier of timm."""
     yield ModelSpec(
         "convnet",
         "four convolution blocks and a dense layer: the classifier of the CycleGAN activation maximisation paper",

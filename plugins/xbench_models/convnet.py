@@ -18,15 +18,16 @@ _BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 class ConvNet(Model):
     """Four blocks of convolution, batch norm and ReLU, then one dense layer over the flattened features.
 
-    32, 64, 128 and 256 kernels, stride 1 in the first block and 2 in the others; the paper does not give the kernel:
-    3 with padding 1 here. 421 570 parameters for 64 x 64 images of one channel and two classes.
+    The blocks have 32, 64, 128 and 256 kernels, with stride 1 in the first and 2 in the others. The paper does not give
+    the size of the kernels; here it is 3 with padding 1. There are 421 570 parameters for 64 x 64 images of one channel
+    and two classes.
     """
 
     def build(self, info: DatasetInfo) -> nn.Module:
-        """The network for images of `info`: float32 (N, C, *spatial) in [0, 1] -> logits (N, K).
+        """Return the network for images of `info`: float32 (N, C, *spatial) in [0, 1] -> logits (N, K).
 
         Raises:
-            UserError: A side is shorter than 8 pixels, where the strides leave nothing to convolve.
+            UserError: The images have more than three axes, or a side of less than 8 pixels, too short for the strides.
         """
         size = " x ".join(map(str, info.spatial))
         if len(info.spatial) not in _CONVOLUTION:

@@ -1,4 +1,4 @@
-"""Every classifier of timm under its own name."""
+"""The classifiers of timm, each under its own name."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class TimmClassifier(Model):
         self._config = self._find_config()
 
     def build(self, info: DatasetInfo) -> nn.Module:
-        """The network for images of `info`: float32 (N, C, H, W) in [0, 1] -> logits (N, K), or (N, 1).
+        """Return the network for images of `info`: float32 (N, C, H, W) in [0, 1] -> logits (N, K), or (N, 1).
 
         Raises:
-            UserError: It does not take images of this size, the head does not fit the classes, or pretrained weights
-                were asked for that are not on this machine.
+            UserError: The network does not take images of this size, the head does not fit the classes, or the
+                requested pretrained weights are not on this machine.
         """
         if self.options.logits == "one" and len(info.classes) != 2:
             raise UserError(
@@ -61,7 +61,7 @@ class TimmClassifier(Model):
 
     def _find_config(self) -> Any:
         if not self.argument:
-            raise UserError("model timm needs the name of a classifier", "timm:resnet18, say")
+            raise UserError("model timm needs the name of a classifier", "for example timm:resnet18")
         architecture, _, tag = self.argument.partition(".")
         if not self._timm.is_model(architecture):
             raise UserError(f"timm has no classifier {self.argument!r}", _near(architecture, self._timm.list_models()))
@@ -71,24 +71,24 @@ class TimmClassifier(Model):
         return self._timm.get_pretrained_cfg(self.argument)
 
     def _find_weights(self) -> Path:
-        """The file of the pretrained weights in the caches of Hugging Face or torch hub; no network is touched."""
+        """Return the file of the pretrained weights in the caches of Hugging Face or torch hub, without a download."""
         if self._config is None or not self._config.has_weights:
             raise UserError(f"model {self._reference}: timm has no pretrained weights for it", "use pretrained=false")
-        found = _in_hugging_face_cache(self._config) or _in_torch_hub(self._config)
-        if found is None:
+        path = _in_hugging_face_cache(self._config) or _in_torch_hub(self._config)
+        if path is None:
             raise UserError(
                 f"model {self._reference}: its pretrained weights ({_source(self._config)}) are not on this machine",
                 f"timm.create_model('{self.argument}', pretrained=True) fetches them once, where there is a network; "
                 "or use pretrained=false",
             )
-        return found
+        return path
 
     def _normalisation(self, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation per channel.
+        """Return the mean and standard deviation per channel.
 
-        Pretrained: those the weights were trained with; timm adapts the first layer to another number of channels by
-        summing or repeating its kernels, and their average over the colours belongs to that. From scratch, [0, 1] is
-        mapped to [-1, 1], whatever the dataset: statistics of the data would make the model depend on the split.
+        For pretrained weights, they are those of the weights' training. For another number of channels, timm sums or
+        repeats the kernels of the first layer, and the average over the colours fits that. From scratch, [0, 1] is
+        mapped to [-1, 1] for every dataset, because statistics of the data would make the model depend on the split.
         """
         if not self.options.pretrained:
             return torch.full((channels,), _UNTRAINED_MEAN), torch.full((channels,), _UNTRAINED_STD)
@@ -98,7 +98,7 @@ class TimmClassifier(Model):
         return mean.clone(), std.clone()
 
     def _create(self, info: DatasetInfo, weights: Path | None) -> nn.Module:
-        """The first of the network as it is and the network told its image size that takes the images."""
+        """Return the first network that takes the images: as it is, or created with the image size."""
         sizes: list[dict[str, Any]] = [{}, {"img_size": info.spatial}]
         if self._config is not None and self._config.fixed_input_size:
             sizes.reverse()
@@ -129,9 +129,9 @@ class Normalised(nn.Module):
     """A network behind (x - mean) / std.
 
     Args:
-        network: Takes normalised images.
-        mean: (C,).
-        std: (C,).
+        network: Network of normalised images.
+        mean: Mean per channel, (C,).
+        std: Standard deviation per channel, (C,).
     """
 
     mean: torch.Tensor
@@ -144,13 +144,13 @@ class Normalised(nn.Module):
         self.register_buffer("std", std.view(1, -1, 1, 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits of images in [0, 1]: (N, C, H, W) -> (N, K)."""
+        """Return the logits of images in [0, 1]: (N, C, H, W) -> (N, K)."""
         logits: torch.Tensor = self.network((images - self.mean) / self.std)
         return logits
 
 
 def _import_timm() -> Any:
-    """timm, or a clear word where torch and torchvision do not belong together."""
+    """Import timm, with a clear error if torch and torchvision do not fit together."""
     try:
         return importlib.import_module("timm")
     except (RuntimeError, ImportError) as error:
@@ -158,7 +158,7 @@ def _import_timm() -> Any:
             raise
         versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision"))
         raise UserError(
-            f"torch and torchvision do not belong together ({versions}): {error}",
+            f"torch and torchvision do not fit together ({versions}): {error}",
             "install both from the same package index, in one command: pip install --force-reinstall torch torchvision",
         ) from error
 
@@ -175,9 +175,9 @@ def _in_hugging_face_cache(config: Any) -> Path | None:
 
     repository, _, revision = config.hf_hub_id.partition("@")
     for name in (config.hf_hub_filename,) if config.hf_hub_filename else _WEIGHT_FILES:
-        found = try_to_load_from_cache(repository, name, revision=revision or None)
-        if isinstance(found, str):
-            return Path(found)
+        cached = try_to_load_from_cache(repository, name, revision=revision or None)
+        if isinstance(cached, str):
+            return Path(cached)
     return None
 
 
@@ -197,7 +197,7 @@ def _source(config: Any) -> str:
 def _try_forward(network: nn.Module, info: DatasetInfo) -> None:
     logits = network.eval()(torch.zeros(1, info.channels, *info.spatial))
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        raise TypeError("it does not give one row of logits an image")
+        raise TypeError("it does not give one row of logits per image")
 
 
 def _size(info: DatasetInfo) -> str:

@@ -1,4 +1,4 @@
-"""Every metric of the installed Quantus that gives an image a score, fed so that the score is the image's own."""
+"""The metrics of Quantus that score single images, called so that each score depends on its image alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xbench import MetricSpec, hookimpl
 
 @hookimpl
 def xbench_metrics() -> Iterable[MetricSpec]:
-    """`quantus:<Name>`."""
+    """Yield `quantus:<Name>`."""
     yield MetricSpec(
         "quantus",
         "a metric of Quantus by its class name (quantus:PixelFlipping:features_in_step=64; an unknown name lists all), "

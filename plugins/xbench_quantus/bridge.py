@@ -13,27 +13,27 @@ import numpy as np
 import torch
 
 from xbench import Case, DatasetInfo, Metric, Observations, UserError, XbenchError, class_scores, probabilities
-from xbench.devices import is_out_of_memory
-from xbench.options import suggestion
-from xbench.seeding import uniform_field
+from xbench.contracts.options import suggestion
+from xbench.runtime.devices import is_out_of_memory
+from xbench.runtime.randomness import uniform_field
+from xbench_quantus.batches import Piece, piece_of
 from xbench_quantus.catalogue import Entry, find
 from xbench_quantus.networks import Networks
 from xbench_quantus.options import QuantusOptions
-from xbench_quantus.pieces import Piece, piece_of
+from xbench_quantus.quantus_patches import contained, every_channel, row_by_row, seeded_rows, small, smoothed
 from xbench_quantus.scoring import correlation, per_image
-from xbench_quantus.surroundings import contained, every_channel, row_by_row, seeded_rows, small, smoothed
 
-_TIE = 1e-12  # of a map's largest value: far below the spacing of float32 values
+_TIE = 1e-12  # share of a map's largest value, far below the spacing of float32 values
 
 
 class QuantusMetric(Metric):
-    """A metric of Quantus (Hedström et al. 2023) by its class name, of every image by itself.
+    """A metric of Quantus (Hedström et al. 2023) by its class name, computed for every image by itself.
 
-    Quantus computes the score; the bridge decides what it is given. Maps are normalised image by image (Quantus would
-    divide a batch by its maximum), random numbers come from the image's own seed, ties of metrics that only see the
-    order of the pixels are broken by it, and what depends on the other images of a batch is computed one image at a
-    time. An image whose map is not finite, whose mask is empty, or on which Quantus fails is NaN, and counted.
-    The value is the mean over the other images; the direction is the catalogue's.
+    Quantus computes the score; the bridge decides its inputs. Maps are normalised image by image (Quantus would divide
+    a batch by its maximum). Random numbers come from the image's own seed, which also breaks ties for metrics that only
+    use the order of the pixels. Metrics whose result depends on the other images of a batch are computed one image at a
+    time. An image whose map is not finite, whose mask is empty, or on which Quantus fails is NaN, and failures are
+    counted. The value is the mean over the other images. The direction is that of the catalogue.
     """
 
     options: QuantusOptions
@@ -48,7 +48,7 @@ class QuantusMetric(Metric):
         )
 
     def supports(self, info: DatasetInfo) -> str | None:
-        """Refuses what Quantus can't score, and parameters that do not fit the images, with the reason."""
+        """Return a reason for what Quantus can't score, and for parameters that do not fit the images."""
         if self.entry.refused:
             return f"quantus:{self.argument}: {self.entry.refused}"
         if len(info.spatial) != 2:
@@ -88,7 +88,7 @@ class QuantusMetric(Metric):
         return bool(self._value("softmax", self.entry.softmax))
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG002
-        """What the number means."""
+        """Return what the value means."""
         entry = self.entry
         abs_or_positive = "its positive part" if entry.positive and not self._value("abs", False) else "as Quantus does"
         return {
@@ -107,31 +107,32 @@ class QuantusMetric(Metric):
         }
 
     def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """Scores of the images.
+        """Return the scores of the images.
 
         Returns:
-            score: float64 (N,), NaN where undefined. For SensitivityN "drops" and "sums" instead, float64 (N, L).
-            failed: bool (N,), whether Quantus raised.
+            score: Scores, float64 (N,), NaN where undefined. SensitivityN has "drops" and "sums" instead, float64 (N,
+                L).
+            failed: Whether Quantus raised, bool (N,).
         """
-        found: dict[int, Mapping[str, np.ndarray]] = {}
+        scores: dict[int, Mapping[str, np.ndarray]] = {}
         failures: dict[int, str] = {}
         networks = Networks(case, self.softmax, of_module="model" in self.entry.needs)
 
         def scored(start: int, stop: int) -> None:
             piece = piece_of(case, start, stop, masks="mask" in self.entry.needs)
-            whole = [piece] if self.entry.batched and len(piece) else [piece.take([row]) for row in range(len(piece))]
-            for part in whole:
-                self._try(part, networks, found, failures)
+            parts = [piece] if self.entry.batched and len(piece) else [piece.take([row]) for row in range(len(piece))]
+            for part in parts:
+                self._try(part, networks, scores, failures)
 
         for _ in case.session.batched(len(case.split), scored, f"quantus {self.argument}"):
             pass
-        self._report(case, found, failures)
+        self._report(case, scores, failures)
         failed = np.zeros(len(case.split), dtype=bool)
         failed[list(failures)] = True
-        return {**_table(found, len(case.split), ("drops", "sums") if self._pairs else ("score",)), "failed": failed}
+        return {**_table(scores, len(case.split), ("drops", "sums") if self._pairs else ("score",)), "failed": failed}
 
     def summarise(self, observations: Observations) -> float:
-        """The mean over the images that have a score; for SensitivityN the mean correlation over images."""
+        """Return the mean over the images with a score; for SensitivityN, the mean correlation over images."""
         if self._pairs:
             return correlation(observations["drops"], observations["sums"])
         scores = observations["score"][~np.isnan(observations["score"])]
@@ -145,10 +146,10 @@ class QuantusMetric(Metric):
         self,
         piece: Piece,
         networks: Networks,
-        found: dict[int, Mapping[str, np.ndarray]],
+        scores: dict[int, Mapping[str, np.ndarray]],
         failures: dict[int, str],
     ) -> None:
-        """One call; where it raises for several images, one for each."""
+        """Call the metric once. If it raises for several images, call it for each image."""
         try:
             scored = self._called(piece, networks)
         except XbenchError:
@@ -159,20 +160,21 @@ class QuantusMetric(Metric):
             reason = f"{type(error).__name__}: {error}"
         else:
             for index, row in enumerate(piece.rows):
-                found[int(row)] = {key: values[index] for key, values in scored.items()}
+                scores[int(row)] = {key: values[index] for key, values in scored.items()}
             return
         if len(piece) == 1:
             failures[int(piece.rows[0])] = reason
         else:
             for row in range(len(piece)):
-                self._try(piece.take([row]), networks, found, failures)
+                self._try(piece.take([row]), networks, scores, failures)
 
-    def _report(self, case: Case, found: Mapping[int, object], failures: Mapping[int, str]) -> None:
+    def _report(self, case: Case, scores: Mapping[int, object], failures: Mapping[int, str]) -> None:
         if not failures:
             return
         reason = next(iter(failures.values()))
-        if not found:
-            raise UserError(f"quantus:{self.argument} fails on every image: {reason}", "other options, or other images")
+        if not scores:
+            hint = "try other options or other images"
+            raise UserError(f"quantus:{self.argument} fails on every image: {reason}", hint)
         case.session.progress.warn(
             f"quantus:{self.argument} fails on {len(failures)} of {len(case.split)} images; they are left out: {reason}"
         )
@@ -203,7 +205,7 @@ class QuantusMetric(Metric):
         return {"score": scores * self._weight(piece)}
 
     def _metric(self, piece: Piece, networks: Networks) -> Any:
-        """A new instance: those of Quantus remember things from call to call."""
+        """Return a new instance, because Quantus's instances keep state from call to call."""
         import quantus
 
         parameters = {
@@ -214,11 +216,11 @@ class QuantusMetric(Metric):
         if self.argument == "RandomLogit":
             parameters |= {"num_classes": networks.classes, "seed": small(int(piece.seeds[0]))}
         parameters |= {"return_aggregate": False, "disable_warnings": True, "display_progressbar": False}
-        with contextlib.redirect_stdout(io.StringIO()):  # its constructors print
+        with contextlib.redirect_stdout(io.StringIO()):  # Quantus's constructors print
             return getattr(quantus, self.argument)(**parameters)
 
     def _adapt(self, metric: Any, piece: Piece, explain: Callable[..., np.ndarray]) -> None:
-        """What makes an image's score its own."""
+        """Change the metric so that an image's score depends on that image alone."""
         seeds = piece.seeds
         if hasattr(metric, "similarity_func"):
             metric.similarity_func = row_by_row(metric.similarity_func)
@@ -230,10 +232,10 @@ class QuantusMetric(Metric):
         if self.argument == "SmoothMPRT":
             metric.explain_smooth_batch_numpy = smoothed(explain, seeds, metric.nr_samples)
         if self._pairs:
-            metric.custom_postprocess = lambda **_: None  # it would correlate over this call's images
+            metric.custom_postprocess = lambda **_: None  # Quantus's own would correlate over this call's images
 
     def _maps(self, piece: Piece, normalised: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Maps as the metric is given them: float64 (n, 1, H, W)."""
+        """Return the maps for the metric: float64 (n, 1, H, W)."""
         maps = normalised(piece.maps[:, None])
         if self.entry.positive and not self._value("abs", False):
             maps = maps.clip(min=0)
@@ -246,23 +248,23 @@ class QuantusMetric(Metric):
     def _explain(
         self, piece: Piece, networks: Networks, normalised: Callable[[np.ndarray], np.ndarray]
     ) -> Callable[..., np.ndarray]:
-        """The explainer as Quantus calls it."""
+        """Return the explainer as a function that Quantus can call."""
 
         def explain(model: Any, inputs: Any, targets: Any, **_: Any) -> np.ndarray:
-            made = networks.maps(piece.batch, np.asarray(inputs), np.asarray(targets), model)
-            return normalised(made[:, None])
+            maps = networks.maps(piece.batch, np.asarray(inputs), np.asarray(targets), model)
+            return normalised(maps[:, None])
 
         return explain
 
     def _start(self, piece: Piece) -> np.ndarray:
-        """The target's score on the untouched images: (n,)."""
+        """Return the target's score on the unchanged images: (n,)."""
         logits = torch.from_numpy(np.array(piece.logits, dtype=np.float32))
         scores = probabilities(logits) if self.softmax else class_scores(logits)
         start: np.ndarray = scores.numpy()[np.arange(len(piece)), piece.targets].astype(np.float64)
         return start
 
     def _weight(self, piece: Piece) -> np.ndarray | float:
-        """What `weighted` multiplies a score by, from the image's own size."""
+        """Return the factor of `weighted` for each score, from the image's own mask."""
         if not self._value("weighted", False):
             return 1.0
         share: np.ndarray = piece.masks.mean(axis=(1, 2))
@@ -270,10 +272,10 @@ class QuantusMetric(Metric):
 
 
 def _given(options: QuantusOptions, entry: Entry, name: str) -> dict[str, Any]:
-    """The options that the user set.
+    """Return the options that the user set.
 
     Raises:
-        UserError: The metric does not know one.
+        UserError: The metric does not have one of them.
     """
     given = {key: value for key in type(options).model_fields if (value := getattr(options, key)) is not None}
     for key in given:
@@ -293,10 +295,10 @@ _MODULES = {
 
 
 def _resolved(key: str, value: Any) -> Any:
-    """As the constructor takes it: functions by name, lists, and tables of its own to change."""
+    """Return a value for the constructor: functions from names, lists, and copies of tables, which it may change."""
     if key in _MODULES:
-        found = [importlib.import_module(f"quantus.functions.{module}") for module in _MODULES[key]]
-        return next(getattr(module, value) for module in found if hasattr(module, value))
+        modules = [importlib.import_module(f"quantus.functions.{module}") for module in _MODULES[key]]
+        return next(getattr(module, value) for module in modules if hasattr(module, value))
     if isinstance(value, tuple):
         return list(value)
     return dict(value) if isinstance(value, Mapping) else value
@@ -307,7 +309,7 @@ def _plain(value: Any) -> Any:
 
 
 def _normalisation(metric: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """The metric's own normalisation, of each map (n, 1, H, W) by itself; taken over from the metric."""
+    """Return the metric's normalisation, applied to each map (n, 1, H, W) by itself, and turn it off in the metric."""
     wanted, function = metric.normalise, metric.normalise_func
     metric.normalise = False
 
@@ -319,12 +321,12 @@ def _normalisation(metric: Any) -> Callable[[np.ndarray], np.ndarray]:
     return normalised
 
 
-def _table(found: Mapping[int, Mapping[str, np.ndarray]], count: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Rows that were scored among NaNs."""
+def _table(scores: Mapping[int, Mapping[str, np.ndarray]], count: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Return arrays of all rows, with NaN for rows without a score."""
     table = {}
     for name in names:
-        shape = next((np.shape(row[name]) for row in found.values()), ())
+        shape = next((np.shape(row[name]) for row in scores.values()), ())
         table[name] = np.full((count, *shape), np.nan)
-        for index, row in found.items():
+        for index, row in scores.items():
             table[name][index] = row[name]
     return table

@@ -1,4 +1,4 @@
-"""The metrics of Quantus 0.6: category, direction, what each must be given, and which can't give an image a score."""
+"""The catalogue of Quantus 0.6: each metric's category, direction and needs, and which can't score a single image."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from xbench import UserError
-from xbench.options import suggestion
+from xbench.contracts.options import suggestion
 
 EVERY = frozenset({"abs", "normalise", "normalise_func", "normalise_func_kwargs"})
-"""What every constructor knows."""
+"""Parameters of every constructor."""
 
 RESERVED = frozenset(
     {
@@ -29,23 +29,23 @@ class Entry:
     """A metric of Quantus.
 
     Attributes:
-        category: As Quantus declares it.
+        category: Category that Quantus declares.
         higher: Whether higher is better.
-        parameters: Constructor parameters besides `EVERY` that may be given.
-        ignored: Constructor parameters that Quantus takes and can't use, or that the bridge sets.
+        parameters: Constructor parameters that may be given, besides `EVERY`.
+        ignored: Constructor parameters that Quantus takes but can't use, or that the bridge sets.
         needs: "mask"; "scores", the model's predictions; "model", the network itself; "explain", maps of other images.
-        softmax: Whether it reads probabilities by default; None where it reads no predictions.
-        form: What Quantus gives for an image: a "score"; a curve that is integrated ("area") or averaged ("drops");
+        softmax: Whether it reads probabilities by default, or None if it reads no predictions.
+        form: Form of the values for an image: a "score"; a curve that is integrated ("area") or averaged ("drops");
             shares of right predictions ("shares"); a similarity per "layers"; "pairs" that are correlated over images.
         batched: Whether several images may be given at once without changing any score.
         random: Whether the perturbation draws random numbers by default.
         ranks: Whether only the order of the pixels counts, so that ties are broken.
-        flat: Whether it changes single values of a flattened image, which are not the pixels of a colour image.
-        positive: Whether only the positive part of the map counts, unless `abs` is asked for.
-        raw: Whether maps are not normalised by default, though Quantus would.
-        corrected: Why the direction is not the one that Quantus declares.
-        refused: Why it can't score, or empty.
-        handled: What the bridge does otherwise than a plain call.
+        flat: Whether it changes single values of a flattened image, which are not pixels in a colour image.
+        positive: Whether only the positive part of the map counts, unless `abs` is set.
+        raw: Whether maps are not normalised by default, although Quantus would.
+        corrected: Why the direction differs from the one that Quantus declares.
+        refused: Why it can't score an image, or empty.
+        handled: Differences between the bridge and a plain call.
     """
 
     category: str
@@ -71,7 +71,7 @@ class Entry:
         return EVERY | self.parameters | ({"softmax"} if self.softmax is not None else frozenset())
 
     def better_high(self, given: Mapping[str, Any]) -> bool:
-        """Direction with these parameters: least relevant first turns it round."""
+        """Return whether higher is better with these parameters. Least relevant first reverses the direction."""
         return self.higher != (given.get("order") == "lerf")
 
 
@@ -272,10 +272,10 @@ CATALOGUE: Mapping[str, Entry] = {
 
 
 def find(name: str) -> Entry:
-    """The metric of a class name.
+    """Return the metric with a class name.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no such metric.
     """
     if name not in CATALOGUE:
         raise UserError(f"Quantus has no metric {name!r}", suggestion(name, CATALOGUE))
@@ -283,7 +283,7 @@ def find(name: str) -> Entry:
 
 
 def table() -> str:
-    """The catalogue in Markdown, for the documents."""
+    """Return the catalogue in Markdown, for the documentation."""
     lines = [
         "| metric | category | better | needs | options | what the bridge does |",
         "|---|---|---|---|---|---|",

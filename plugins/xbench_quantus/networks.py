@@ -1,4 +1,4 @@
-"""The classifier and the explainer of a case, as Quantus wants them."""
+"""The classifier and the explainer of a case, in the form that Quantus expects."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ import torch
 from torch import nn
 
 from xbench import Batch, Case, Explanation, PluginError, class_scores
-from xbench.devices import upload
+from xbench.runtime.devices import upload
 
 
 class _Scores(nn.Module):
-    """Class scores of images, by a function that holds the network."""
+    """Class scores of images, computed by a function that holds the network."""
 
     def __init__(self, score: Callable[[torch.Tensor], torch.Tensor], softmax: bool) -> None:
         super().__init__()
         self._score, self._softmax = score, softmax
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(n, C, H, W) -> (n, K)."""
+        """Return the class scores: (n, C, H, W) -> (n, K)."""
         return _two_or_more(self._score(images), self._softmax)
 
 
 class _TwoScores(nn.Module):
-    """A network of one logit as one of two."""
+    """A network of one logit, with two class scores."""
 
     def __init__(self, classifier: nn.Module, softmax: bool) -> None:
         super().__init__()
         self.classifier, self._softmax = classifier, softmax
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(n, C, H, W) -> (n, 2)."""
+        """Return the class scores: (n, C, H, W) -> (n, 2)."""
         return _two_or_more(self.classifier(images), self._softmax)
 
 
 def _two_or_more(logits: torch.Tensor, softmax: bool) -> torch.Tensor:
-    """Class scores; halved where the softmax of those of one logit must be its sigmoid."""
+    """Return class scores. Those of one logit are halved if a softmax follows, which then equals its sigmoid."""
     scores = class_scores(logits)
     return scores / 2 if softmax and logits.shape[1] == 1 else scores
 
 
 class Networks:
-    """What Quantus is given as the model, and what answers for it when it asks for maps.
+    """The model that Quantus is given, and the maps that it asks for.
 
     Args:
-        case: What is scored.
-        softmax: Whether Quantus will put a softmax behind the model.
-        of_module: Whether it changes or looks into the network; else it gets the fastest copy of it, as a function.
+        case: The case to score.
+        softmax: Whether Quantus will apply a softmax to the model's output.
+        of_module: Whether the metric changes or inspects the network. If not, it gets the fastest copy as a function.
     """
 
     def __init__(self, case: Case, softmax: bool, of_module: bool) -> None:
@@ -58,7 +58,7 @@ class Networks:
         self.classes = len(case.info.classes)
         self._case = case
         if not of_module:
-            self._network: nn.Module = _Scores(case.score, softmax).eval()
+            self._network: nn.Module = _Scores(case.logits_of, softmax).eval()
         elif case.logits.shape[1] == 1:
             self._network = _TwoScores(self._explanation.model, softmax).eval()
         else:
@@ -71,12 +71,12 @@ class Networks:
         return self._case.explanation
 
     def maps(self, batch: Batch, images: np.ndarray, targets: np.ndarray, model: nn.Module) -> np.ndarray:
-        """Maps of other images in the place of those of a batch: float64 (n, H, W).
+        """Return maps of other images in place of those of a batch: float64 (n, H, W).
 
         Args:
-            batch: Whose seeds and ids go with the images.
+            batch: Batch whose seeds and ids belong to the images.
             images: (n, C, H, W).
-            targets: (n,).
+            targets: The class to explain for each image, (n,).
             model: The network that Quantus was given, or a changed copy of it.
         """
         moved = upload(torch.from_numpy(np.array(images, dtype=np.float32)), self.device)
@@ -84,12 +84,12 @@ class Networks:
         other = None if model is self._network else model
         if isinstance(other, _TwoScores):
             other = other.classifier
-        made = self._explanation.maps(dataclasses.replace(batch, images=moved), classes, other)
-        return made.detach().cpu().double().numpy()
+        maps = self._explanation.maps(dataclasses.replace(batch, images=moved), classes, other)
+        return maps.detach().cpu().double().numpy()
 
     @contextlib.contextmanager
     def lent(self, wanted: bool) -> Iterator[nn.Module | None]:
-        """The network if wanted; what Quantus would keep of it for ever, in caches of two methods, is given back."""
+        """Yield the network if `wanted`, and clear the caches of two methods in which Quantus would keep it."""
         from quantus.helpers.model.pytorch_model import PyTorchModel
 
         try:

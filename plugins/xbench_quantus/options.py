@@ -1,4 +1,4 @@
-"""Options of `quantus`: the parameters of the constructors of all its metrics, each left to the metric if not given."""
+"""Options of `quantus`: the constructor parameters of all its metrics. Without a value, the default applies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xbench import Field, Options
 
 
 def _literal(value: Any) -> Any:
-    """Text as JSON, or as a Python literal; as it is where it is neither."""
+    """Return text parsed as JSON or as a Python literal, or unchanged if it is neither."""
     if not isinstance(value, str):
         return value
     for read in (json.loads, ast.literal_eval):
@@ -55,27 +55,29 @@ Normalisation = Literal["normalise_by_average_second_moment_estimate", "normalis
 
 
 class QuantusOptions(Options):
-    """Options of `quantus`: none = the default of the metric's own constructor. Each metric knows some of them."""
+    """Options of `quantus`. None means the default of the metric's own constructor. Each metric has some of them."""
 
     abs: bool | None = Field(None, description="take the absolute values of maps, after normalisation")
     normalise: bool | None = Field(None, description="normalise maps, each by itself")
-    normalise_func: Normalisation | None = Field(None, description="how maps are normalised, by its name in Quantus")
+    normalise_func: Normalisation | None = Field(None, description="function that normalises maps, as named in Quantus")
     normalise_func_kwargs: Table = Field(None, description="arguments of normalise_func, as JSON")
     softmax: bool | None = Field(None, description="whether the metric reads probabilities rather than logits")
-    similarity_func: Similarity | None = Field(None, description="how two vectors are compared, by its name in Quantus")
+    similarity_func: Similarity | None = Field(None, description="comparison of two vectors, as named in Quantus")
     norm_numerator: Norm | None = Field(None, description="norm of the change of the map (sensitivity, Lipschitz)")
-    norm_denominator: Norm | None = Field(None, description="norm of what it is divided by (sensitivity, Lipschitz)")
-    perturb_func: Perturbation | None = Field(None, description="what changes the image, by its name in Quantus")
+    norm_denominator: Norm | None = Field(None, description="norm of the denominator (sensitivity, Lipschitz)")
+    perturb_func: Perturbation | None = Field(None, description="change of the image, as named in Quantus")
     perturb_func_kwargs: Table = Field(None, description="arguments of perturb_func, as JSON")
     perturb_baseline: Annotated[
         float | Literal["black", "white", "mean", "uniform"] | None, Field(union_mode="left_to_right")
-    ] = Field(None, description="what replaces a pixel: a number, or black, white, mean (of the image), uniform noise")
+    ] = Field(
+        None, description="replacement of a pixel: a number, black, white, mean (of the image), or uniform (noise)"
+    )
     perturb_mean: float | None = Field(None, description="mean of the noise (LocalLipschitzEstimate)")
     perturb_std: float | None = Field(None, gt=0, description="deviation of the noise (LocalLipschitzEstimate)")
-    lower_bound: float | None = Field(None, description="of the uniform noise (MaxSensitivity, AvgSensitivity)")
-    upper_bound: float | None = Field(None, description="of the uniform noise; without it, +-lower_bound")
-    noise: float | None = Field(None, ge=0, description="deviation of the noise of the imputation (ROAD)")
-    noise_magnitude: float | None = Field(None, ge=0, description="of the smoothing, share of the range (SmoothMPRT)")
+    lower_bound: float | None = Field(None, description="least uniform noise (MaxSensitivity, AvgSensitivity)")
+    upper_bound: float | None = Field(None, description="largest uniform noise; without it, +-lower_bound")
+    noise: float | None = Field(None, ge=0, description="deviation of the imputation's noise (ROAD)")
+    noise_magnitude: float | None = Field(None, ge=0, description="smoothing noise, share of the range (SmoothMPRT)")
     features_in_step: int | None = Field(None, ge=1, description="pixels changed in a step; divides their number")
     subset_size: int | None = Field(None, ge=1, description="pixels changed in a run (FaithfulnessCorrelation)")
     nr_runs: int | None = Field(None, ge=2, description="runs of an image (FaithfulnessCorrelation)")
@@ -88,26 +90,28 @@ class QuantusOptions(Options):
     perturb_patch_sizes: Integers = Field(None, description="sides of the patches, as [4, 8] (Infidelity)")
     regions_evaluation: int | None = Field(None, ge=1, description="patches removed (RegionPerturbation)")
     order: Literal["morf", "lerf"] | None = Field(None, description="most or least relevant first (RegionPerturbation)")
-    segmentation_method: Literal["slic", "felzenszwalb"] | None = Field(None, description="of the regions (IROF)")
-    loss_func: Literal["mse"] | None = Field(None, description="between sums and drops (Infidelity)")
-    k: int | None = Field(None, ge=1, description="how many of the highest pixels (TopKIntersection)")
-    concept_influence: bool | None = Field(None, description="divide by the mask's share (TopKIntersection)")
-    weighted: bool | None = Field(None, description="weigh by the mask's size (PointingGame, AttributionLocalisation)")
-    max_size: float | None = Field(None, gt=0, description="share of a mask beyond which Quantus warns")
-    positive_attributions: bool | None = Field(None, description="positive part only (AttributionLocalisation)")
-    eps: float | None = Field(None, gt=0, description="what counts as zero")
-    eps_min: float | None = Field(None, gt=0, description="keeps a division from zero (Relative*Stability)")
-    layer_names: Names = Field(None, description="layers read, as ['conv1'] (RelativeRepresentationStability)")
-    layer_indices: Integers = Field(None, description="layers read, by number (RelativeRepresentationStability)")
-    layer_order: Literal["top_down", "bottom_up", "independent"] | None = Field(
-        None, description="in which layers lose their weights (MPRT family)"
+    segmentation_method: Literal["slic", "felzenszwalb"] | None = Field(
+        None, description="method of the regions (IROF)"
     )
-    skip_layers: bool | None = Field(None, description="compare with the wholly randomised model only (MPRT family)")
-    seed: int | None = Field(None, ge=0, description="of the random weights (MPRT family)")
+    loss_func: Literal["mse"] | None = Field(None, description="loss between sums and drops (Infidelity)")
+    k: int | None = Field(None, ge=1, description="number of highest pixels (TopKIntersection)")
+    concept_influence: bool | None = Field(None, description="divide by the mask's share (TopKIntersection)")
+    weighted: bool | None = Field(None, description="weight by the mask's size (PointingGame, AttributionLocalisation)")
+    max_size: float | None = Field(None, gt=0, description="share of a mask beyond which Quantus warns")
+    positive_attributions: bool | None = Field(None, description="only the positive part (AttributionLocalisation)")
+    eps: float | None = Field(None, gt=0, description="threshold below which a value counts as zero")
+    eps_min: float | None = Field(None, gt=0, description="keeps a division from zero (Relative*Stability)")
+    layer_names: Names = Field(None, description="layers to read, as ['conv1'] (RelativeRepresentationStability)")
+    layer_indices: Integers = Field(None, description="layers to read, by number (RelativeRepresentationStability)")
+    layer_order: Literal["top_down", "bottom_up", "independent"] | None = Field(
+        None, description="order in which layers lose their weights (MPRT family)"
+    )
+    skip_layers: bool | None = Field(None, description="compare only with the fully randomised model (MPRT family)")
+    seed: int | None = Field(None, ge=0, description="seed of the random weights (MPRT family)")
     complexity_func: Literal["discrete_entropy", "gini_coeffiient"] | None = Field(
-        None, description="complexity of a map, by its name in Quantus (EfficientMPRT)"
+        None, description="complexity of a map, as named in Quantus (EfficientMPRT)"
     )
     complexity_func_kwargs: Table = Field(None, description="arguments of complexity_func, as JSON (EfficientMPRT)")
     return_nan_when_prediction_changes: bool | None = Field(
-        None, description="a draw that changes the predicted class makes the image undefined (robustness)"
+        None, description="whether an image is undefined if a draw changes the predicted class (robustness)"
     )

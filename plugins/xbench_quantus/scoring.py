@@ -1,4 +1,4 @@
-"""From what a Quantus metric returns to numbers per image."""
+"""Scores per image from the values that a Quantus metric returns."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from xbench_quantus.catalogue import Form
 
 
 def per_image(form: Form, returned: Any, count: int, start: np.ndarray) -> np.ndarray:
-    """Scores of `count` images: float64 (count,).
+    """Return the scores of `count` images: float64 (count,).
 
     Args:
-        form: What the metric returns.
-        returned: By the metric.
-        count: How many images it was given.
-        start: (count,), the target's score on the untouched images.
+        form: Form of the returned values.
+        returned: Values that the metric returned.
+        count: Number of images that the metric was given.
+        start: The target's score on the unchanged images, (count,).
     """
     if form == "layers":
         layers = [scores for layer, scores in returned.items() if layer != "original"]
@@ -31,12 +31,12 @@ def per_image(form: Form, returned: Any, count: int, start: np.ndarray) -> np.nd
 
 
 def _reduced(form: Form, curves: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """(count, L) to (count,)."""
+    """Return one score per image: (count, L) -> (count,)."""
     steps = curves.shape[1]
-    if form == "area":  # trapezoid rule over [0, 1] of start, curve
+    if form == "area":  # trapezoid rule over [0, 1] for the start and the curve
         area: np.ndarray = (start / 2 + curves.sum(1) - curves[:, -1] / 2) / steps
         return area
-    if form == "drops":  # mean over L + 1 images, of which the untouched one has no drop
+    if form == "drops":  # mean over L + 1 images, of which the unchanged one has no drop
         mean: np.ndarray = curves.sum(1) / (steps + 1)
         return mean
     if steps != 1:
@@ -45,7 +45,7 @@ def _reduced(form: Form, curves: np.ndarray, start: np.ndarray) -> np.ndarray:
 
 
 def correlation(drops: np.ndarray, sums: np.ndarray) -> float:
-    """Mean over the steps of Pearson's correlation over the images: (N, L), (N, L); NaN where no step has one."""
+    """Return the mean over steps of Pearson's correlation over images: (N, L), (N, L); NaN if no step has one."""
     known = np.isfinite(drops).all(1) & np.isfinite(sums).all(1)
     if np.count_nonzero(known) < 2:
         return float("nan")

@@ -1,8 +1,7 @@
-"""Dice overlap of the regions that a map ranks highest with the expert's mask."""
+"""The metric `dice`: overlap of the regions that a map ranks highest with the expert's mask."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,24 +12,25 @@ from xbench_regions.membership import RegionSet
 from xbench_regions.options import DiceOptions
 from xbench_regions.segmentation import Regions
 
-_ROUNDING = 1e-9  # of a place in the order of pixels
+_ROUNDING = 1e-9  # tolerance of a position in the order of pixels
 
 
 class Dice(Metric):
     """Dice of the expert's mask and the map's regions, at the best displayed area (Brocki et al., section 3.3).
 
-    The image, not the map, is cut into regions; they are ranked by the map's mean over them, as XRAI does it
-    (`Regions`, `rank_regions`), so that any map becomes one of regions, R. For each p of a grid of areas,
-    X_p = {R >= percentile(R, 100 - p)} is displayed, and Dice_p = 2 |X_p and m| / (|X_p| + |m|). The value is the
-    maximum over p of the mean of Dice_p over images: one p for all images, which is less than the mean of each image's
-    own maximum (`best`).
+    The image, not the map, is cut into regions. They are ranked by the map's mean over them, as in XRAI (`Regions`,
+    `rank_regions`), so that any map becomes a map of regions, R. For each p of a grid of areas, X_p = {R >=
+    percentile(R, 100 - p)} is displayed, and Dice_p = 2 |X_p and m| / (|X_p| + |m|). The value is the maximum over p of
+    the mean of Dice_p over images. So there is one p for all images, and the value is less than the mean of each
+    image's own maximum (`best`).
 
-    The regions cannot follow every mask, nor can one p fit masks of every size: not even the mask itself, taken as the
-    map, has 1. What it has, `ceiling`, is computed once a classifier and kept beside the observations. At p = 100 % any
-    map has 2 |m| / (n + |m|). The pixels of a region are tied, so X_p may be larger than p; its share of the image is
-    kept as `displayed`. A constant map displays the whole image at every p.
+    The regions cannot follow every mask, and one p cannot fit masks of every size. So not even the mask itself, used as
+    the map, reaches 1. Its value, `ceiling`, is computed once per classifier and kept beside the observations. At p =
+    100 %, any map has 2 |m| / (n + |m|). The pixels of a region are tied, so X_p may be larger than p. Its share of the
+    image is kept as `displayed`. A constant map displays the whole image at every p.
 
-    Higher is better. NaN, and not counted: a missing, empty or full mask, and a constant image, which has no regions.
+    Higher is better. Images with a missing, empty or full mask, and constant images, which have no regions, are NaN and
+    do not count.
     """
 
     needs = frozenset({"masks"})
@@ -41,45 +41,53 @@ class Dice(Metric):
         self.feature: Regions = Regions(options.scale, options.sigma, options.min_size)
 
     def supports(self, info: DatasetInfo) -> str | None:
-        """Why not: images that are not two-dimensional."""
+        """Return a reason for images that are not two-dimensional."""
         if len(info.spatial) != 2:
             return f"its regions are made from two-dimensional images, {info.name} has {len(info.spatial)} spatial axes"
         return None
 
     def prepare(self, case: Case) -> dict[str, np.ndarray]:
-        """`ceiling`, float64 (N, P): Dice at each area of the mask itself as map; NaN where an image is not used."""
-        parts = [
-            self._overlap(labels, batch.masks.float().numpy(), batch.masks.numpy(), _usable(batch))[0]
-            for _, batch, labels in self._batches(case, "dice: ceiling")
-        ]
-        return {"ceiling": np.concatenate(parts)}
-
-    def observe(self, case: Case) -> dict[str, np.ndarray]:
-        """Every area of each image.
+        """Return Dice of the mask itself, taken as the map.
 
         Returns:
-            dice: float64 (N, P), Dice at each area of the grid.
-            displayed: float64 (N, P), the share of the image that is displayed.
-            best: float64 (N,), the image's own maximum.
-            ceiling: float64 (N, P), Dice of the mask itself.
-            used: bool (N,), whether the image counts.
+            ceiling: Dice at each area, float64 (N, P). NaN for an image that is not used.
+        """
+
+        def of_masks(start: int, stop: int) -> dict[str, np.ndarray]:
+            batch, labels = self._regions(case, start, stop)
+            dice, _ = self._overlap(labels, batch.masks.float().numpy(), batch.masks.numpy(), _usable(batch))
+            return {"ceiling": dice}
+
+        return case.observed(of_masks, "dice: ceiling")
+
+    def observe(self, case: Case) -> dict[str, np.ndarray]:
+        """Return Dice at every area of each image.
+
+        Returns:
+            dice: Dice at each area of the grid, float64 (N, P).
+            displayed: Displayed share of the image, float64 (N, P).
+            best: The image's own maximum, float64 (N,).
+            ceiling: Dice of the mask itself, float64 (N, P).
+            used: Whether the image counts, bool (N,).
         """
         ceiling = case.prepared["ceiling"]
         used = ~np.isnan(ceiling[:, 0])
-        parts = [
-            self._overlap(labels, np.asarray(case.maps[rows]), batch.masks.numpy(), used[rows])
-            for rows, batch, labels in self._batches(case, "dice")
-        ]
-        dice, displayed = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return {"dice": dice, "displayed": displayed, "best": dice.max(1), "ceiling": ceiling, "used": used}
+
+        def of_maps(start: int, stop: int) -> dict[str, np.ndarray]:
+            batch, labels = self._regions(case, start, stop)
+            maps = np.asarray(case.maps[start:stop])
+            dice, displayed = self._overlap(labels, maps, batch.masks.numpy(), used[start:stop])
+            return {"dice": dice, "displayed": displayed, "best": dice.max(1)}
+
+        return case.observed(of_maps, "dice") | {"ceiling": ceiling, "used": used}
 
     def summarise(self, observations: Observations) -> float:
-        """The highest point of the mean curve; NaN without an image used."""
+        """Return the highest point of the mean curve, or NaN if no image is used."""
         dice, used = observations["dice"], observations["used"]
         return float(dice[used].mean(0).max()) if used.any() else float("nan")
 
     def curves(self, observations: Observations) -> Curves | None:
-        """Mean Dice at each area, of the map and of the mask itself; the best area is where the first is highest."""
+        """Return the mean Dice at each area, of the map and of the mask itself. The map's maximum is the value."""
         used = observations["used"]
         if not used.any():
             return None
@@ -91,7 +99,7 @@ class Dice(Metric):
         )
 
     def card(self, info: DatasetInfo) -> dict[str, Any]:
-        """What the number means."""
+        """Return what the value means."""
         return {
             "score": "Dice of the displayed regions and the mask",
             "mask": "the expert's; images without one, with an empty or full one, or of one value do not count",
@@ -105,24 +113,19 @@ class Dice(Metric):
             "aggregation": "mean over images at each area, then the maximum over areas",
         }
 
-    def _batches(self, case: Case, label: str) -> Iterator[tuple[slice, Batch, np.ndarray]]:
-        """Rows, the images, and the labels of their regions: int32 (n, S, H, W)."""
-        size = case.session.batch_size
-        starts = range(0, len(case.split), size)
-        for start in case.session.track(starts, label, len(starts)):
-            rows = slice(start, min(start + size, len(case.split)))
-            batch = case.split.batch(np.arange(rows.start, rows.stop))
-            if case.feature is None:
-                joined = self.feature.join(batch).feature
-                assert joined is not None
-                yield rows, batch, joined.numpy()
-            else:
-                yield rows, batch, np.asarray(case.feature[rows])
+    def _regions(self, case: Case, start: int, stop: int) -> tuple[Batch, np.ndarray]:
+        """Return a batch of images, and the labels of their regions, int32 (n, S, H, W)."""
+        batch = case.split.batch(np.arange(start, stop))
+        if case.feature is not None:
+            return batch, np.asarray(case.feature[start:stop])
+        joined = self.feature.join(batch).feature
+        assert joined is not None
+        return batch, joined.numpy()
 
     def _overlap(
         self, labels: np.ndarray, maps: np.ndarray, masks: np.ndarray, used: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Dice and displayed share of each image at each area: float64 (n, P), NaN where `used` is false."""
+        """Return Dice and displayed share of each image at each area: float64 (n, P), NaN where `used` is False."""
         dice, displayed = np.full((2, len(maps), len(self.options.grid)), np.nan)
         if used.any():
             radius, least = self.options.radius(maps.shape[1:]), self.options.min_new_pixels(maps.shape[1:])
@@ -135,23 +138,23 @@ class Dice(Metric):
 
 
 def dice_at(maps: np.ndarray, masks: np.ndarray, areas: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Dice of {map >= percentile(map, 100 - p)} and the mask, and the share of the image displayed, for each p.
+    """Return Dice of {map >= percentile(map, 100 - p)} and the mask, and the displayed share of the image, for each p.
 
-    A percentile that lies between two values displays what the upper one does. So the threshold is a value of the map,
-    the one at the place ceil((1 - p / 100) (n - 1)) of their order, and rounding can't move it.
+    A percentile between two values displays the same as the upper value. So the threshold is a value of the map, at the
+    position ceil((1 - p / 100) (n - 1)) of their order, and rounding can't move it.
 
     Args:
         maps: float32 (n, H, W).
         masks: bool (n, H, W).
-        areas: P of them, in percent.
+        areas: P areas, in percent.
 
     Returns:
-        float64 (n, P) each.
+        Dice and displayed share, float64 (n, P) each.
     """
     maps, masks = maps.reshape(len(maps), -1), masks.reshape(len(masks), -1)
     pixels, size = maps.shape[1], masks.sum(1)
-    places = np.ceil((1 - np.array(areas) / 100) * (pixels - 1) - _ROUNDING).astype(np.int64)
-    thresholds = np.sort(maps, axis=1)[:, places]
+    positions = np.ceil((1 - np.array(areas) / 100) * (pixels - 1) - _ROUNDING).astype(np.int64)
+    thresholds = np.sort(maps, axis=1)[:, positions]
     dice, displayed = np.empty((2, len(maps), len(areas)))
     for index in range(len(areas)):
         shown = maps >= thresholds[:, index, None]
@@ -162,7 +165,7 @@ def dice_at(maps: np.ndarray, masks: np.ndarray, areas: tuple[float, ...]) -> tu
 
 
 def _usable(batch: Batch) -> np.ndarray:
-    """Which images have a mask that is neither empty nor full, and more than one value: bool (n,)."""
+    """Return which images have a mask that is neither empty nor full, and more than one value: bool (n,)."""
     masks, images = batch.masks.flatten(1), batch.images.flatten(1)
     usable: np.ndarray = (masks.any(1) & ~masks.all(1) & (images.amin(1) < images.amax(1))).numpy()
     return usable

@@ -1,4 +1,4 @@
-"""The order in which XRAI takes up regions."""
+"""XRAI's greedy ranking of regions."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from xbench_regions.membership import RegionSet
 
 @dataclass(frozen=True)
 class Ranking:
-    """What `rank_regions` found.
+    """The result of `rank_regions`.
 
     Attributes:
-        map: float32 (H, W), every pixel has the mean attribution of the region that brought it in.
-        order: int64 (K,), the regions taken, in this order.
-        means: float64 (K,), mean attribution over each one's new pixels; it may rise along the order.
-        new_pixels: int64 (K,), at least `min_new_pixels` each.
+        map: Map of regions, float32 (H, W). Every pixel has the mean attribution of the region that added it.
+        order: Indices of the taken regions in their order, int64 (K,).
+        means: Mean attribution over each region's new pixels, float64 (K,). It may rise along the order.
+        new_pixels: Number of each region's new pixels, int64 (K,), at least `min_new_pixels`.
     """
 
     map: np.ndarray
@@ -27,31 +27,32 @@ class Ranking:
 
 
 def rank_regions(regions: RegionSet, attribution: np.ndarray, min_new_pixels: int) -> Ranking:
-    """XRAI's greedy step (Kapishnikov et al. 2019, as their package implements it).
+    """Rank regions by XRAI's greedy rule (Kapishnikov et al. 2019, as their package implements it).
 
-    Nothing is covered at first. Again and again, of the regions that would add at least `min_new_pixels` uncovered
-    pixels, the one with the highest mean attribution *over these new pixels* is taken; they get that mean. The pixels
-    that are left when no region adds enough get their own mean. So the map keeps the sum of the attribution.
+    At first no pixel is covered. At each step, only regions that would add at least `min_new_pixels` uncovered pixels
+    are considered. The one with the highest mean attribution *over these new pixels* is taken, and the new pixels get
+    that mean. When no region adds enough, the remaining pixels get their own mean. So the map keeps the sum of the
+    attribution.
 
-    The package asks every region for every pixel at every step. Here a step is two products of the sparse matrix
-    regions x atoms, with the uncovered atoms' sizes and with their sums: about a hundredth of the package's time. They
-    are summed anew, not updated, so that no rounding builds up.
+    The package compares every region with every pixel at every step. Here a step is two products of the sparse matrix
+    regions x atoms, with the uncovered atoms' sizes and with their sums. This takes about a hundredth of the package's
+    time. The products are computed again at each step, not updated, so that no rounding builds up.
 
-    The result is the package's, but for ties: sums are float64 here and as precise as the attribution in the
-    package, so where two regions' means agree to rounding the other may come first. Equal means go to the first
-    region, here as there.
+    The result equals the package's except for ties. Sums are float64 here, but as precise as the attribution in the
+    package, so if two regions' means agree up to rounding, their order may differ. With equal means, the first region
+    is taken in both.
 
     Args:
-        regions: Of the image.
-        attribution: (H, W), finite; signed or not.
-        min_new_pixels: From 1.
+        regions: Regions of the image.
+        attribution: Attribution of each pixel, (H, W), finite, signed or not.
+        min_new_pixels: Least number of pixels that a region must add, at least 1.
     """
-    incidence, sizes = regions.incidence, regions.sizes.copy()  # of what is uncovered, like `sums`
+    incidence, sizes = regions.incidence, regions.sizes.copy()  # sizes of the uncovered atoms, like `sums`
     sums = np.bincount(regions.atoms, weights=attribution.ravel(), minlength=len(sizes))
     values = np.zeros(len(sizes))
     order, means, new_pixels = [], [], []
     while True:
-        pixels, total = incidence @ sizes, incidence @ sums  # half the time of one product with both
+        pixels, total = incidence @ sizes, incidence @ sums  # takes half the time of one product with both
         mean = np.divide(total, pixels, out=np.full(len(total), -np.inf), where=pixels >= min_new_pixels)
         best = int(mean.argmax())
         if mean[best] == -np.inf:

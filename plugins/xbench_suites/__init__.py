@@ -1,4 +1,4 @@
-"""The suites that come with xbench: one per paper, a quick one, and all there is."""
+"""The suites that come with xbench: one per paper, a quick one, and one with everything."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ FOLDER = _HERE / "suites" if (_HERE / "suites").is_dir() else _HERE.parents[1] /
 
 @hookimpl
 def xbench_suites() -> Iterable[SuiteSpec]:
-    """`brocki2022`, `full`, `gu2020`, `katzmann2021`, `phantoms`, `quick`."""
+    """Return the suites `brocki2022`, `full`, `gu2020`, `katzmann2021`, `phantoms` and `quick`."""
     return [SuiteSpec.of(path) for path in sorted(FOLDER.glob("*.toml"))]

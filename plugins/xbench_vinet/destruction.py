@@ -1,4 +1,4 @@
-"""Irrelevant-feature destruction (Gu et al., VINet, section III-C): noise replaces features where importance is low."""
+"""Destruction of irrelevant features (Gu et al., VINet, section III-C): noise replaces features of low importance."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from xbench.devices import upload
-from xbench.seeding import derive, uniform_field
+from xbench.runtime.devices import upload
+from xbench.runtime.randomness import uniform_field
+from xbench.runtime.seeding import derive
 from xbench_vinet.stages import Stage
 
 DELTA = 1e-8  # equation 3
-INPUT = "input"  # the site name of the image itself; stages are named by their modules
+INPUT = "input"  # name of the site of the image itself; other sites are named by their modules
 
 Noise = Callable[[torch.Tensor, str], torch.Tensor]
-"""(features (N, C, *spatial), site) -> uniform noise in [0, 1) that broadcasts to the features."""
+"""Function from features (N, C, *spatial) and a site to uniform noise in [0, 1) that broadcasts to the features."""
 
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 _POOLS: dict[str, dict[int, Callable[..., torch.Tensor]]] = {
@@ -29,12 +30,12 @@ _POOLS: dict[str, dict[int, Callable[..., torch.Tensor]]] = {
 
 
 def resize_mask(mask: torch.Tensor, spatial: Sequence[int], how: str) -> torch.Tensor:
-    """The importance map at a feature map's size.
+    """Return the importance map at a feature map's size.
 
     Args:
-        mask: (N, 1, *spatial), in [0, 1].
-        spatial: The size wanted, no larger than the mask's for "area" and "max".
-        how: "bilinear" (the paper; between pixel centres), "area" (means) or "max" (small structures stay alive).
+        mask: Importance map, (N, 1, *spatial), in [0, 1].
+        spatial: The wanted size, no larger than the mask's for "area" and "max".
+        how: "bilinear" (the paper; between pixel centres), "area" (means) or "max" (keeps small structures).
 
     Returns:
         (N, 1, *spatial), in [0, 1].
@@ -47,15 +48,15 @@ def resize_mask(mask: torch.Tensor, spatial: Sequence[int], how: str) -> torch.T
 
 
 def destroy(features: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """Equations 3 to 5: each channel of each sample blends into uniform noise of its own range where the mask is low.
+    """Blend each channel of each sample with uniform noise of the channel's range where the mask is low (eqs. 3 to 5).
 
-    With lo and r = hi - lo + 1e-8 of the channel, equations 3 to 5 say P* = lo + r (m (P - lo)/r + (1 - m) N). That is
-    the interpolation (1 - m) (lo + r N) + m P, which needs no division and gives P to the bit where m = 1.
+    With lo and r = hi - lo + 1e-8 of the channel, equations 3 to 5 say P* = lo + r (m (P - lo)/r + (1 - m) N). This
+    equals the interpolation (1 - m) (lo + r N) + m P, which needs no division and gives P to the bit where m = 1.
 
     Args:
         features: P, float (N, C, *spatial).
-        mask: m, (N, 1, *spatial), in [0, 1]: what is kept.
-        noise: N, uniform in [0, 1), of a shape that broadcasts to the features'.
+        mask: m, the share to keep, (N, 1, *spatial), in [0, 1].
+        noise: N, uniform in [0, 1), of a shape that broadcasts to the features.
 
     Returns:
         P*, (N, C, *spatial), within the channel's range [lo, hi + 1e-8].
@@ -67,20 +68,20 @@ def destroy(features: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor) -> 
 
 
 def fresh_noise(features: torch.Tensor, site: str) -> torch.Tensor:  # noqa: ARG001
-    """New noise for every element, from torch's global generator, which the training loop seeds anew each epoch."""
+    """Return new noise for every element, from torch's global generator, which training seeds at each epoch."""
     return torch.rand_like(features)
 
 
 class FixedNoise:
     """One noise pattern (C, *spatial) per site and draw, the same for every sample, on every device and in every batch.
 
-    The noise stays on when the network is used (as in the authors' code), but must not make results random, nor let an
-    image's prediction depend on its place in a batch. The classifier can't exploit the fixed pattern, because it was
-    trained on fresh noise.
+    The noise stays on when the trained network is used (as in the authors' code). But it must not make results random,
+    nor let an image's prediction depend on its position in a batch. The classifier can't exploit the fixed pattern,
+    because it was trained on new noise at every pass.
 
     Args:
-        seed: Of the patterns.
-        draw: Which of the patterns.
+        seed: Seed of the patterns.
+        draw: Number of the pattern.
     """
 
     def __init__(self, seed: int, draw: int = 0) -> None:
@@ -89,17 +90,17 @@ class FixedNoise:
         self._patterns: dict[tuple[object, ...], torch.Tensor] = {}
 
     def __call__(self, features: torch.Tensor, site: str) -> torch.Tensor:
-        """The site's pattern, (1, C, *spatial)."""
+        """Return the site's pattern, (1, C, *spatial)."""
         key = (site, tuple(features.shape[1:]), features.device)
         if key not in self._patterns:
             self._patterns[key] = self._pattern(features, site)
         return self._patterns[key]
 
-    # Kept for later passes, which may want gradients, so it must not be an inference tensor.
+    # The pattern is kept for later passes, which may need gradients, so it must not be an inference tensor.
     @torch.inference_mode(False)
     def _pattern(self, features: torch.Tensor, site: str) -> torch.Tensor:
         seeds = upload(torch.tensor([derive(self._seed, "destruction", site, self._draw)]), features.device)
-        # In the memory format of the features: mixed formats double the cost of the blend.
+        # Use the memory format of the features, because mixed formats double the cost of the blend.
         pattern = torch.empty_like(features[:1], dtype=torch.float32, requires_grad=False)
         return pattern.copy_(uniform_field(seeds, features.shape[1:]))
 
@@ -108,12 +109,12 @@ _current: ContextVar[Destruction | None] = ContextVar("xbench_vinet_destruction"
 
 
 class Destruction:
-    """The destruction of one forward pass: its mask and its noise, for the image and every stage of the classifier.
+    """The destruction in one forward pass, with the mask and the noise for the image and every stage of the classifier.
 
     Args:
-        mask: (N, 1, *spatial), in [0, 1], of the image's size.
-        noise: Where the noise comes from.
-        resize: How the mask is brought to a stage's size: "bilinear", "area" or "max".
+        mask: Importance map of the image's size, (N, 1, *spatial), in [0, 1].
+        noise: Source of the noise.
+        resize: Method that resizes the mask to a stage: "bilinear", "area" or "max".
     """
 
     def __init__(self, mask: torch.Tensor, noise: Noise, resize: str = "bilinear") -> None:
@@ -122,7 +123,7 @@ class Destruction:
         self._resize = resize
 
     def __call__(self, features: torch.Tensor, site: str) -> torch.Tensor:
-        """`features` (N, C, *spatial) destroyed; a single pixel has no range to draw noise from and is left alone."""
+        """Return destroyed features (N, C, *spatial). A single pixel has no range for noise and stays unchanged."""
         if features.shape[2:].numel() == 1:
             return features
         mask = resize_mask(self._mask, features.shape[2:], self._resize)
@@ -130,10 +131,10 @@ class Destruction:
 
     @contextmanager
     def inside(self, classifier: nn.Module, stages: Sequence[Stage]) -> Iterator[None]:
-        """While open, forward passes of `classifier` made here lose the stages' unimportant features.
+        """Destroy the stages' unimportant features in forward passes of `classifier` in the block.
 
-        The hooks live no longer than the block, so that copies, saved states and folded batch norms of the classifier
-        never carry one; a pass in another thread, or nested in this one, sees its own mask only.
+        The hooks exist only in the block, so that copies, saved states and folded batch norms of the classifier never
+        have one. A pass in another thread, or nested in this one, uses only its own mask.
         """
         handles = []
         token = _current.set(self)

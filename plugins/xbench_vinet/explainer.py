@@ -1,4 +1,4 @@
-"""VINet as an explainer: its importance map is the explanation, of its own classifier first of all."""
+"""VINet as an explainer: its importance map explains, first of all, its own classifier."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from xbench import DatasetInfo, Explainer, Session, Split, UserError
-from xbench.training import train_network
+from xbench.compute.training import train_network
 from xbench_vinet.importance import too_small
 from xbench_vinet.network import OwnClassifier, VINetNetwork, build_network, unknown_classifier
 from xbench_vinet.objective import VINetObjective
@@ -20,18 +20,19 @@ from xbench_vinet.options import VINetOptions, resolve
 
 WEIGHTS = "vinet.safetensors"
 CONFIG = "vinet.json"
-_GIVEN = "classifier."  # weights of a frozen classifier: the run's model keeps them
+_GIVEN = "classifier."  # weights of a frozen classifier, which are stored with the run's model
 
 
 class VINet(Explainer):
     """Gu et al., VINet: A Visually Interpretable Image Diagnosis Network.
 
-    An importance network and a classifier are trained together; the classifier sees noise where the map is low. The map
-    does not depend on the target class, and says what VINet's own classifier uses. Scored against another model
-    (`subject=shared`) it is a guess at what any classifier of these images needs.
+    An importance network and a classifier are trained together. The classifier sees noise where the map is low. The map
+    does not depend on the target class, and shows what VINet's own classifier uses. Scored against another model
+    (`subject=shared`), it is a guess at what any classifier of these images needs.
 
-    Beware: the mask can be the message. The importance network may solve the task itself and write the answer into the
-    shape of the map, with the evidence left out. High keep accuracy proves nothing; look at where the map lies.
+    Beware that the mask itself can carry the answer. The importance network may solve the task and encode the answer in
+    the shape of the map, without showing the evidence. A high accuracy on kept pixels proves nothing; look at where the
+    map lies.
     """
 
     signed = False
@@ -41,7 +42,7 @@ class VINet(Explainer):
     _network: VINetNetwork | None = None
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
-        """Why not: images that are not two-dimensional or too small, or an unknown classifier."""
+        """Return a reason for images that are not two-dimensional or too small, and for an unknown classifier."""
         del model
         if len(info.spatial) != 2:
             return f"its networks take two-dimensional images, {info.name} has {len(info.spatial)} spatial axes"
@@ -52,9 +53,9 @@ class VINet(Explainer):
         return too_small(self.options.importance, info.spatial)
 
     def fit(self, model: nn.Module, train: Split, validation: Split, info: DatasetInfo, session: Session) -> None:
-        """Train both networks jointly; weights and configuration go to the session's folder.
+        """Train both networks jointly, and write weights and configuration into the session's folder.
 
-        `model` is used with `frozen_classifier` only, and then as a copy.
+        `model` is only used with `frozen_classifier`, and then a copy of it.
         """
         options = resolve(self.options, session.device, info.spatial)
         network = _laid_out(build_network(options, info, session.seed, self._given(model)))
@@ -68,26 +69,26 @@ class VINet(Explainer):
         session.facts |= _facts(options, network, history)
 
     def restore(self, folder: Path, model: nn.Module, info: DatasetInfo, device: str) -> None:
-        """Read back what `fit` wrote. The preset is the one that was trained, whatever the device is now."""
+        """Read back what `fit` wrote. The preset is that of the training, whatever the device is now."""
         config = json.loads((folder / CONFIG).read_text())
         network = _laid_out(build_network(VINetOptions(**config["options"]), info, config["seed"], self._given(model)))
         _load_weights(network, folder / WEIGHTS)
         self._network = network.to(device).eval()
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The importance map M, float32 (N, H, W), in (0, 1]; the same for every target."""
+        """Return the importance map M, float32 (N, H, W), in (0, 1], the same for every target."""
         del model, targets
         with torch.no_grad():
             return self._trained().importance_map(images)
 
     def classifier(self) -> nn.Module:
-        """VINet's own classifier behind its destruction: images -> logits (N, K), deterministic."""
+        """Return VINet's own classifier behind its destruction: images -> logits (N, K), deterministic."""
         return OwnClassifier(self._trained()).eval()
 
     def masked_logits(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-        """What its own classifier makes of images destroyed by the given maps: logits (N, K).
+        """Return its own classifier's logits (N, K) of images destroyed by the given maps.
 
-        With the images' own maps these are the logits of `classifier`.
+        With the images' own maps, these are the logits of `classifier`.
 
         Args:
             images: float32 (N, C, H, W), in [0, 1].
@@ -106,8 +107,8 @@ class VINet(Explainer):
 
 
 def _laid_out(network: VINetNetwork) -> VINetNetwork:
-    # Channels last: a quarter less time for a training step on a CPU.
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    # Channels last saves a quarter of the time of a training step on a CPU.
+    return network.to(memory_format=torch.channels_last)
 
 
 def _load_weights(network: VINetNetwork, path: Path) -> None:

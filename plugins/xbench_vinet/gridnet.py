@@ -16,15 +16,16 @@ _DOWN, _UP = 3, 3  # columns that pass information to coarser scales, then back
 
 
 class GridNet(nn.Module):
-    """Images to one channel of the same size; any size.
+    """A network from images to one channel of the same size, for any size.
 
-    A grid of scales (rows) and columns. A node is its left neighbour plus a residual step, plus what comes from the row
-    above (in the first three columns, by a strided convolution) or from the row below (in the last three, by a bilinear
-    resize and a convolution). Every edge is batch norm, leaky ReLU, and a 3x3 convolution with replicated borders.
+    The nodes form a grid of scales (rows) and columns. A node is the sum of its left neighbour, a residual step, and an
+    input from another row: from the row above in the first three columns (by a strided convolution), from the row below
+    in the last three (by a bilinear resize and a convolution). Every edge is batch norm, leaky ReLU, and a 3x3
+    convolution with replicated borders.
 
     Args:
-        channels: Of the image.
-        width: Multiplies the channels of every row; 1 is the authors' network.
+        channels: Channels of the image.
+        width: Factor of the channels of every row; 1 is the authors' network.
     """
 
     def __init__(self, channels: int, width: float = 1.0) -> None:
@@ -40,7 +41,7 @@ class GridNet(nn.Module):
         self.apply(he_initialise)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) -> (N, 1, H, W), any real number."""
+        """Return the output, any real number: (N, C, H, W) -> (N, 1, H, W)."""
         column = [self.entry(images)]
         for down in _columns(self.down)[0]:
             column.append(down(column[-1]))

@@ -1,4 +1,4 @@
-"""Importance estimation networks (Gu et al., VINet, section III-A): from an image to one channel of its size."""
+"""Importance estimation networks (Gu et al., VINet, section III-A), from an image to one channel of its size."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from xbench import UserError
-from xbench.options import suggestion
+from xbench.contracts.options import suggestion
 from xbench_vinet.gridnet import GridNet
 from xbench_vinet.options import OWN_NETWORKS
 from xbench_vinet.segnet import SegNet
 
 _ARCHITECTURES = smp.MODEL_ARCHITECTURES_MAPPING
-_SMALLEST_PAN = 128  # its attention pools a map of 1/16 three times more
+_SMALLEST_PAN = 128  # its attention pools a map of 1/16 of the side three more times
 
-# What `width` multiplies: the channels of the decoders. Linknet's and PAN's follow their encoder or stay as they are.
+# Arguments that `width` multiplies: the channels of the decoders. Those of Linknet and PAN follow their encoder or are
+# fixed.
 _DECODER_CHANNELS = (
     "decoder_channels",
     "decoder_pyramid_channels",
@@ -28,23 +29,23 @@ _DECODER_CHANNELS = (
     "decoder_fusion_channels",
     "psp_out_channels",
 )
-_GROUPS = 32  # of the group norms in FPN's decoder
+_GROUPS = 32  # groups of the group norms in FPN's decoder
 
 
 def build_importance_network(
     architecture: str, encoder: str | None, channels: int, width: float, spatial: tuple[int, ...]
 ) -> nn.Module:
-    """An untrained network (N, C, H, W) -> (N, 1, H, W), its output any real number.
+    """Return an untrained network (N, C, H, W) -> (N, 1, H, W), whose output is any real number.
 
     Args:
         architecture: "segnet", "gridnet", or the lower-case name of a segmentation-models-pytorch architecture.
-        encoder: Its encoder in segmentation-models-pytorch; None for segnet and gridnet.
-        channels: C.
-        width: Multiplies the channels of segnet, gridnet or the decoder.
-        spatial: (H, W).
+        encoder: Name of its encoder in segmentation-models-pytorch; None for segnet and gridnet.
+        channels: Number of channels, C.
+        width: Factor of the channels of segnet, gridnet or the decoder.
+        spatial: Size of the images, (H, W).
 
     Raises:
-        UserError: No such encoder, or the network can't take such images.
+        UserError: There is no such encoder, or the network can't take such images.
     """
     network = _build(architecture, encoder, channels, width, spatial)
     multiple, smallest = _size_rule(network)
@@ -61,7 +62,7 @@ def build_importance_network(
 
 
 def too_small(architecture: str | None, spatial: tuple[int, ...]) -> str | None:
-    """None, or why this architecture can't take such images."""
+    """Return None, or why this architecture can't take such images."""
     if architecture == "pan" and min(spatial) < _SMALLEST_PAN:
         return (
             f"importance=pan needs images of at least {_SMALLEST_PAN} x {_SMALLEST_PAN} pixels, these are "
@@ -71,12 +72,13 @@ def too_small(architecture: str | None, spatial: tuple[int, ...]) -> str | None:
 
 
 class PaddedToFit(nn.Module):
-    """A network that takes any image size: borders are replicated up to a size that fits, and cut off the result.
+    """A network for any image size. It replicates the borders up to a size that fits, and crops the result.
 
     Args:
-        network: (N, C, H, W) -> (N, 1, H, W), for sides that are multiples of `multiple` and at least `smallest`.
-        multiple: In pixels.
-        smallest: In pixels.
+        network: Network (N, C, H, W) -> (N, 1, H, W) for sides that are multiples of `multiple` and at least
+            `smallest`.
+        multiple: Divisor of the sides, in pixels.
+        smallest: Smallest side, in pixels.
     """
 
     def __init__(self, network: nn.Module, multiple: int = 1, smallest: int = 1) -> None:
@@ -86,7 +88,7 @@ class PaddedToFit(nn.Module):
         self.smallest = smallest
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) -> (N, 1, H, W)."""
+        """Return the output at the size of the images: (N, C, H, W) -> (N, 1, H, W)."""
         (top, bottom), (left, right) = (self._margins(side) for side in images.shape[2:])
         if not (top or bottom or left or right):
             return cast("torch.Tensor", self.network(images))
@@ -105,7 +107,7 @@ def _size_rule(network: nn.Module) -> tuple[int, int]:
     if isinstance(network, smp.DPT):
         return 2 * int(network.encoder.output_stride), 1  # its decoder halves the grid of tokens once more
     if isinstance(network, smp.base.SegmentationModel):
-        return int(network.encoder.output_stride), 1  # Unet too: it takes other sizes, but gives back larger ones
+        return int(network.encoder.output_stride), 1  # also for Unet, which takes other sizes but returns larger ones
     return 1, 1
 
 
@@ -120,7 +122,8 @@ def _build(architecture: str, encoder: str | None, channels: int, width: float, 
     if architecture == "dpt":
         arguments["dynamic_img_size"] = True
     try:
-        # No weights: an encoder pretrained on photographs would be downloaded, and bring its own explanation along.
+        # No weights: an encoder pretrained on photographs would be downloaded, and would bring its own idea of
+        # importance.
         return cast(
             "nn.Module",
             factory(
@@ -140,11 +143,14 @@ def _scaled_channels(factory: type[nn.Module], width: float) -> dict[str, Any]:
     if width == 1:
         return {}
     published = {name: parameter.default for name, parameter in inspect.signature(factory.__init__).parameters.items()}
-    return {
-        name: _scale(size, width, name) if isinstance(size, int) else tuple(_scale(each, width, name) for each in size)
-        for name, size in published.items()
-        if name in _DECODER_CHANNELS
-    }
+    scaled: dict[str, Any] = {}
+    for name in _DECODER_CHANNELS:
+        size = published.get(name)
+        if isinstance(size, int):
+            scaled[name] = _scale(size, width, name)
+        elif size is not None:
+            scaled[name] = tuple(_scale(channels, width, name) for channels in size)
+    return scaled
 
 
 def _scale(channels: int, width: float, name: str) -> int:

@@ -1,13 +1,12 @@
-"""VINet's options, and what each preset makes of those the user left open."""
+"""VINet's options, and the presets for those that the user leaves open."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from xbench import Field, Schedule, UserError
-from xbench.options import PresetOptions
+from xbench import Field, PresetOptions, Schedule, UserError
 
-OWN_NETWORKS = ("segnet", "gridnet")  # without an encoder from segmentation-models-pytorch
+OWN_NETWORKS = ("segnet", "gridnet")  # networks without an encoder from segmentation-models-pytorch
 
 Importance = Literal[
     "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "deeplabv3", "deeplabv3plus", "pan", "upernet",
@@ -17,10 +16,10 @@ Importance = Literal[
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Chosen on the validation split of lidc-phantom, 609 training images of 64 x 64. Two things keep the map on the
-    # nodule. The shift: the classifier learns from whole images first and gives up the background then; without it the
-    # map has to carry the answer from the start, and may lie anywhere. And an importance network whose last step is a
-    # smooth enlargement: one that decodes to single pixels (unet) puts a spike somewhere for some seeds, and since the
-    # map is normalised by its maximum, the spike's height can tell the classifier the answer.
+    # nodule. One is the shift: the classifier first learns from whole images, and then gives up the background. Without
+    # it, the map has to carry the answer from the start, and may lie anywhere. The other is an importance network whose
+    # last step is a smooth enlargement. A network that decodes to single pixels (unet) makes a spike somewhere for some
+    # seeds. Because the map is normalised by its maximum, the spike's height can tell the classifier the answer.
     "tiny": {
         "classifier": "test_resnet",
         "importance": "deeplabv3plus",
@@ -34,7 +33,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "decay": "cosine",
         "augment": "dihedral",
     },
-    # Section IV-B and Tables III and IV; when training stops is not said there.
+    # Section IV-B and Tables III and IV. They do not say when training stops.
     "paper": {
         "classifier": "seresnet50",
         "importance": "deeplabv3plus",
@@ -51,100 +50,95 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def _preset(name: str) -> str:
-    """For descriptions: what the presets make of an option left open."""
-    return f"(tiny: {PRESETS['tiny'][name]}, paper: {PRESETS['paper'][name]})"
-
-
 class VINetOptions(PresetOptions, Schedule):
-    """Options of `vinet`. None stands for "the preset's"; `resolve` puts it in."""
+    """Options of `vinet`. None means the preset's value, which `resolve` fills in."""
 
-    classifier: str | None = Field(None, description=f"any timm classifier, untrained {_preset('classifier')}")
-    importance: Importance | None = Field(None, description=f"importance estimation network {_preset('importance')}")
+    presets = PRESETS
+
+    classifier: str | None = Field(None, description="any timm classifier, untrained")
+    importance: Importance | None = Field(None, description="importance estimation network")
     encoder: str | None = Field(
         None,
-        description="its encoder, by its name in segmentation-models-pytorch; not for segnet and gridnet "
-        + _preset("encoder"),
+        description="its encoder, named as in segmentation-models-pytorch; not for segnet and gridnet",
     )
-    width: float | None = Field(
-        None, gt=0, description=f"multiplies the channels of segnet, gridnet and decoders {_preset('width')}"
-    )
+    width: float | None = Field(None, gt=0, description="factor of the channels of segnet, gridnet and decoders")
     activation: Literal["softplus", "sigmoid"] = Field(
         "softplus", description="softplus: normalised to a maximum of 1 (eq. 1); sigmoid: the paper's counter-example"
     )
     shift: float | None = Field(
         None,
-        description="added before the activation; above 0, training starts with little destroyed, as in the authors' "
-        f"code, which has 20 {_preset('shift')}",
+        description="number added before the activation; above 0, training starts with little destroyed, as in the "
+        "authors' code, which has 20",
     )
     alpha: float = Field(0.25, ge=0, description="weight of the importance loss (eq. 6)")
-    multi_scale: bool = Field(True, description="destroy features inside the classifier too, not the image alone")
+    multi_scale: bool = Field(True, description="destroy features inside the classifier, too, not only the image")
     placement: Literal["stage_end", "after_downsampling"] = Field(
-        "stage_end", description="before the next down-sampling (authors' code), or after each (paper)"
+        "stage_end",
+        description="destroy before the next down-sampling (authors' code), or after each (paper)",
     )
     max_reduction: int | Literal["none"] = Field(
-        4, description="deepest features destroyed, in image pixels per feature pixel (authors' code: 4); none: all"
+        4, description="deepest destroyed features, in image pixels per feature pixel (authors' code: 4); none: all"
     )
     mask_resize: Literal["bilinear", "area", "max"] = Field(
-        "bilinear", description="of the importance map to a stage's size; bilinear loses small structures above 4"
+        "bilinear",
+        description="resizing of the map to a stage; bilinear loses small structures above a reduction of 4",
     )
     noise_draws: int = Field(
-        1, ge=1, description="noise patterns over which the trained classifier's logits are averaged"
+        1, ge=1, description="number of noise patterns over which the trained classifier's logits are averaged"
     )
     subject: Literal["shared", "self"] = Field(
         "shared", description="score the maps against the run's model, or against the classifier trained with them"
     )
     frozen_classifier: bool = Field(
-        False, description="explain the run's model: train the importance network alone, destroy the image alone"
+        False, description="explain the run's model: train only the importance network, destroy only the image"
     )
     epochs: int | None = Field(  # type: ignore[assignment]
-        None, ge=0, description=f"most passes over the training split {_preset('epochs')}"
+        None, ge=0, description="maximum number of passes over the training split"
     )
     patience: int | None = Field(  # type: ignore[assignment]
-        None, ge=1, description=f"stop after so many epochs without a better validation loss {_preset('patience')}"
+        None, ge=1, description="stop after this many epochs without a better validation loss"
     )
     train_batch: int | None = Field(  # type: ignore[assignment]
-        None, ge=2, description=f"training batch size {_preset('train_batch')}"
+        None, ge=2, description="training batch size"
     )
     learning_rate: float | None = Field(  # type: ignore[assignment]
-        None, gt=0, description=f"of Adam {_preset('learning_rate')}"
+        None, gt=0, description="learning rate of Adam"
     )
     decay: Literal["none", "cosine"] | None = Field(  # type: ignore[assignment]
-        None, description=f"of the learning rate, over `epochs` {_preset('decay')}"
+        None, description="decay of the learning rate over `epochs`"
     )
     augment: Literal["none", "dihedral"] | None = Field(  # type: ignore[assignment]
-        None, description=f"dihedral: random flips and quarter turns {_preset('augment')}"
+        None, description="dihedral: random flips and quarter turns"
     )
 
 
-# DPT takes vision transformers only.
+# DPT only takes vision transformers.
 _DPT_ENCODERS = {"tiny": "tu-vit_tiny_patch16_224", "paper": "tu-vit_base_patch16_224"}
 
 
 def resolve(options: VINetOptions, device: str, spatial: tuple[int, ...]) -> VINetOptions:
-    """The options with nothing left open: the user's where given, else the preset's.
+    """Return the complete options: the user's where given, else the preset's.
 
     Args:
-        options: As the user gave them.
-        device: Decides what preset=auto is.
-        spatial: (H, W); quarter turns are left out of a preset where they would not fit.
+        options: Options as the user gave them.
+        device: Device, which decides what preset=auto means.
+        spatial: Size of the images, (H, W). A preset leaves out quarter turns if the sides differ.
 
     Raises:
-        UserError: An encoder was asked for with a network that has none, or no stage can be as shallow as asked for.
+        UserError: An encoder was given for a network without one, or no stage can be as shallow as `max_reduction`.
     """
     if options.max_reduction != "none" and options.max_reduction < 1:
         raise UserError(
             f"vinet: option max_reduction={options.max_reduction} is wrong", "a whole number from 1, or none"
         )
-    preset = options.resolved_on(device).preset
-    values = {key: value for key, value in PRESETS[preset].items() if getattr(options, key) is None}
-    importance = values.get("importance", options.importance)
-    if importance in OWN_NETWORKS:
+    instead = {} if spatial[-1] == spatial[-2] else {"augment": "none"}
+    filled = options.filled_on(device, **instead)
+    if filled.importance in OWN_NETWORKS:
         if options.encoder is not None:
-            raise UserError(f"vinet: {importance} takes no encoder (encoder={options.encoder!r})", "leave out encoder")
-        values["encoder"] = None
-    elif importance == "dpt" and options.encoder is None:
-        values["encoder"] = _DPT_ENCODERS[preset]
-    if spatial[-1] != spatial[-2] and "augment" in values:
-        values["augment"] = "none"
-    return options.model_copy(update={"preset": preset, **values})
+            raise UserError(
+                f"vinet: {filled.importance} takes no encoder (encoder={options.encoder!r})", "leave out encoder"
+            )
+        return filled.model_copy(update={"encoder": None})
+    if filled.importance == "dpt" and options.encoder is None:
+        return filled.model_copy(update={"encoder": _DPT_ENCODERS[filled.preset]})
+    return filled

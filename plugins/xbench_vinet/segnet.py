@@ -1,4 +1,4 @@
-"""SegNet (Badrinarayanan et al., IEEE TPAMI 2017): VGG-16 there and back, un-pooling to where a maximum came from."""
+"""SegNet (Badrinarayanan et al., IEEE TPAMI 2017): VGG-16 and its mirror image, with un-pooling to the maxima."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 51
 
 
 class SegNet(nn.Module):
-    """Images to one channel of the same size.
+    """A network from images to one channel of the same size.
 
-    Sizes need not be even: un-pooling goes back to the stored size. The smallest side is 32, five halvings.
+    Sizes need not be even, because un-pooling restores the stored size. The smallest side is 32, for five halvings.
 
     Args:
-        channels: Of the image.
-        width: Multiplies the channels of every layer; 1 is the published network.
+        channels: Channels of the image.
+        width: Factor of the channels of every layer; 1 is the published network.
     """
 
     smallest = 2 ** len(_BLOCKS)
@@ -28,7 +28,7 @@ class SegNet(nn.Module):
         blocks = [[max(1, round(size * width)) for size in block] for block in _BLOCKS]
         inputs = [channels, *(block[-1] for block in blocks)]
         self.encoder = nn.ModuleList(_block([first, *block]) for first, block in zip(inputs, blocks, strict=False))
-        # The mirror image: a block ends on the channels that its twin was given, the last on the one channel wanted.
+        # The mirror image: a block ends with the input channels of its twin, and the last block with one channel.
         mirrored = [[*reversed(block), first] for first, block in zip(inputs, blocks, strict=False)]
         mirrored[0][-1] = 1
         self.decoder = nn.ModuleList(_block(sizes, last=index == 0) for index, sizes in enumerate(mirrored))
@@ -37,7 +37,7 @@ class SegNet(nn.Module):
         self.apply(he_initialise)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) -> (N, 1, H, W), any real number."""
+        """Return the output, any real number: (N, C, H, W) -> (N, 1, H, W)."""
         features = images
         pooled = []
         for block in self.encoder:
@@ -58,7 +58,7 @@ def _block(sizes: list[int], last: bool = False) -> nn.Sequential:
 
 
 def he_initialise(module: nn.Module) -> None:
-    """He et al. 2015, the initialisation that Gu et al. name (section IV-B); biases start at nought."""
+    """Initialise as in He et al. 2015, which Gu et al. name (section IV-B), with biases of zero."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:

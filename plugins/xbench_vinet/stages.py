@@ -1,4 +1,4 @@
-"""Where inside a classifier features are destroyed: found by running it, not by knowing it."""
+"""Stages of a classifier at which features are destroyed. They are found by running it, for any classifier."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Stage:
     """A module of a classifier after which features are destroyed.
 
     Attributes:
-        module: Its name in the classifier.
-        reduction: Pixels of the image per pixel of its output, along an axis.
-        channels_last: Whether its output is (N, H, W, C).
+        module: Name of the module in the classifier.
+        reduction: Pixels of the image per pixel of the output, along an axis.
+        channels_last: Whether the output is (N, H, W, C).
     """
 
     module: str
@@ -31,28 +31,28 @@ class Stage:
 def find_stages(
     classifier: nn.Module, image_shape: Sequence[int], placement: str, max_reduction: int | None
 ) -> tuple[Stage, ...]:
-    """The stages of `classifier`, in the order in which an image passes them.
+    """Return the stages of `classifier`, in the order in which an image passes them.
 
     Args:
-        classifier: images (N, C, H, W) -> logits; left as it was.
-        image_shape: (C, H, W).
-        placement: "stage_end", the features just before the next down-sampling, as in the authors' code: what timm
-            declares in `feature_info`; or "after_downsampling", the features that leave a pooling or strided module, as
-            in the paper's text: any classifier.
-        max_reduction: Deeper stages are left alone; None for no limit.
+        classifier: Module from images (N, C, H, W) to logits. It is left as it was.
+        image_shape: Shape of an image, (C, H, W).
+        placement: "stage_end" for the features just before the next down-sampling, as in the authors' code, which timm
+            declares in `feature_info`; or "after_downsampling" for the output of each pooling or strided module, as in
+            the paper's text, for any classifier.
+        max_reduction: Largest reduction of a stage, or None for no limit.
 
     Raises:
         UserError: `placement` is "stage_end" and the classifier declares no stages, or it can't take such an image.
     """
     trace = _trace(classifier, image_shape)
-    found = _declared(classifier, trace) if placement == "stage_end" else list(_transitions(trace))
+    stages = _declared(classifier, trace) if placement == "stage_end" else list(_transitions(trace))
     limit = max(image_shape[1:]) if max_reduction is None else max_reduction
-    return tuple(stage for stage in found if 1 < stage.reduction <= limit)
+    return tuple(stage for stage in stages if 1 < stage.reduction <= limit)
 
 
 @dataclass
 class _Call:
-    """One call of a module in the trial pass: shapes of its first input and of its output, where they are images."""
+    """One call of a module in the trial pass, with the shapes of its first input and its output if they are images."""
 
     name: str
     before: tuple[int, ...] | None
@@ -136,22 +136,23 @@ def _declared(classifier: nn.Module, trace: _Trace) -> list[Stage]:
 
 
 def _layout(output: tuple[int, ...] | None, image: tuple[int, ...], reduction: int) -> bool | None:
-    """Whether an output of this reduction is channels-last; None if it is no image (a transformer's tokens, say)."""
+    """Return whether an output of this reduction is channels-last, or None if it is not an image (such as tokens)."""
     if output is None:
         return None
     expected = tuple(round(side / reduction) for side in image[1:])
-    for channels_last, found in ((False, output[2:]), (True, output[1:3])):
+    for channels_last, sides in ((False, output[2:]), (True, output[1:3])):
         # Convolutions without padding lose a pixel or two on the way.
-        if all(abs(side - wanted) <= max(2, wanted // 8) for side, wanted in zip(found, expected, strict=True)):
+        if all(abs(side - wanted) <= max(2, wanted // 8) for side, wanted in zip(sides, expected, strict=True)):
             return channels_last
     return None
 
 
 def _transitions(trace: _Trace) -> Iterator[Stage]:
-    """The outermost modules that span exactly one down-sampling.
+    """Yield the outermost modules that span exactly one down-sampling.
 
-    Inside a residual stage the strided convolution and the shortcut beside it both shrink the image; destroying one of
-    two branches would leave the other intact, so of nested modules with the same transition the outermost is taken.
+    Inside a residual stage, both the strided convolution and the shortcut beside it shrink the image. Destroying one of
+    the two branches would leave the other intact. So of nested modules with the same transition, the outermost is
+    taken.
     """
     steps: dict[str, _Step] = {}
     for call in trace.calls:
@@ -168,12 +169,12 @@ _Step = tuple[tuple[int, ...], tuple[int, ...], int, bool]
 
 
 def _step(call: _Call, image: tuple[int, ...]) -> _Step | None:
-    """What a call does to the image's sides: (before, after, reduction, channels-last), or None where they stay."""
+    """Return how a call changes the image's sides, (before, after, reduction, channels-last), or None if not."""
     if call.before is None or call.after is None:
         return None
     for channels_last, sides in ((False, slice(2, 4)), (True, slice(1, 3))):
         before, after = call.before[sides], call.after[sides]
-        # A convolution without padding trims the image, it does not scale it down; and a global pooling, also that of a
+        # A convolution without padding trims the image but does not scale it down. A global pooling, such as that of a
         # squeeze-and-excitation gate, leaves nothing to destroy.
         if all(2 * b >= 3 * a for a, b in zip(after, before, strict=True)) and max(after) > 1:
             return before, after, round(image[1] / after[0]), channels_last

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from xbench.devices import float32, release, rounds_products, upload, widest
+from xbench.runtime.devices import float32, release, rounds_products, upload, widest
 
 
 def test_float32_is_true_float32_although_convolutions_may_round_by_default(device):

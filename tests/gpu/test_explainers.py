@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from xbench import DatasetInfo, MapTransform, Session, Split
-from xbench.devices import float32
-from xbench.discovery import discover
-from xbench.passes import unchanging
-from xbench.references import choose
-from xbench.seeding import generator
+from xbench.compute.passes import unchanging
+from xbench.registry.discovery import discover
+from xbench.registry.references import choose
+from xbench.runtime.devices import float32
+from xbench.runtime.randomness import generator
 
 SIDE, IMAGES = 32, 2
 SMALL = {

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xbench.results import read_scores
+from xbench.results.rows import read_scores
 
 RUNS = Path(__file__).parents[1] / "xbench"
 TINY = runpy.run_path(str(RUNS / "conftest.py"))["TINY"]

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from xbench import Session
-from xbench.devices import float32
-from xbench.discovery import discover
-from xbench.references import choose
-from xbench.scoring import Recipe, Scorer, calibrate
+from xbench.compute.scorer import Scorer, ScoringRecipe, calibrate
+from xbench.registry.discovery import discover
+from xbench.registry.references import choose
+from xbench.runtime.devices import float32
 from xbench.testing.fakes import FakeDataset, FakeOptions, TinyModel, TinyOptions, fake_case
 
 ROOM = 5
@@ -52,7 +52,7 @@ def test_the_logits_are_the_cpus(data, device):
 
 
 def test_batches_are_halved_when_the_devices_memory_runs_out(device):
-    recipe = Recipe(32, folded=False, channels_last=False, precision="32", max_difference=0.0, milliseconds=1.0)
+    recipe = ScoringRecipe(32, folded=False, channels_last=False, precision="32", max_difference=0.0, milliseconds=1.0)
     scorer, images = Scorer(Greedy(), recipe, device), torch.rand(37, 1, 8, 8, device=device)
     assert torch.equal(scorer(images), images.flatten(1)[:, :2])
     assert scorer.batch_size == 4
@@ -64,11 +64,13 @@ def test_fidelity_makes_the_host_wait_at_most_twice_a_batch(data, tmp_path, devi
     maps = np.random.default_rng(0).standard_normal((len(split), *info.spatial), dtype=np.float32)
     size = 8
     session = Session(tmp_path, device, batch_size=size)
-    recipe = Recipe(size, folded=False, channels_last=False, precision="32", max_difference=0.0, milliseconds=1.0)
+    recipe = ScoringRecipe(
+        size, folded=False, channels_last=False, precision="32", max_difference=0.0, milliseconds=1.0
+    )
     score = Scorer(module, recipe, device)
-    case = fake_case(info, split, module, maps, session, score=score)
+    case = fake_case(info, split, module, maps, session, logits_of=score)
     metric = choose("metric", "fidelity", discover()).create()
-    case = fake_case(info, split, module, maps, session, score=score, prepared=metric.prepare(case))
+    case = fake_case(info, split, module, maps, session, logits_of=score, prepared=metric.prepare(case))
     choose("metric", "fidelity", discover()).create().observe(case)  # what torch sets up once is not counted
     torch.cuda.set_sync_debug_mode("warn")
     try:

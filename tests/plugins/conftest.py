@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from xbench import Batch, Split
-from xbench.seeding import rng, sample_seeds
+from xbench.runtime.seeding import rng, sample_seeds
 from xbench.testing.networks import ConvNetwork
 
 

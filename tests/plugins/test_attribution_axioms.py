@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from xbench import Batch, DatasetInfo, Session, Split
-from xbench.discovery import discover
-from xbench.references import choose
-from xbench.seeding import sample_seeds
+from xbench.registry.discovery import discover
+from xbench.registry.references import choose
+from xbench.runtime.seeding import sample_seeds
 from xbench.testing.networks import ConvNetwork
 
 INFO = DatasetInfo("toy", ("a", "b"), 1, (16, 16))

@@ -20,11 +20,12 @@ import pretend
 import torch
 
 from xbench import DatasetInfo, Session, Split
+from xbench.compute.passes import unchanging
 from xbench.contracts.explainer import MapTransform
-from xbench.discovery import discover
-from xbench.passes import unchanging
-from xbench.references import choose
-from xbench.seeding import normal_field, rng
+from xbench.registry.discovery import discover
+from xbench.registry.references import choose
+from xbench.runtime.randomness import normal_field
+from xbench.runtime.seeding import rng
 from xbench.testing.fakes import TinyModel, TinyOptions
 
 SIDE, IMAGES = 32, 3
@@ -84,7 +85,7 @@ class Trial:
         _, options = chosen(self.name, self.registry, factor)
         made = self.choice.entry.spec.load()(options)
         if made.trained:
-            fresh = Path(folder) / f"{factor}"
+            fresh = Path(folder) / str(factor if options != chosen(self.name, self.registry)[1] else 1)
             if not fresh.exists():
                 fresh.mkdir()
                 made.fit(model, self.train, self.train, INFO, Session(fresh, batch_size=8))
@@ -156,7 +157,7 @@ def main(path):
 
 
 if __name__ == "__main__":
-    from xbench.devices import float32
+    from xbench.runtime.devices import float32
 
     with float32("32"):
         main(sys.argv[1])

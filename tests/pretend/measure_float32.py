@@ -13,17 +13,17 @@ import pretend
 import torch
 from measure import INFO, network, split
 
-from xbench.devices import float32, rounds_products
-from xbench.discovery import discover
-from xbench.references import choose
-from xbench.scoring import Recipe, Scorer
+from xbench.compute.scorer import Scorer, ScoringRecipe
+from xbench.registry.discovery import discover
+from xbench.registry.references import choose
+from xbench.runtime.devices import float32, rounds_products
 
 
 def found(model, images, registry):
     """Measure under the switches as they are set."""
     with torch.no_grad():
         logits = model(images)
-    copied = Scorer(model, Recipe(4, True, True, "32", 0.0, 0.0), pretend.NAME)(images)
+    copied = Scorer(model, ScoringRecipe(4, True, True, "32", 0.0, 0.0), pretend.NAME)(images)
     reasons = {
         name: choose("explainer", name, registry).create().supports(model, INFO) for name in ("deeplift", "deepshap")
     }

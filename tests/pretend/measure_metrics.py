@@ -21,12 +21,12 @@ import torch
 from measure import INFO, SIDE, network, network_on, split
 
 from xbench import Session
+from xbench.compute.passes import unchanging
 from xbench.contracts.metric import TrainMaps
-from xbench.devices import float32
-from xbench.discovery import discover
-from xbench.passes import unchanging
-from xbench.references import choose
-from xbench.seeding import rng
+from xbench.registry.discovery import discover
+from xbench.registry.references import choose
+from xbench.runtime.devices import float32
+from xbench.runtime.seeding import rng
 from xbench.testing.fakes import fake_case
 
 BATCH = 4
@@ -95,7 +95,7 @@ def measured(name, registry, model):
     expected, value, _ = observed(made, model, "cpu", 2 * BATCH)
     try:
         found, other, entry["waits"] = observed(metric_of(name, registry), model, pretend.NAME, 2 * BATCH)
-        if not (made.needs & WORK or made.dear):
+        if not (made.needs & WORK or made.expensive):
             _, _, entry["longer"] = observed(metric_of(name, registry), model, pretend.NAME, 4 * BATCH)
     except Exception as error:
         entry["failure"] = f"{type(error).__name__}: {error}"

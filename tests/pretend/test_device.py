@@ -75,4 +75,4 @@ def test_gradients_and_steps_are_those_of_the_cpu():
 
 @pytest.mark.parametrize(("environment", "said"), [({}, "torch.float64"), ({"PRETEND_FLOAT64": "no"}, "torch.float32")])
 def test_the_widest_float_is_found_by_trying(environment, said):
-    assert say("from xbench.devices import widest; print(widest('pretend'))", **environment) == [said]
+    assert say("from xbench.runtime.devices import widest; print(widest('pretend'))", **environment) == [said]

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from xbench.discovery import discover
+from xbench.registry.discovery import discover
+
+pytestmark = pytest.mark.slow  # for what all of them were measured in
 
 HERE = Path(__file__).parent
 NAMES = sorted(entry.spec.name for entry in discover().of_kind("explainer") if entry.distribution == "xbench")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from xbench.scoring import RELATIVE_TOLERANCE
+from xbench.compute.scorer import RELATIVE_TOLERANCE
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +31,18 @@ def test_precision_32_is_true_float32(found):
 WORDS = ("--explainer", "deeplift", "--metric", "fidelity", "--dataset", "fake", "--model", "convnet:epochs=1")
 WORDS += ("--resamples", "100", "--limit", "8", "--no-controls", "--no-model-view", "--batch-size", "8")
 
+# Nobody looks at the pictures.
+NUMBERS = {"XBENCH_TESTS_PICTURES": "none"}
+
 
 def recipe(cache):
     return json.loads(next(cache.glob("artifacts/calibration/*/recipe.json")).read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32", "tf32"])
 def test_a_run_takes_the_folded_copy_and_deeplift_in_both_precisions(pretend_command, tmp_path, precision):
-    done = pretend_command("run", *WORDS, "--device", "pretend", "--precision", precision, "--out", "run")
+    done = pretend_command("run", *WORDS, "--device", "pretend", "--precision", precision, "--out", "run", **NUMBERS)
     assert done.returncode == 0, done.stderr
     header = json.loads((tmp_path / "run" / "run.json").read_text())
     assert header["config"]["precision"] == precision
@@ -47,18 +51,21 @@ def test_a_run_takes_the_folded_copy_and_deeplift_in_both_precisions(pretend_com
     assert (recipe(tmp_path / "cache")["max_difference"] > 1e-6) == (precision == "tf32")
 
 
+@pytest.mark.slow
 def test_the_precisions_share_no_artifact(pretend_command, tmp_path):
     for precision in ("32", "tf32"):
-        done = pretend_command("run", *WORDS, "--device", "pretend", "--precision", precision, "--out", precision)
+        words = (*WORDS, "--device", "pretend", "--precision", precision, "--out", precision)
+        done = pretend_command("run", *words, **NUMBERS)
         assert done.returncode == 0, done.stderr
     kinds = ("model", "calibration", "predictions", "maps", "observations")
     for kind in kinds:
         assert len(list((tmp_path / "cache" / "artifacts" / kind).iterdir())) == 2, kind
 
 
+@pytest.mark.slow
 def test_a_plugin_that_asks_torch_for_tf32_does_not_get_it(pretend_command, shelf, tmp_path):
     shelf.install("hasty", "import torch\ntorch.set_float32_matmul_precision('high')\n")
-    done = pretend_command("run", *WORDS, "--device", "pretend", "--out", "run")
+    done = pretend_command("run", *WORDS, "--device", "pretend", "--out", "run", **NUMBERS)
     assert done.returncode == 0, done.stderr
     assert recipe(tmp_path / "cache")["max_difference"] < 1e-6
 
@@ -66,4 +73,4 @@ def test_a_plugin_that_asks_torch_for_tf32_does_not_get_it(pretend_command, shel
 def test_a_device_without_tf32_refuses_it(command):
     done = command("run", "--explainer", "gradient", "--precision", "tf32", "--device", "cpu")
     assert done.returncode == 2
-    assert "device 'cpu' has no TF32: NVIDIA GPUs do (use --precision 32)" in done.stderr
+    assert "device 'cpu' has no TF32; only NVIDIA GPUs have it (use --precision 32)" in done.stderr

@@ -2,7 +2,9 @@
 
 import pytest
 
-from xbench.discovery import discover
+from xbench.registry.discovery import discover
+
+pytestmark = pytest.mark.slow  # for what all of them were measured in
 
 NAMES = sorted(
     entry.spec.name

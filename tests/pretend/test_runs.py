@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from xbench.results import read_scores
+from xbench.results.rows import read_scores
 
 WORDS = ("--dataset", "fake", "--resamples", "100", "--limit", "8", "--no-model-view", "--batch-size", "4")
 FAMILIES = ("convnet:epochs=1", "tiny:epochs=1,one_logit=true", "timm:test_resnet:epochs=1", "timm:test_vit:epochs=1")
@@ -20,7 +20,8 @@ def both(pretend_command, tmp_path):
         rows = {}
         for device in ("cpu", "pretend"):
             given = (*WORDS, *words, "--device", device, "--out", device, "--cache", f"cache-{device}")
-            done = pretend_command("run", *given, OMP_NUM_THREADS="1", timeout=500)
+            more = {"OMP_NUM_THREADS": "1", "XBENCH_TESTS_PICTURES": "none"}
+            done = pretend_command("run", *given, timeout=500, **more)
             assert done.returncode == 0, done.stderr
             rows[device] = read_scores(tmp_path / device / "scores.csv")
         return rows["cpu"], rows["pretend"]
@@ -66,6 +67,7 @@ def test_trained_explainers_are_trained_there(both):
     alike(cpu, pretend, 0.13)
 
 
+@pytest.mark.slow
 def test_the_header_and_the_rows_name_device_and_precision(pretend_command, tmp_path):
     words = ("--model", "tiny:epochs=1", "--explainer", "gradient", "--device", "pretend", "--precision", "tf32")
     done = pretend_command("run", *WORDS, *words, "--out", "run", "--workers", "2", OMP_NUM_THREADS="1")
@@ -77,6 +79,7 @@ def test_the_header_and_the_rows_name_device_and_precision(pretend_command, tmp_
     }
 
 
+@pytest.mark.slow
 def test_precisions_that_the_device_does_not_have_are_refused_in_one_line(pretend_command):
     words = ("--model", "tiny:epochs=1", "--explainer", "gradient", "--device", "pretend", "--precision")
     done = pretend_command("run", *WORDS, *words, "16", OMP_NUM_THREADS="1")

@@ -24,7 +24,9 @@ def xbench_explainers():
     yield ExplainerSpec("late", "fits no trained model", factory="stranger:Late")
     yield ExplainerSpec("collapsed", "its training failed, and it says so", factory="stranger:Collapsed")
     yield ExplainerSpec("twofold", "the gradient twice as large", factory="stranger:Twofold")
-    yield ExplainerSpec("open", "by a preset", factory="stranger:Open", options="xbench.options:PresetOptions")
+    yield ExplainerSpec(
+        "open", "by a preset", factory="stranger:Open", options="xbench.contracts.options:PresetOptions"
+    )
     yield ExplainerSpec("median", "above the image's median", factory="stranger:AboveMedian")
 
 
@@ -112,7 +114,7 @@ class Late(Explainer):
 
 class Twofold(Explainer):
     def attribute(self, model, images, targets):
-        from xbench.passes import gradients
+        from xbench.compute.passes import gradients
 
         return 2 * gradients(model, images, targets).sum(1)
 
@@ -120,7 +122,7 @@ class Twofold(Explainer):
 class Open(Explainer):
     # The gradient, more or less of it squared. What the device decides was decided before it is made.
     def attribute(self, model, images, targets):
-        from xbench.passes import gradients
+        from xbench.compute.passes import gradients
 
         found = gradients(model, images, targets).sum(1)
         return {"tiny": found, "paper": found**2}[self.options.preset]
@@ -149,7 +151,7 @@ class AboveMedian(Explainer):
 class Curious(Metric):
     needs = frozenset({"train", "explain"})
     feature = Median()
-    dear = True
+    expensive = True
 
     def observe(self, case):
         import copy

@@ -1,46 +1,42 @@
-"""The command line: one thin file per command, imported when it is called; errors become one line and an exit code."""
+"""The command line: one thin file per command; errors become one line and an exit code.
+
+`xbench mine` is the click command that is called `command` in `xbench/cli/mine_command.py`: a file with such a name is
+all it takes. The first sentence of its help is its line in the overview. `xbench --help` imports all of these files, so
+they import at their top what is quick, and the rest inside the command.
+"""
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import sys
 from collections.abc import Sequence
 
 import click
 
-from xbench import __version__
 from xbench.errors import XbenchError
+from xbench.version import __version__
 
-# Name -> what the overview says; the command itself is xbench.cli.<name>_command, imported only when it is called.
-_COMMANDS = {
-    "run": "Score explainers with metrics and write a run folder.",
-    "compare": "Compare runs: ranks, paired tests, agreement of metrics.",
-    "report": "Make a page of runs that opens offline.",
-    "leaderboard": "Hand in runs, check, verify and rank them.",
-    "list": "List datasets, models, explainers, metrics and suites.",
-    "show": "Show one item: options, defaults, reference; a suite's tables.",
-    "supports": "Try which explainers can explain which models.",
-    "check": "Run the conformance checks on one item.",
-    "cache": "List, size, verify or prune cached work.",
-}
+_SUFFIX = "_command"
 
 
-class _LazyGroup(click.Group):
-    """Commands by name; `xbench --help` must not import them."""
+def command_names() -> list[str]:
+    """Return the names of all commands: the files of this folder that end in `_command.py`."""
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
+
+
+class _Commands(click.Group):
+    """The commands of the files in this folder; a command that is called is the only one imported."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(_COMMANDS)
+        return command_names()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in command_names():
             return None
-        module = importlib.import_module(f"xbench.cli.{cmd_name}_command")
-        command: click.Command = module.command
+        command: click.Command = importlib.import_module(f"xbench.cli.{cmd_name}{_SUFFIX}").command
         return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -48,12 +44,12 @@ class _LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
-            from xbench.options import suggestion
+            from xbench.contracts.options import suggestion
 
-            raise click.UsageError(f"no command {args[0]!r}: {suggestion(args[0], _COMMANDS)}") from None
+            raise click.UsageError(f"no command {args[0]!r}: {suggestion(args[0], command_names())}") from None
 
 
-@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="xbench")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def xbench(debug: bool) -> None:
@@ -73,9 +69,9 @@ def xbench(debug: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of `xbench`.
+    """Run `xbench`.
 
-    Exits with 0, 2 for the user's mistakes, 3 for a plugin's, 1 for ours, 130 when interrupted.
+    It exits with 0, 2 for the user's mistakes, 3 for a plugin's, 1 for ours, 130 when interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words

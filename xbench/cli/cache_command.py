@@ -20,8 +20,8 @@ def command() -> None:
 @command.command("list")
 @_cache
 def list_artifacts(cache: Path | None) -> None:
-    """Every finished artifact: kind, size, what it is."""
-    from xbench.artifacts import Store, default_root
+    """List every finished artifact: kind, size, what it is."""
+    from xbench.jobs.store import Store, default_root
 
     store = Store(cache or default_root())
     for path, manifest in store.finished():
@@ -35,8 +35,8 @@ def list_artifacts(cache: Path | None) -> None:
 @command.command("size")
 @_cache
 def size(cache: Path | None) -> None:
-    """Megabytes by kind."""
-    from xbench.artifacts import Store, default_root
+    """Add up the megabytes of each kind."""
+    from xbench.jobs.store import Store, default_root
 
     store = Store(cache or default_root())
     totals: dict[str, int] = {}
@@ -52,8 +52,11 @@ def size(cache: Path | None) -> None:
 @command.command("verify")
 @_cache
 def verify(cache: Path | None) -> int:
-    """Check every file against its checksum; damaged artifacts are rebuilt by the next run that needs them."""
-    from xbench.artifacts import Store, default_root, find_damage
+    """Check every file against its checksum.
+
+    Damaged artifacts are built again by the next run that needs them.
+    """
+    from xbench.jobs.store import Store, default_root, find_damage
 
     damaged = total = 0
     for path, manifest in Store(cache or default_root()).finished():
@@ -75,8 +78,8 @@ def verify(cache: Path | None) -> int:
 def prune(
     cache: Path | None, unused_days: float | None, kind: tuple[str, ...], everything: bool, dry_run: bool
 ) -> None:
-    """Delete cached work: unused, of a kind, or everything. Needs at least one of the options."""
-    from xbench.artifacts import Store, default_root
+    """Delete cached work: unused, of a kind, or everything; at least one of the options is needed."""
+    from xbench.jobs.store import Store, default_root
 
     if not (kind or everything or unused_days is not None):
         raise click.UsageError("say what to delete: --unused-days, --kind or --everything")

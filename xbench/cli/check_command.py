@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import click
 
+from xbench.contracts.specs import CELL_KINDS
+
 
 @click.command(
     "check",
     epilog="\b\nExamples:\n  xbench check explainer gradient\n  xbench check metric fidelity\n"
     "  xbench check explainer attention --model attention",
 )
-@click.argument("kind", type=click.Choice(["dataset", "model", "explainer", "metric"]))
+@click.argument("kind", type=click.Choice(CELL_KINDS))
 @click.argument("reference", metavar="REF")
 @click.option("--model", metavar="REF", help="Model to check an explainer with, if it needs one of its own kind.")
 def command(kind: str, reference: str, model: str | None) -> int:
-    """Run the conformance checks on one item, yours or a built-in one; exit code 3 if one fails."""
-    from xbench.discovery import discover
-    from xbench.references import choose
+    """Run the conformance checks on one item.
+
+    It may be yours or a built-in one. The exit code is 3 if a check fails.
+    """
+    from xbench.registry.discovery import discover
+    from xbench.registry.references import choose
     from xbench.testing import Scenario, check
     from xbench.testing.fakes import FakeDataset
 

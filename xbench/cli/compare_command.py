@@ -40,17 +40,18 @@ def command(
     figure: Path | None,
     table: Path | None,
 ) -> None:
-    """Compare explainers within one run folder or over several.
+    """Compare explainers within a run folder or over several.
 
-    Prints for every dataset, model and metric the ranking with 95 % intervals, and each explainer's paired difference
-    to the best (or to --against) on the same resamples, with p corrected after Holm; what is not ranked together, and
-    why; over several datasets or models Friedman's test and Nemenyi's critical difference; and the rank correlations
-    between metrics. Needs neither the plugins nor the images, only what the runs wrote.
+    For every dataset, model and metric, it prints the ranking with 95 % intervals and each explainer's paired
+    difference to the best (or to --against) on the same resamples, with p corrected after Holm. It says what is not
+    ranked together, and why. Over several datasets or models, it adds Friedman's test and Nemenyi's critical
+    difference. Last come the rank correlations between metrics. It needs neither the plugins nor the images, only what
+    the runs wrote.
     """
     from xbench.comparison import compare, read_runs
     from xbench.comparison.tables import comparison_tables, write_comparison
-    from xbench.display import results_console
     from xbench.errors import UserError
+    from xbench.terminal import results_console
 
     found = compare(read_runs(runs), metric, explainer, against, controls)
     console = results_console()

@@ -29,10 +29,11 @@ _board = click.option(
 
 @click.group("leaderboard", epilog=_EPILOG)
 def command() -> None:
-    """Hand in runs, check them, rank them.
+    """Hand in runs, check, verify and rank them.
 
-    A leaderboard is a folder: runs/*.jsonl hold what was handed in, one file a run; the CSV files beside it are derived
-    from these and from nothing else. Rows of another suite, version, metric card or dataset are never ranked together.
+    A leaderboard is a folder. Its runs/*.jsonl hold what was handed in, one file a run. The CSV files beside them are
+    derived from these and from nothing else. Rows of another suite, version, metric card or dataset are never ranked
+    together.
     """
 
 
@@ -44,9 +45,9 @@ def command() -> None:
 def add(run: Path, submitter: str, note: str, board: Path) -> None:
     """Check the run folder RUN and hand it in.
 
-    The folders that it names on your machine (--out, --cache) are left out; all else of its header and all its rows are
-    published. A run without a suite gets a suite of its own configuration: it is ranked with its own repetitions under
-    other seeds only.
+    All its rows and all of its header are published, except the folders that it names on your machine (--out, --cache).
+    A run without a suite gets a suite of its own configuration: it is ranked only with its own repetitions under other
+    seeds.
     """
     from xbench.leaderboard import add_run
 
@@ -58,7 +59,7 @@ def add(run: Path, submitter: str, note: str, board: Path) -> None:
 @command.command("build")
 @_board
 def build(board: Path) -> None:
-    """Derive the CSV files: one a suite and version, and index.csv."""
+    """Derive the CSV files: one for each suite and version, and index.csv."""
     from xbench.leaderboard import build as derive
 
     for path in derive(board):
@@ -69,10 +70,10 @@ def build(board: Path) -> None:
 @click.argument("files", metavar="[FILE ...]", nargs=-1, type=click.Path(path_type=Path))
 @_board
 def check(files: tuple[Path, ...], board: Path) -> int:
-    """Check submissions; every fault is named by file, line and field. Exit code 2 if there is one.
+    """Check submissions, and name every fault by file, line and field.
 
-    Without FILE all of the leaderboard is checked, its CSV files too. With FILE, these are checked, and against the
-    others of the leaderboard, if there is one.
+    Without FILE, all of the leaderboard is checked, its CSV files too. With FILE, these are checked, also against the
+    others of the leaderboard, if there is one. The exit code is 2 if there is a fault.
     """
     from xbench.leaderboard import RUNS, check_files, stale, submission_files
 
@@ -101,11 +102,11 @@ def check(files: tuple[Path, ...], board: Path) -> int:
 @_board
 def show(suite: str, dataset: str, model: str, metric: str, sign: str | None, top: int | None, board: Path) -> None:
     """Print the rankings."""
-    from xbench.display import results_console
-    from xbench.leaderboard import fields, read_board
+    from xbench.leaderboard import ranked_groups, read_board
     from xbench.leaderboard.display import board_tables, chosen
+    from xbench.terminal import results_console
 
-    found = chosen(fields(read_board(board)), suite, dataset, model, metric, sign or "")
+    found = chosen(ranked_groups(read_board(board)), suite, dataset, model, metric, sign or "")
     console = results_console()
     console.print(board_tables(found, top) if found else "no submission yet")
 
@@ -123,9 +124,9 @@ def show(suite: str, dataset: str, model: str, metric: str, sign: str | None, to
 def site(out: Path, board: Path) -> None:
     """Make pages of the leaderboard that any static host serves, and that open offline.
 
-    One page a suite and version, with rankings, intervals, the paired difference of any two explainers, and the command
-    behind every row. Reports in the leaderboard's folder reports/<submission> are copied and linked. A site that is
-    there already is replaced.
+    Each suite and version has a page with rankings, intervals, the paired difference of any two explainers, and the
+    command behind every row. Reports in the leaderboard's folder reports/<submission> are copied and linked. A site
+    that is there already is replaced.
     """
     from xbench.leaderboard import check_files, refuse, submission_files
     from xbench.leaderboard.site import REPORTS, write_site
@@ -144,9 +145,9 @@ def site(out: Path, board: Path) -> None:
 def verify(submission: Path, sample: int, seed: int | None, device: str | None, cache: Path | None) -> int:
     """Compute some cells of a submission again, from its configuration, and compare.
 
-    Which cells is drawn when the command runs, so nobody can foresee it. On the same machine and libraries values and
-    intervals must agree to 1e-6 of themselves, elsewhere to a quarter of the interval's width. Exit code 2 if one
-    disagrees or can't be computed here.
+    The cells are drawn when the command runs, so nobody can foresee them. On the same machine and libraries, values
+    and intervals must agree to 1e-6 of themselves, elsewhere to a quarter of the interval's width. The exit code is 2
+    if a cell disagrees or can't be computed here.
     """
     from xbench.cli.leaderboard_verify import verify_submission
 
@@ -154,9 +155,9 @@ def verify(submission: Path, sample: int, seed: int | None, device: str | None, 
 
 
 def installed_suites() -> Mapping[tuple[str, str], str]:
-    """Name and version of every installed suite -> fingerprint; one that can't be read counts as not installed."""
-    from xbench.discovery import discover
+    """Map the name and version of every installed suite to its fingerprint, leaving out what can't be read."""
     from xbench.errors import XbenchError
+    from xbench.registry.discovery import discover
 
     found = {}
     for entry in discover().of_kind("suite"):

@@ -12,35 +12,35 @@ from typing import Any
 
 import click
 
-from xbench.artifacts import Store
-from xbench.config import RunConfig, resolve_device
-from xbench.devices import NO_TF32
-from xbench.discovery import discover
-from xbench.display import LiveProgress
+from xbench.contracts.options import parse_options
 from xbench.errors import UserError, XbenchError
-from xbench.leaderboard import Submission, Verdict, check_files, comparable, refuse, sample, verdict
-from xbench.making import make_artifacts
-from xbench.options import parse_options
-from xbench.plan import make_plan
-from xbench.provenance import environment
-from xbench.references import choose
-from xbench.registry import Registry
-from xbench.results import ScoreRow
-from xbench.run import score_cells
+from xbench.jobs.store import Store
+from xbench.leaderboard import Submission, Verdict, check_files, comparability, refuse, sample, verdict
+from xbench.registry.discovery import discover
+from xbench.registry.entries import Registry
+from xbench.registry.references import choose
+from xbench.request.config import RunConfig, resolve_device
+from xbench.results.rows import ScoreRow
+from xbench.run.build import make_artifacts
+from xbench.run.plan import make_plan
+from xbench.run.scoring import score_cells
+from xbench.runtime.environment import environment
+from xbench.runtime.precision import NO_TF32
+from xbench.terminal import LiveProgress
 
 _KEPT = ("limit", "resamples", "batch_size")
 _MOST_RESAMPLES = 100_000
 
 
 def verify_submission(path: Path, count: int, seed: int | None, device: str | None, cache: Path | None) -> int:
-    """Print a verdict a cell.
+    """Compute some cells again and print a verdict on each.
 
     Args:
-        path: Of the submission.
-        count: Cells to compute.
-        seed: Of their choice; None to draw one.
-        device: To compute on; None for the submission's.
-        cache: To compute in; None for one that is removed afterwards.
+        path: The submission's file.
+        count: How many cells to compute.
+        seed: Which cells are chosen; None to draw one.
+        device: Where to compute; None for the submission's device.
+        cache: The cache folder; None for one that is removed afterwards.
 
     Returns:
         The exit code.
@@ -54,7 +54,7 @@ def verify_submission(path: Path, count: int, seed: int | None, device: str | No
     chosen = secrets.randbits(32) if seed is None else seed
     where = resolve_device(device or str(submission.run.environment.get("device", "auto")))
     rows = sample(submission, count, chosen)
-    exact, words = comparable(submission.run, environment(where))
+    exact, words = comparability(submission.run, environment(where))
     click.echo(f"{len(rows)} of {len(submission.entries)} rows, chosen by --seed {chosen}; {words}")
     with ExitStack() as stack:
         root = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xbench-verify-")))

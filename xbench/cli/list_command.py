@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import click
 
+from xbench.contracts.specs import KINDS
+
 
 @click.command("list", epilog="\b\nExamples:\n  xbench list\n  xbench list explainers")
-@click.argument(
-    "kind", required=False, type=click.Choice(["datasets", "models", "explainers", "metrics", "suites", "broken"])
-)
+@click.argument("kind", required=False, type=click.Choice([*(f"{kind}s" for kind in KINDS), "broken"]))
 def command(kind: str | None) -> None:
-    """List datasets, models, explainers, metrics and suites, and plugins that could not be loaded."""
+    """List datasets, models, explainers, metrics, suites.
+
+    Plugins that could not be loaded are listed with the reason.
+    """
     from rich.table import Table
 
-    from xbench.discovery import discover
-    from xbench.display import results_console
-    from xbench.registry import KINDS
-    from xbench.specs import ExplainerSpec
+    from xbench.contracts.specs import ExplainerSpec
+    from xbench.registry.discovery import discover
+    from xbench.terminal import results_console
 
     registry = discover()
     console = results_console()

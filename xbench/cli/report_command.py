@@ -27,22 +27,26 @@ Examples:
     "--figures/--no-figures", default=True, help="Whether to draw the figures for papers (SVG and PDF). [yes]"
 )
 def command(runs: tuple[Path, ...], out: Path | None, title: str, figures: bool) -> None:
-    """Make a page of one or several run folders that opens offline.
+    """Make a page of one or several runs that opens offline.
 
-    Ranked tables with intervals and rank sets, curves, a gallery to leaf through, counterfactuals, the classifiers, the
-    agreement of metrics, cost, and how to reproduce it; figures as SVG and PDF, tables as CSV and LaTeX. Needs neither
-    the plugins nor the images, only what the runs wrote. A report that is there already is replaced.
+    The page holds ranked tables with intervals and rank sets, curves, a gallery to leaf through, counterfactuals, the
+    classifiers, the agreement of metrics, cost, and how to reproduce it all. Beside it lie figures as SVG and PDF, and
+    tables as CSV and LaTeX. It needs neither the plugins nor the images, only what the runs wrote. A report that is
+    there already is replaced.
     """
     from rich.console import Console
     from rich.markup import escape
 
     from xbench.comparison import compare, read_runs
     from xbench.report.page import Source, write_report
+    from xbench.report.panels import PANELS
 
     found = compare(read_runs(runs))
     sources = [Source(run.name, folder) for run, folder in zip(found.runs, runs, strict=True)]
     target = out or (runs[0] / "report" if len(runs) == 1 else Path("xbench-report"))
     console = Console(stderr=True)
     with console.status("reading") as status:
-        page = write_report(found, sources, target, title, figures, note=lambda text: status.update(escape(text)))
+        page = write_report(
+            found, sources, target, PANELS, title=title, figures=figures, note=lambda text: status.update(escape(text))
+        )
     Console().print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from xbench.devices import PRECISIONS
+from xbench.runtime.precision import PRECISIONS
 
 _EPILOG = """\b
 A reference is a name, with an argument or options behind colons:
@@ -54,7 +54,9 @@ Examples:
     help="TOML grid of metric options, signs, blurs: which ranks hold, which flip.",
 )
 @click.option("--resamples", type=click.IntRange(min=100), help="Bootstrap resamples. [2000]")
-@click.option("--model-view/--no-model-view", default=None, help="Picture of what each class likes to see. [yes]")
+@click.option(
+    "--model-view/--no-model-view", default=None, help="Draw the image that maximises each class's score. [yes]"
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. [xbench-runs/<time>]")
 @click.option("--cache", type=click.Path(path_type=Path), help="Cache folder. [$XBENCH_CACHE or the user's]")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with the same words; the command line wins.")
@@ -66,11 +68,11 @@ Examples:
 def command(config: Path | None, suite: str | None, dry_run: bool, **options: Any) -> int:
     """Score explainers with metrics and write a run folder.
 
-    All combinations of the explainers, metrics, models and datasets are scored; the controls join by themselves. What
-    is done once is cached, so a run that was interrupted continues, and the same line again only looks things up.
+    All combinations of the explainers, metrics, models and datasets are scored, and the controls join by themselves.
+    What is computed is cached, so a run that was interrupted continues, and the same line again only looks things up.
     """
-    from xbench.workflow import carry_out, request, show_plan
+    from xbench.run.workflow import carry_out, request, show_plan
 
-    spoken = {key: value for key, value in options.items() if value not in (None, ())}
-    wanted = request(suite, config, spoken)
+    given = {key: value for key, value in options.items() if value not in (None, ())}
+    wanted = request(suite, config, given)
     return show_plan(wanted) if dry_run else carry_out(wanted)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xbench.specs import ExplainerSpec, Spec
+from xbench.contracts.specs import KINDS, ExplainerSpec, Spec
 
 if TYPE_CHECKING:
-    from xbench.registry import Registry
+    from xbench.registry.entries import Registry
 
 _EPILOG = """\b
 Examples:
@@ -20,16 +20,19 @@ Examples:
 
 
 @click.command("show", epilog=_EPILOG)
-@click.argument("kind", type=click.Choice(["dataset", "model", "explainer", "metric", "suite"]))
+@click.argument("kind", type=click.Choice(KINDS))
 @click.argument("name")
 def command(kind: str, name: str) -> None:
-    """Show one item: what it is, its options with defaults, its reference; the tables of a suite."""
+    """Show one item: options, defaults, reference.
+
+    Of a suite, its tables are shown, and what differs from the paper.
+    """
     from rich.table import Table
     from rich.text import Text
 
-    from xbench.discovery import discover
-    from xbench.display import results_console
-    from xbench.options import describe_options
+    from xbench.contracts.options import describe_options
+    from xbench.registry.discovery import discover
+    from xbench.terminal import results_console
 
     registry = discover()
     if kind == "suite":
@@ -63,7 +66,7 @@ def command(kind: str, name: str) -> None:
 
 
 def _inline(spec: Spec, option: str) -> str:
-    """How an option is written: behind the argument, or before it where that is another explainer with its own."""
+    """Return how an option is written: behind the argument, or before it if that is an explainer with its own."""
     if not spec.argument:
         return f"{spec.name}:{option}=..."
     if spec.argument == "explainer":
@@ -72,6 +75,7 @@ def _inline(spec: Spec, option: str) -> str:
 
 
 def _of_explainer(spec: Spec) -> list[tuple[str, str]]:
+
     if not isinstance(spec, ExplainerSpec):
         return []
     alone = f"{spec.name} alone is {spec.name}:{spec.default}" if spec.default else ""
@@ -79,8 +83,9 @@ def _of_explainer(spec: Spec) -> list[tuple[str, str]]:
 
 
 def _show_suite(wanted: str, registry: Registry) -> None:
-    from xbench.display import results_console
-    from xbench.suites import find_suite
+    from xbench.request.config import CELL_LISTS
+    from xbench.request.suites import find_suite
+    from xbench.terminal import results_console
 
     suite = find_suite(wanted, registry)
     console = results_console()
@@ -98,7 +103,7 @@ def _show_suite(wanted: str, registry: Registry) -> None:
         cells = f"{table.cells} cells" if table.cells else "all that fit"
         controls = ", and the controls" if table.controls else ""
         console.print(f"\ntable {table.name}: {cells}{controls}; {signs} maps", markup=False, highlight=False)
-        for word in ("explainer", "metric", "model", "dataset"):
+        for word in CELL_LISTS:
             for place, reference in enumerate(getattr(table, word)):
                 label = f"{word}s" if place == 0 else ""
                 console.print(f"  {label:<10} {_reference(reference)}", markup=False, highlight=False, soft_wrap=True)

@@ -33,20 +33,21 @@ def command(
     classes: int,
     markdown: Path | None,
 ) -> None:
-    """Try which explainers can explain which models, on random images; nothing is trained.
+    """Try which explainers can explain which models.
 
-    Where one can't, its reason is given.
+    They are tried on random images, and nothing is trained. If an explainer can't explain a model, its reason is given.
     """
     from rich.markup import escape
 
-    from xbench.compatibility import markdown as as_markdown
-    from xbench.compatibility import verdicts
     from xbench.contracts.dataset import DatasetInfo
-    from xbench.discovery import discover
-    from xbench.display import results_console
     from xbench.errors import UserError
-    from xbench.references import choose
-    from xbench.selection import all_explainers
+    from xbench.registry.discovery import discover
+    from xbench.registry.references import choose
+    from xbench.request.selection import all_explainers
+    from xbench.run.compatibility import markdown as as_markdown
+    from xbench.run.compatibility import verdicts
+    from xbench.runtime.files import write_text
+    from xbench.terminal import results_console
 
     if markdown is not None and not markdown.absolute().parent.is_dir():
         raise UserError(f"{markdown} can't be written: there is no folder {markdown.parent}", "make it first")
@@ -70,4 +71,4 @@ def command(
         words = [*(f"--model {model}" for model in models), *(f"--explainer {name}" for name in explainers)]
         words += [f"--size {size}", *(f"--channels {count}" for count in channels), f"--classes {classes}"]
         page = as_markdown(found, " ".join(["xbench supports", *words, f"--markdown {markdown}"]))
-        markdown.write_text(page, encoding="utf-8")
+        write_text(markdown, page)

@@ -1,11 +1,12 @@
-"""What makes differences believable: runs read back, ranked, compared in pairs and over datasets, from files alone."""
+"""Compare runs from their files alone: rank explainers, test them in pairs and over datasets, compare metrics."""
 
 from xbench.comparison.blocks import AcrossBlocks, Friedman, across_blocks, friedman, nemenyi
 from xbench.comparison.cards import Apart, differing_conventions, kept_apart
-from xbench.comparison.fields import Entry, Field, Run, Setting, fields, read_runs
-from xbench.comparison.overview import Comparison, compare
-from xbench.comparison.ranking import Difference, Ranking, Standing, ranking
-from xbench.comparison.replicates import REPLICATES, Replicates, read_replicates, sampling, write_replicates
+from xbench.comparison.groups import Entry, RankedGroup, Run, RunSetting, ranked_groups, read_runs
+from xbench.comparison.overview import Comparison, MetricAgreement, compare
+from xbench.comparison.ranking import Ranking, Standing, ranking
+from xbench.results.replicates import REPLICATES, Replicates, read_replicates, sampling, write_replicates
+from xbench.results.standings import Difference
 
 __all__ = [
     "REPLICATES",
@@ -14,20 +15,21 @@ __all__ = [
     "Comparison",
     "Difference",
     "Entry",
-    "Field",
     "Friedman",
+    "MetricAgreement",
+    "RankedGroup",
     "Ranking",
     "Replicates",
     "Run",
-    "Setting",
+    "RunSetting",
     "Standing",
     "across_blocks",
     "compare",
     "differing_conventions",
-    "fields",
     "friedman",
     "kept_apart",
     "nemenyi",
+    "ranked_groups",
     "ranking",
     "read_replicates",
     "read_runs",

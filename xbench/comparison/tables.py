@@ -1,9 +1,7 @@
-"""A comparison as the terminal shows it, and as a CSV table."""
+"""Show a comparison on the terminal, and write it as a CSV table."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,56 +10,58 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from xbench.agreement import Agreement, Correlation
 from xbench.comparison.blocks import AcrossBlocks
 from xbench.comparison.overview import Comparison
 from xbench.comparison.ranking import Ranking, Standing
-from xbench.report.table import number
-from xbench.results import write_whole
+from xbench.results.cells import csv_text
+from xbench.results.numbers import number
+from xbench.results.standings import Difference
+from xbench.runtime.files import write_text
+from xbench.statistics.agreement import Agreement, Correlation
 
-_NAMES = 4  # of a rank set, before the rest is counted
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")  # what a spreadsheet would execute, as in results.py
+_NAMES = 4  # how many names of a rank set are shown before the rest is counted
+_UNTESTED = Difference(value=math.nan, low=math.nan, high=math.nan, p=math.nan, p_holm=math.nan)
 
-COLUMNS = (
-    "runs",
-    "dataset",
-    "split",
-    "model",
-    "subject",
-    "sign",
-    "target",
-    "metric",
-    "card",
-    "higher_is_better",
-    "explainer",
-    "control",
-    "same_as",
-    "n",
-    "groups",
-    "value",
-    "ci_low",
-    "ci_high",
-    "rank",
-    "rank_high",
-    "rank_set",
-    "reference",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "p",
-    "p_holm",
-)
-"""Of the CSV table."""
+COLUMNS: dict[str, type] = {
+    "runs": str,
+    "dataset": str,
+    "split": str,
+    "model": str,
+    "subject": str,
+    "sign": str,
+    "target": str,
+    "metric": str,
+    "card": str,
+    "higher_is_better": bool,
+    "explainer": str,
+    "control": bool,
+    "same_as": str,
+    "n": int,
+    "groups": int,
+    "value": float,
+    "ci_low": float,
+    "ci_high": float,
+    "rank": int,
+    "rank_high": int,
+    "rank_set": str,
+    "reference": str,
+    "difference": float,
+    "difference_low": float,
+    "difference_high": float,
+    "p": float,
+    "p_holm": float,
+}
+"""Columns of the CSV table, with their types; lists are joined by "|"."""
 
 
 def comparison_tables(comparison: Comparison) -> RenderableType:
-    """All of a comparison, to be printed by a rich console (plain text where that is not a terminal)."""
+    """Return the tables of a comparison for a rich console (plain text if that is not a terminal)."""
     parts: list[RenderableType] = []
     for run in comparison.runs:
         parts.append(Text.assemble((run.name, "bold"), f"  {run.header.created}, xbench {run.header.xbench_version}"))
     parts += [Text(f"warning: {text}", style="yellow") for text in comparison.warnings]
-    for one in comparison.rankings:
-        parts += [Text(), *_ranking(one)]
+    for ranking in comparison.rankings:
+        parts += [Text(), *_ranking(ranking)]
     if comparison.apart:
         parts += [Text(), Text("not ranked together", style="bold")]
     for apart in comparison.apart:
@@ -78,17 +78,20 @@ def comparison_tables(comparison: Comparison) -> RenderableType:
 
 
 def _ranking(ranking: Ranking) -> Iterator[RenderableType]:
-    setting, first = ranking.field.setting, ranking.standings[0].entry.row
-    direction = "higher is better" if ranking.field.higher_is_better else "lower is better"
+    setting, first = ranking.group.setting, ranking.standings[0].entry.row
+    direction = "higher is better" if ranking.group.higher_is_better else "lower is better"
     yield Text.assemble(
         (setting.metric, "bold"),
         f" on {setting.place}  {direction}; {setting.sign} maps of the {setting.target} class; "
         f"{first.n} samples of {first.groups} patients; card {setting.card[:8]}",
     )
-    table = _table("rank:r", "explainer", "value:r", "95 % CI:r")
+    table = _table()
+    _add_columns(table, "rank", numbers=True)
+    _add_columns(table, "explainer")
+    _add_columns(table, "value", "95 % CI", numbers=True)
     if ranking.reference:
-        for name in (f"less {ranking.reference}", "95 % CI", "p (Holm)"):
-            table.add_column(name, justify="right", no_wrap=name != f"less {ranking.reference}")
+        table.add_column(f"less {ranking.reference}", justify="right")
+        _add_columns(table, "95 % CI", "p (Holm)", numbers=True)
     table.add_column("not told apart from", overflow="fold")
     for standing in ranking.standings:
         style = "dim" if standing.entry.row.control else ""
@@ -109,12 +112,12 @@ def _words(ranking: Ranking) -> Iterator[Text]:
 
 def _standing(standing: Standing, ranking: Ranking) -> list[Text]:
     row, difference = standing.entry.row, standing.difference
-    name = Text(standing.entry.label, style="" if row.control else "bold")
+    name = Text(standing.explainer, style="" if row.control else "bold")
     if standing.same_as:
         name.append(f" = {standing.same_as}", style="dim")
     cells = [Text(standing.ranks), name, Text(number(row.value)), _between(row.ci_low, row.ci_high)]
     if ranking.reference and difference is None:
-        cells += [Text("reference" if standing.entry.label == ranking.reference else "–", style="dim"), Text(), Text()]
+        cells += [Text("reference" if standing.explainer == ranking.reference else "–", style="dim"), Text(), Text()]
     elif difference is not None:
         cells += [
             Text(number(difference.value)),
@@ -136,18 +139,20 @@ def _between(low: float, high: float) -> Text:
 
 
 def probability(p: float) -> str:
-    """A p-value with as many decimals as matter."""
+    """Return a p-value with as many decimals as matter."""
     if math.isnan(p):
         return "–"
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        name, _, side = column.partition(":")
-        table.add_column(name, justify="right" if side else "left", no_wrap=bool(side), overflow="fold")
-    return table
+def _table() -> Table:
+    return Table(box=None, pad_edge=False, header_style="dim")
+
+
+def _add_columns(table: Table, *names: str, numbers: bool = False) -> None:
+    """Add columns of numbers, which are never broken over lines, or of text."""
+    for name in names:
+        table.add_column(name, justify="right" if numbers else "left", no_wrap=numbers, overflow="fold")
 
 
 # --- over datasets, over metrics -------------------------------------------------------------------------------------
@@ -168,7 +173,9 @@ def _across(across: AcrossBlocks) -> Iterator[RenderableType]:
             f"by permutation p {probability(result.p_permutation)}"
         )
     yield Text(f"Nemenyi: average ranks {result.critical_difference:.2f} apart differ (5 % for all pairs at once)")
-    table = _table("average rank:r", "explainer", "not told apart from")
+    table = _table()
+    _add_columns(table, "average rank", numbers=True)
+    _add_columns(table, "explainer", "not told apart from")
     for index, name in enumerate(result.explainers):
         words = _some(result.not_worse(index), len(result.explainers))
         table.add_row(Text(f"{result.average_ranks[index]:.2f}"), Text(name, style="bold"), Text(words))
@@ -180,17 +187,19 @@ def _agreement(agreement: Agreement) -> Iterator[RenderableType]:
         ("agreement of metrics", "bold"),
         f" on {agreement.place}; Spearman's rho and Kendall's tau-b over the explainers in common",
     )
-    table = _table("metrics", "common:r", "rho:r", "95 % CI:r", "p:r", "tau-b:r", "95 % CI:r", "p:r")
+    table = _table()
+    _add_columns(table, "metrics")
+    _add_columns(table, "common", "rho", "95 % CI", "p", "tau-b", "95 % CI", "p", numbers=True)
     for pair in agreement.pairs:
         cells = [Text(f"{pair.first} / {pair.second}"), Text(str(pair.explainers))]
         table.add_row(*cells, *_correlation(pair.spearman), *_correlation(pair.kendall))
     yield table
 
 
-def _correlation(found: Correlation) -> tuple[Text, Text, Text]:
-    value = "–" if math.isnan(found.value) else f"{found.value:.2f}"
-    between = "–" if math.isnan(found.low) else f"[{found.low:.2f}, {found.high:.2f}]"
-    return Text(value), Text(between), Text(probability(found.p))
+def _correlation(correlation: Correlation) -> tuple[Text, Text, Text]:
+    value = "–" if math.isnan(correlation.value) else f"{correlation.value:.2f}"
+    between = "–" if math.isnan(correlation.low) else f"[{correlation.low:.2f}, {correlation.high:.2f}]"
+    return Text(value), Text(between), Text(probability(correlation.p))
 
 
 # --- CSV -------------------------------------------------------------------------------------------------------------
@@ -198,49 +207,24 @@ def _correlation(found: Correlation) -> tuple[Text, Text, Text]:
 
 def write_comparison(rankings: Iterable[Ranking], path: Path) -> None:
     """Write one line per explainer and ranking, whole or not at all; NaN is an empty cell, formulas are defused."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    for ranking in rankings:
-        for standing in ranking.standings:
-            writer.writerow([_cell(value) for value in _record(ranking, standing)])
-    write_whole(path, text.getvalue())
+    records = (_record(ranking, standing) for ranking in rankings for standing in ranking.standings)
+    write_text(path, csv_text(COLUMNS, records))
 
 
-def _record(ranking: Ranking, standing: Standing) -> tuple[object, ...]:
-    row, setting, found = standing.entry.row, ranking.field.setting, standing.difference
-    differences = (found.value, found.low, found.high, found.p, found.p_holm) if found else (math.nan,) * 5
-    return (
-        "|".join(standing.entry.runs),
-        setting.dataset,
-        setting.split,
-        setting.model,
-        setting.subject,
-        setting.sign,
-        setting.target,
-        setting.metric,
-        setting.card,
-        row.higher_is_better,
-        standing.entry.label,
-        row.control,
-        standing.same_as,
-        row.n,
-        row.groups,
-        row.value,
-        row.ci_low,
-        row.ci_high,
-        standing.rank,
-        standing.rank_high,
-        "|".join(standing.rank_set),
-        ranking.reference,
-        *differences,
-    )
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return "" if math.isnan(value) else repr(float(value))
-    text = str(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
+def _record(ranking: Ranking, standing: Standing) -> dict[str, object]:
+    difference = standing.difference or _UNTESTED
+    return {
+        **vars(standing.entry.row),  # its setting too
+        "runs": "|".join(standing.entry.runs),
+        "explainer": standing.explainer,
+        "same_as": standing.same_as,
+        "rank": standing.rank,
+        "rank_high": standing.rank_high,
+        "rank_set": "|".join(standing.rank_set),
+        "reference": ranking.reference,
+        "difference": difference.value,
+        "difference_low": difference.low,
+        "difference_high": difference.high,
+        "p": difference.p,
+        "p_holm": difference.p_holm,
+    }

@@ -1,1 +1,1 @@
-"""The four things a plugin can be."""
+"""The contracts of plugins: datasets, models, explainers and metrics, and the records that pass between them."""

@@ -1,4 +1,4 @@
-"""What a dataset is: classes, geometry, and splits by patient."""
+"""The contract of a dataset: its classes, its geometry, and its splits by patient."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from xbench.contracts.options import Options
+from xbench.contracts.samples import Batch, Sample
 from xbench.errors import PluginError, UserError
-from xbench.mapped import MappedArray
-from xbench.options import Options
-from xbench.samples import Batch, Sample
-from xbench.seeding import sample_seeds
+from xbench.runtime.mapped import MappedArray
+from xbench.runtime.seeding import sample_seeds
 
 if TYPE_CHECKING:
     import torch
 
-    from xbench.session import Session
+    from xbench.contracts.session import Session
 
 SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a dataset without reading an image.
+    """The facts about a dataset that are known without reading an image.
 
     Attributes:
         name: The name shown in tables.
         classes: Class names; a label is an index into them.
-        channels: C.
-        spatial: (H, W) or (D, H, W), pixels.
+        channels: Number of channels, C.
+        spatial: Size in pixels, (H, W) or (D, H, W).
         spacing: Millimetres per pixel along each spatial axis, or None where unknown.
         has_masks: Whether some samples carry an expert's mask.
-        removal: Per class, the intensity in [0, 1] that removes the evidence for that class when it replaces a pixel
-            (Brocki et al., section 3.1), or None where the dataset declares none.
-        synthetic: True for rendered images: shown wherever the dataset's name is.
-        licence: Of the data.
-        citation: How to cite it.
+        removal: For each class, the intensity in [0, 1] that removes the evidence for that class when it replaces a
+            pixel (Brocki et al., section 3.1), or None where the dataset declares none.
+        synthetic: Whether the images are rendered. This is shown wherever the dataset's name is shown.
+        licence: Licence of the data.
+        citation: How to cite the dataset.
     """
 
     name: str
@@ -58,25 +58,25 @@ class MapStyle(Protocol):
     """A map-style torch dataset of `Sample`s."""
 
     def __len__(self) -> int:
-        """How many samples there are."""
+        """Return the number of samples."""
         ...
 
     def __getitem__(self, index: int, /) -> Sample:
-        """One sample."""
+        """Return the sample at `index`."""
         ...
 
 
 class Split(ABC):
     """A split of a dataset: random access to batches, and the columns that need no image.
 
-    `Split.wrap` takes any map-style dataset of `Sample`s; data that lies in arrays comes through `Split.from_arrays`,
-    which gathers a batch without a Python loop.
+    `Split.wrap` takes any map-style dataset of `Sample`s. `Split.from_arrays` takes data that lie in arrays, and
+    gathers a batch without a Python loop.
 
     Attributes:
-        labels: int64 (N,).
+        labels: Class indices, int64 (N,).
         ids: N sample ids.
         groups: N patients.
-        seeds: int64 (N,), one per sample.
+        seeds: One seed per sample, int64 (N,).
     """
 
     def __init__(self, labels: Any, ids: Iterable[str], groups: Iterable[str], seeds: np.ndarray | None = None) -> None:
@@ -87,7 +87,7 @@ class Split(ABC):
 
     @staticmethod
     def wrap(samples: MapStyle) -> Split:
-        """A split over a map-style dataset."""
+        """Return a split over a map-style dataset."""
         return _SampleSplit(samples)
 
     @staticmethod
@@ -99,15 +99,15 @@ class Split(ABC):
         masks: np.ndarray | None = None,
         has_mask: np.ndarray | None = None,
     ) -> Split:
-        """A split over arrays, which may be memory-mapped.
+        """Return a split over arrays, which may be memory-mapped.
 
         Args:
             images: float32 (N, C, *spatial), in [0, 1].
-            labels: int (N,).
+            labels: Class indices, int (N,).
             ids: N unique sample ids.
             groups: N patients.
             masks: bool (N, *spatial) or None.
-            has_mask: bool (N,); by default every sample has one if `masks` is given.
+            has_mask: Whether each sample has a mask, bool (N,). By default every sample has one if `masks` is given.
         """
         return _ArraySplit(images, labels, ids, groups, masks, has_mask)
 
@@ -115,11 +115,11 @@ class Split(ABC):
         return len(self.ids)
 
     def select(self, indices: Sequence[int] | np.ndarray, seed: int | None = None) -> Split:
-        """The samples at `indices`, in that order, without copying an image; `seed` renews the samples' seeds."""
+        """Return the samples at `indices`, in that order, without copying an image; `seed` renews their seeds."""
         return _Selection(self, np.asarray(indices, dtype=np.int64), seed)
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        """The samples at `indices` as a batch on the CPU."""
+        """Return the samples at `indices` as a batch on the CPU."""
         import torch
 
         where = np.asarray(indices, dtype=np.int64)
@@ -136,20 +136,20 @@ class Split(ABC):
 
     @abstractmethod
     def _gather(self, where: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Images (n, C, *spatial), masks (n, *spatial), has_mask (n,) at `where`."""
+        """Return the images (n, C, *spatial), masks (n, *spatial) and has_mask (n,) at the indices `where`."""
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """All samples in order, `size` at a time."""
+        """Yield all samples in order, `size` at a time."""
         for start in range(0, len(self), size):
             yield self.batch(np.arange(start, min(start + size, len(self))))
 
     def class_counts(self, classes: int) -> np.ndarray:
-        """Samples per class: int64 (classes,)."""
+        """Return the number of samples per class: int64 (classes,)."""
         return np.bincount(self.labels, minlength=classes)
 
 
 class _SampleSplit(Split):
-    """Over a map-style dataset."""
+    """A split over a map-style dataset."""
 
     def __init__(self, samples: MapStyle) -> None:
         self._samples = samples
@@ -167,7 +167,7 @@ class _SampleSplit(Split):
 
 
 class _ArraySplit(Split):
-    """Over arrays."""
+    """A split over arrays."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class _ArraySplit(Split):
 
 
 def _flat(array: np.ndarray) -> np.ndarray | MappedArray:
-    """The array; behind a view that keeps no pages if it is memory-mapped."""
+    """Return the array, behind a view that keeps no pages in memory if the array is memory-mapped."""
     return MappedArray(array) if isinstance(array, np.memmap) else array
 
 
@@ -216,7 +216,8 @@ class _Selection(Split):
 class Dataset(ABC):
     """A dataset plugin.
 
-    Authors give `info` and `load`; `prepare` where something has to be rendered, resampled or indexed once.
+    Authors write `info` and `load`. They also write `prepare` where something has to be rendered, resampled or indexed
+    once.
     """
 
     def __init__(self, options: Options) -> None:
@@ -225,20 +226,23 @@ class Dataset(ABC):
     @property
     @abstractmethod
     def info(self) -> DatasetInfo:
-        """Classes, geometry, licence. Must not read images."""
+        """The dataset's classes, geometry and licence. Must not read images."""
 
     def prepare(self, folder: Path, session: Session) -> None:
-        """Write what `load` needs into `folder`, once; cached under everything that determines it."""
+        """Write the files that `load` needs into `folder`.
+
+        They are written once, and cached under everything that determines them.
+        """
 
     @abstractmethod
     def load(self, split: str, folder: Path) -> Split | MapStyle:
-        """One of "train", "validation", "test". Patients must not be shared between splits."""
+        """Load the split "train", "validation" or "test". No patient may be in two splits."""
 
     def open(self, split: str, folder: Path) -> Split:
-        """What `load` gives, checked.
+        """Load a split and check it.
 
         Raises:
-            UserError: The split is empty, or a class is missing from it.
+            UserError: The split is empty, or has no sample of a class.
             PluginError: The plugin broke the contract.
         """
         loaded = self.load(split, folder)

@@ -1,4 +1,4 @@
-"""What an explainer is: a map per image, positive where the evidence for the target lies."""
+"""The contract of an explainer: one map per image, positive where the evidence for the target lies."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from xbench.blame import blamed
+from xbench.contracts.options import Options
+from xbench.contracts.samples import Attribution
 from xbench.errors import PluginError, UserError
-from xbench.options import Options
-from xbench.seeding import derive, isolated
+from xbench.runtime.blame import blamed
+from xbench.runtime.randomness import isolated
+from xbench.runtime.seeding import derive
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,12 +23,12 @@ if TYPE_CHECKING:
 
     from xbench.contracts.dataset import DatasetInfo, Split
     from xbench.contracts.feature import ImageFeature
-    from xbench.samples import Batch
-    from xbench.session import Session
+    from xbench.contracts.samples import Batch
+    from xbench.contracts.session import Session
 
 
 class Explainer(ABC):
-    """An explainer plugin. Authors give one method, `attribute`; the rest has defaults.
+    """An explainer plugin. Authors write one method, `attribute`; the others have defaults.
 
     A complete explainer:
 
@@ -38,21 +40,18 @@ class Explainer(ABC):
                 return torch.autograd.grad(score, images)[0].sum(1)
 
     Attributes:
-        signed: Whether negative values mean evidence against the target. An unsigned map is its own absolute.
-        self_explaining: Whether it brings a classifier of its own, so that `subject=self` makes sense.
-        feature: What it wants of each image in `batch.feature`, or None.
-        completeness_error: (N,), of the maps last made: a map's sum minus the difference of scores it should be; None
-            where the method promises no sum. The harness reports the largest, as a share of the largest logit.
+        signed: Whether negative values mean evidence against the target. An unsigned map equals its absolute values.
+        self_explaining: Whether the explainer brings a classifier of its own, so that `subject=self` makes sense.
+        feature: The image feature that the explainer wants in `batch.feature`, or None.
 
     Args:
         options: Validated options.
-        argument: What follows the name in a reference, or an empty string.
+        argument: The part of a reference after the name, or an empty string.
     """
 
     signed: bool = True
     self_explaining: bool = False
     feature: ImageFeature | None = None
-    completeness_error: torch.Tensor | None = None
 
     def __init__(self, options: Options, argument: str = "") -> None:
         self.options = options
@@ -61,52 +60,60 @@ class Explainer(ABC):
     # --- what authors write -------------------------------------------------------------------------------------------
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Maps for a batch.
+        """Return the maps of a batch.
 
         Args:
-            model: In eval mode, its parameters frozen. Remove the hooks you set (the harness makes sure of it).
-            images: float32 (N, C, *spatial), in [0, 1]; a private copy.
-            targets: int64 (N,), the class to explain for each image.
+            model: Classifier in eval mode, with frozen parameters. Remove the hooks that you set (the harness removes
+                those that are left).
+            images: float32 (N, C, *spatial), in [0, 1]. They are a private copy.
+            targets: The class to explain for each image, int64 (N,).
 
         Returns:
-            float (N, *spatial).
+            Maps, float (N, *spatial).
         """
         raise NotImplementedError
 
     def attribute_batch(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> torch.Tensor:
-        """For explainers that need more than images: the samples' seeds, their `feature`, or the expert's masks."""
+        """Return the maps of a batch, for explainers that also need the seeds, the `feature` or the expert's masks."""
         return self.attribute(model, batch.images, targets)
 
-    def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:  # noqa: ARG002
-        """None, or the reason why this explainer can't explain `model`.
+    def attribution(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> Attribution:
+        """For explainers that promise what a map adds up to: the maps, and by how much each misses its sum."""
+        return Attribution(self.attribute_batch(model, batch, targets))
 
-        Asked before anything runs, with the untrained model, and of the trained one before it is explained. Rule-based
-        explainers prove here that their rules take effect (`xbench.gate`).
+    def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:  # noqa: ARG002
+        """Return None, or the reason why this explainer can't explain `model`.
+
+        The harness asks with the untrained model before anything runs, and again with the trained model before it is
+        explained. Rule-based explainers prove here that their rules take effect (`xbench.compute.gate`).
         """
         return None
 
     def fit(self, model: nn.Module, train: Split, validation: Split, info: DatasetInfo, session: Session) -> None:
-        """For trained explainers: learn on the training split, write the state into `session.folder`."""
+        """Learn from the training split and write the state into `session.folder`; only for trained explainers."""
         raise NotImplementedError
 
     def restore(self, folder: Path, model: nn.Module, info: DatasetInfo, device: str) -> None:
-        """For trained explainers: read back what `fit` wrote. The explainer is usable on `device` afterwards."""
+        """Read back the state that `fit` wrote, for use on `device`; only for trained explainers."""
         raise NotImplementedError
 
     def classifier(self) -> nn.Module:
-        """For self-explaining explainers, after `restore`: their own classifier, images -> logits."""
+        """Return the explainer's own classifier, images -> logits; only for self-explaining ones, after `restore`."""
         raise NotImplementedError
 
     def transfer(self, model: nn.Module, images: torch.Tensor, toward: torch.Tensor) -> torch.Tensor:
-        """For counterfactual explainers: the images changed toward the classes `toward` (N,), (N, C, *spatial)."""
+        """Return the images (N, C, *spatial) changed toward the classes `toward` (N,); only for counterfactuals."""
         raise NotImplementedError
 
     def masked_logits(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-        """For explainers whose own classifier reads images through their maps, after `restore`.
+        """Return the logits of the explainer's own classifier, which reads the images through maps.
+
+        Only for explainers that have such a classifier. Called after `restore`.
 
         Args:
             images: float32 (N, C, *spatial), in [0, 1].
-            maps: float32 (N, *spatial): whose, is the caller's choice. A mask that is the message is found out so.
+            maps: float32 (N, *spatial). The caller chooses whose maps they are, which shows whether the mask itself
+                carries the answer.
 
         Returns:
             Logits (N, K).
@@ -127,49 +134,58 @@ class Explainer(ABC):
 
     @property
     def reads_through_maps(self) -> bool:
-        """Whether its own classifier reads images through maps."""
+        """Whether this explainer has a classifier of its own that reads images through maps."""
         return type(self).masked_logits is not Explainer.masked_logits
 
     def explain(self, model: nn.Module, batch: Batch, targets: torch.Tensor, name: str, seed: int = 0) -> torch.Tensor:
-        """`attribute_batch` with the housekeeping around it: eval mode, frozen parameters, hooks and randomness undone.
+        """Return the maps of `explain_fully`, float32 (N, *spatial)."""
+        return self.explain_fully(model, batch, targets, name, seed).maps
+
+    def explain_fully(
+        self, model: nn.Module, batch: Batch, targets: torch.Tensor, name: str, seed: int = 0
+    ) -> Attribution:
+        """Return the attribution of a batch, and leave the model and torch's global generators as they were.
+
+        Calls `attribution` in eval mode with frozen parameters.
 
         Args:
-            model: Left exactly as it was.
+            model: Classifier. It is left exactly as it was.
             batch: N images.
-            targets: int64 (N,).
-            name: Whose plugin to blame.
-            seed: For what an explainer draws from torch's global generator; per-image draws come from `batch.seeds`.
+            targets: The class to explain for each image, int64 (N,).
+            name: Name of the explainer in errors.
+            seed: Seed of torch's global generators for this call. Draws for one image come from `batch.seeds`.
 
         Returns:
-            float32 (N, *spatial), detached, finite.
+            Maps, float32 (N, *spatial), detached and finite, and their errors, detached.
 
         Raises:
-            PluginError: The explainer raised, or gave maps of a wrong shape or with NaN or infinity.
+            PluginError: The explainer raised, or returned maps of a wrong shape or with NaN or infinity.
         """
         import dataclasses
 
         private = self.ready(dataclasses.replace(batch, images=batch.images.detach().clone()))
         with blamed(name), undisturbed(model), isolated(derive(seed, name)):
-            maps = self.attribute_batch(model, private, targets)
-        return _checked(maps, batch, name)
+            found = self.attribution(model, private, targets)
+        error = found.completeness_error
+        return Attribution(_checked(found.maps, batch, name), None if error is None else error.detach())
 
     def counterfactuals(
         self, model: nn.Module, images: torch.Tensor, toward: torch.Tensor, name: str, seed: int = 0
     ) -> torch.Tensor:
-        """`transfer` with the housekeeping of `explain` around it.
+        """Return counterfactual images, and leave the model and torch's global generators as they were.
 
         Args:
-            model: Left exactly as it was.
+            model: Classifier. It is left exactly as it was.
             images: float32 (N, C, *spatial).
-            toward: int64 (N,), the class that each image is changed toward.
-            name: Whose plugin to blame.
-            seed: For what is drawn from torch's global generator.
+            toward: The class that each image is changed toward, int64 (N,).
+            name: Name of the explainer in errors.
+            seed: Seed of torch's global generators for this call.
 
         Returns:
-            Like `images`, detached, finite.
+            Images of the shape and dtype of `images`, detached and finite.
 
         Raises:
-            PluginError: The explainer raised, or gave images of another shape or with NaN or infinity.
+            PluginError: The explainer raised, or returned images of another shape or with NaN or infinity.
         """
         import torch
 
@@ -184,29 +200,30 @@ class Explainer(ABC):
         return moved
 
     def ready(self, batch: Batch) -> Batch:
-        """The batch with the feature this explainer asks for, computed now where the harness did not bring it."""
+        """Return the batch with the feature that this explainer wants, computed now if the harness did not bring it."""
         return self.feature.join(batch) if self.feature is not None and batch.feature is None else batch
 
 
 class MapTransform(Explainer):
-    """An explainer made of another one's finished maps (`inverted:gradient`): the inner maps are computed once for all.
+    """An explainer that changes the finished maps of another one (`inverted:gradient`).
 
-    The argument is a reference to the inner explainer; authors give `transform`, or `transform_batch`.
+    The argument is a reference to the inner explainer, whose maps are computed once and shared. Authors write
+    `transform` or `transform_batch`.
     """
 
     def transform(self, maps: torch.Tensor) -> torch.Tensor:
-        """New maps from the inner explainer's: float32 (N, *spatial) -> float32 (N, *spatial)."""
+        """Return new maps made from the inner explainer's: float32 (N, *spatial) -> float32 (N, *spatial)."""
         raise NotImplementedError
 
     def transform_batch(self, maps: torch.Tensor, batch: Batch) -> torch.Tensor:  # noqa: ARG002
-        """For those that look at the images too, or at their `feature`."""
+        """Return new maps, for transforms that also read the images or their `feature`."""
         return self.transform(maps)
 
     def checked_transform(self, maps: torch.Tensor, batch: Batch, name: str) -> torch.Tensor:
-        """`transform`, checked as `explain` checks.
+        """Return the transformed maps, checked in the same way as in `explain`.
 
         Raises:
-            PluginError: It raised, or gave maps of a wrong shape or with NaN or infinity.
+            PluginError: The transform raised, or returned maps of a wrong shape or with NaN or infinity.
         """
         with blamed(name):
             changed = self.transform_batch(maps, self.ready(batch))
@@ -222,7 +239,8 @@ def _checked(maps: torch.Tensor, batch: Batch, name: str) -> torch.Tensor:
     if tuple(maps.shape) != expected:
         raise PluginError(f"{name} gave maps of shape {tuple(maps.shape)}, expected {expected}")
     maps = maps.detach().to(torch.float32)
-    if not math.isfinite(float(maps.sum())):  # one look at most maps; a sum may overflow where no value does
+    # A finite sum settles most batches with one number. It may overflow where no value does, so look closer then.
+    if not math.isfinite(float(maps.sum())):
         finite = torch.isfinite(maps).flatten(1).all(1)
         if not bool(finite.all()):
             bad = batch.ids[int((~finite).nonzero()[0])]
@@ -232,7 +250,7 @@ def _checked(maps: torch.Tensor, batch: Batch, name: str) -> torch.Tensor:
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Eval mode and frozen parameters inside; mode, gradients, hooks and requires_grad as before afterwards."""
+    """Put the model in eval mode with frozen parameters, and undo this and all changes to hooks and gradients after."""
     modes = [(module, module.training) for module in model.modules()]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     hooks = [pair for module in model.modules() for pair in _hook_tables(module)]
@@ -260,7 +278,7 @@ def check_target(target: str, classes: int) -> str | int:
     """Parse a target rule: "predicted", "true", or a class index.
 
     Raises:
-        UserError: It is none of these.
+        UserError: `target` is none of these.
     """
     if target in ("predicted", "true"):
         return target

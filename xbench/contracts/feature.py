@@ -1,4 +1,4 @@
-"""What a plugin derives from an image alone (superpixels, regions): once for all explainers, signs and metrics."""
+"""Features of an image alone (superpixels, regions), computed once for all explainers, signs and metrics."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import numpy as np
 from xbench.errors import PluginError
 
 if TYPE_CHECKING:
-    from xbench.samples import Batch
+    from xbench.contracts.samples import Batch
 
 
 class ImageFeature(ABC):
-    """One array an image, made from nothing but the image. Authors give `shape` and `compute`.
+    """An array for each image that depends on the image alone. Authors write `shape` and `compute`.
 
-    The harness computes it once a split, keeps it on disk, and hands it to every explainer and metric whose `feature`
-    has the same identity.
+    The harness computes the feature once per split, keeps it on disk, and hands it to every explainer and metric whose
+    `feature` has the same identity.
 
     Args:
-        name: "superpixels", say.
-        parameters: What determines it beside the image; JSON values.
-        dtype: Of the array.
+        name: Name of the feature, such as "superpixels".
+        parameters: Everything beside the image that determines the feature, as JSON values.
+        dtype: Dtype of the array.
     """
 
     def __init__(self, name: str, parameters: dict[str, Any], dtype: str = "int32") -> None:
@@ -35,31 +35,31 @@ class ImageFeature(ABC):
 
     @abstractmethod
     def shape(self, spatial: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the array for images of `spatial` pixels."""
+        """Return the shape of the array for images of `spatial` pixels."""
 
     @abstractmethod
     def compute(self, image: np.ndarray) -> np.ndarray:
-        """The array of one image: float32 (C, *spatial), in [0, 1] -> `dtype`, `shape(spatial)`.
+        """Return the array of one image: float32 (C, *spatial), in [0, 1] -> `dtype`, `shape(spatial)`.
 
         Called from several threads at once.
         """
 
     def computed(self, image: np.ndarray) -> np.ndarray:
-        """`compute`, checked.
+        """Return the array of one image, with its shape checked.
 
         Raises:
             PluginError: The array has another shape.
         """
-        made = np.asarray(self.compute(image), dtype=self.dtype)
+        array = np.asarray(self.compute(image), dtype=self.dtype)
         expected = self.shape(image.shape[1:])
-        if made.shape != expected:
-            raise PluginError(f"image feature {self.name} has shape {made.shape}, expected {expected}")
-        return made
+        if array.shape != expected:
+            raise PluginError(f"image feature {self.name} has shape {array.shape}, expected {expected}")
+        return array
 
     def join(self, batch: Batch) -> Batch:
-        """The batch with this feature of its images in `batch.feature`, on their device."""
+        """Return the batch with this feature of its images in `batch.feature`, on their device."""
         import torch
 
         with ThreadPoolExecutor(min(len(batch), os.cpu_count() or 1)) as pool:
-            made = np.stack(list(pool.map(self.computed, batch.images.detach().cpu().numpy())))
-        return dataclasses.replace(batch, feature=torch.from_numpy(made).to(batch.images.device))
+            arrays = np.stack(list(pool.map(self.computed, batch.images.detach().cpu().numpy())))
+        return dataclasses.replace(batch, feature=torch.from_numpy(arrays).to(batch.images.device))

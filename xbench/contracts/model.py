@@ -1,4 +1,4 @@
-"""What a model is: a torch module over [0, 1] images that gives logits."""
+"""The contract of a model: a torch module from images in [0, 1] to logits."""
 
 from __future__ import annotations
 
@@ -6,41 +6,44 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from xbench.options import Field, Options
+from xbench.contracts.options import Field, Options
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from xbench.contracts.dataset import DatasetInfo, Split
-    from xbench.session import Session
+    from xbench.contracts.session import Session
 
 
 class Schedule(Options):
-    """How a network is trained; each plugin may set other defaults."""
+    """Schedule of a training. Each plugin may set other defaults."""
 
-    epochs: int = Field(100, ge=0, description="most passes over the training split")
-    patience: int = Field(10, ge=1, description="stop after so many epochs without a better validation criterion")
+    epochs: int = Field(100, ge=0, description="maximum number of passes over the training split")
+    patience: int = Field(10, ge=1, description="stop after this many epochs without a better validation criterion")
     train_batch: int = Field(32, ge=2, description="training batch size")
-    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
+    learning_rate: float = Field(1e-3, gt=0, description="learning rate of Adam")
     decay: Literal["none", "cosine", "linear"] = Field(
-        "none", description="of the learning rate, over `epochs`; linear: in their second half, to 0"
+        "none", description="decay of the learning rate over `epochs`; linear: to 0 in the second half"
     )
     augment: Literal["none", "dihedral"] = Field("none", description="dihedral: random flips and quarter turns")
 
 
 class ModelOptions(Schedule):
-    """Options that every model has; `build` sees them, the harness honours `weights`."""
+    """Options that every model has. `build` sees them all; the harness loads `weights`."""
 
-    weights: Path | None = Field(None, description="your own trained weights (safetensors); nothing is trained then")
+    weights: Path | None = Field(None, description="your own trained weights (safetensors); skips the training")
 
 
 class Model(ABC):
-    """A model plugin. Authors give `build`; without a `fit` of theirs the harness trains it (`xbench.training`).
+    """A model plugin.
+
+    Authors write `build`. The harness trains the module that it returns (`xbench.compute.training`), unless they also
+    write `fit`.
 
     Args:
         options: Validated options.
-        argument: What follows the name in a reference ("resnet18" in `timm:resnet18`), or an empty string.
+        argument: The part of a reference after the name ("resnet18" in `timm:resnet18`), or an empty string.
     """
 
     options: ModelOptions
@@ -51,23 +54,27 @@ class Model(ABC):
 
     @abstractmethod
     def build(self, info: DatasetInfo) -> nn.Module:
-        """A freshly initialised module: float32 (N, C, *spatial) in [0, 1] -> logits (N, K), or (N, 1) for a sigmoid.
+        """Return a new module: float32 (N, C, *spatial) in [0, 1] -> logits (N, K), or (N, 1) for a sigmoid.
 
-        Normalisation belongs inside. Initialise from torch's global generator, which the harness has seeded.
+        The module normalises the images itself. Initialise it from torch's global generator, which the harness has
+        seeded.
         """
 
     def fit(self, module: nn.Module, train: Split, validation: Split, session: Session) -> None:
-        """Train `module` in place. Left out, the harness does: class-weighted cross entropy, Adam, early stopping."""
+        """Train `module` in place.
+
+        Without this method the harness trains it with class-weighted cross entropy, Adam and early stopping.
+        """
         raise NotImplementedError
 
     @property
     def fits_itself(self) -> bool:
-        """Whether this model has a training of its own."""
+        """Whether this model has its own training."""
         return type(self).fit is not Model.fit
 
 
 def class_scores(logits: torch.Tensor) -> torch.Tensor:
-    """The score S_c of each class, whatever the head (Brocki et al.: S_1 = z, S_0 = -z for one output neuron).
+    """Return the score S_c of each class for either head (Brocki et al.: S_1 = z, S_0 = -z for one output neuron).
 
     Args:
         logits: (N, K), or (N, 1).
@@ -81,6 +88,6 @@ def class_scores(logits: torch.Tensor) -> torch.Tensor:
 
 
 def probabilities(logits: torch.Tensor) -> torch.Tensor:
-    """Class probabilities (N, K): softmax, or sigmoid for one neuron (two-class logits -z/2, z/2)."""
+    """Return class probabilities (N, K): softmax, or sigmoid for one neuron (two-class logits -z/2, z/2)."""
     scores = class_scores(logits)
     return (scores / 2 if logits.shape[1] == 1 else scores).softmax(dim=1)

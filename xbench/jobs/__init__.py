@@ -1,1 +1,1 @@
-"""How each kind of artifact is made and opened: data, models, predictions, explainers, maps, observations."""
+"""The jobs, which build and open each kind of artifact: data, models, predictions, explainers, maps, observations."""

@@ -1,4 +1,4 @@
-"""What all jobs share: settings, fingerprints, sessions."""
+"""The base of all jobs: settings, fingerprints and sessions."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from xbench.artifacts import Manifest, Store
-from xbench.provenance import core_digest, digest, library_versions
-from xbench.references import Choice
-from xbench.seeding import derive
-from xbench.session import Progress, Session
+from xbench.contracts.session import Progress, Session
+from xbench.jobs.store import Manifest, Store
+from xbench.provenance import core_digest, digest
+from xbench.registry.references import Choice
+from xbench.runtime.environment import library_versions
+from xbench.runtime.seeding import derive
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose for a whole run.
+    """The user's settings for a whole run.
 
     Attributes:
-        seed: Of the run.
-        device: "cpu", "cuda", ...
-        precision: "32", "tf32", "bf16", "16".
-        batch_size: For passes without gradients; None = calibrated.
-        split: The split that is scored.
-        limit: At most so many of its samples; None = all.
-        target: "predicted", "true", or a class index: the class each map explains.
+        seed: Seed of the run.
+        device: Name of the device: "cpu", "cuda", ...
+        precision: "32", "tf32", "bf16" or "16".
+        batch_size: Batch size of passes without gradients, or None to calibrate it.
+        split: The split to score.
+        limit: Maximum number of its samples, or None for all.
+        target: The class that each map explains: "predicted", "true", or a class index.
         allow_pickle: Whether the user's own weights may be a pickle.
     """
 
@@ -42,13 +43,13 @@ class Settings:
 
 
 class Instance:
-    """A plugin's object that several jobs share, made anew once it was dropped.
+    """A plugin's object that several jobs share. It is created again after it was dropped.
 
     Args:
         choice: The plugin with its options.
 
     Raises:
-        PluginError: It can't be made.
+        PluginError: The object can't be created.
     """
 
     def __init__(self, choice: Choice) -> None:
@@ -56,25 +57,25 @@ class Instance:
         self._object: Any = choice.create()
 
     def get(self) -> Any:
-        """The object."""
+        """Return the object, and create it if it was dropped."""
         if self._object is None:
             self._object = self._choice.create()
         return self._object
 
     def drop(self) -> None:
-        """Forget it, with whatever it keeps for itself."""
+        """Drop the object, with everything that it keeps."""
         self._object = None
 
 
 class Job(ABC):
-    """One artifact to have: what determines it, how it is made, how it is opened.
+    """One artifact: what determines it, how to build it, and how to open it.
 
-    Subclasses give `kind`, `label`, `upstream`, `identity` and `build`. Jobs are pure data until the store builds them;
-    opening one (`module`, `split`, `maps` ... of the subclasses) builds it if it is not there.
+    Subclasses define `kind`, `label`, `upstream`, `identity` and `build`. A job only describes its artifact until the
+    store builds it. Opening the artifact (`module`, `split`, `maps` ... of the subclasses) builds it if it is missing.
 
     Args:
         store: The cache.
-        settings: Of the run.
+        settings: Settings of the run.
     """
 
     kind: ClassVar[str]
@@ -86,34 +87,34 @@ class Job(ABC):
     @property
     @abstractmethod
     def label(self) -> str:
-        """What it is, for people."""
+        """The artifact's name for users."""
 
     def forget(self) -> None:
-        """Drop the networks that it holds, and the plugin's object with whatever that keeps for itself.
+        """Drop the networks that the job holds, and the plugin's object with everything that it keeps.
 
-        All of it comes back, from disk, when it is asked for again.
+        All of it is loaded from disk when it is needed again.
         """
 
     @property
     @abstractmethod
     def upstream(self) -> tuple[Job, ...]:
-        """The artifacts it is made from."""
+        """The artifacts that this one is made from."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What determines it, apart from its upstream, the code and the libraries."""
+        """Return what determines the artifact, apart from its upstream, the code and the libraries."""
 
     @abstractmethod
     def build(self, session: Session) -> None:
-        """Write its files into `session.folder`."""
+        """Write the artifact's files into `session.folder`."""
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of its recipe."""
+        """Hash of the recipe."""
         return digest(self.recipe())
 
     def recipe(self) -> dict[str, Any]:
-        """Everything that determines it, as JSON."""
+        """Return everything that determines the artifact, as JSON."""
         return {
             "kind": self.kind,
             "identity": self.identity(),
@@ -123,7 +124,7 @@ class Job(ABC):
         }
 
     def session(self, folder: Path, progress: Progress) -> Session:
-        """The surroundings of its making; the seed is drawn from the run's seed and the kind of work."""
+        """Return the session to build in. Its seed is derived from the run's seed and the kind of work."""
         return Session(
             folder=folder,
             device=self.settings.device,
@@ -143,22 +144,22 @@ class Job(ABC):
 
     @functools.cached_property
     def manifest(self) -> Manifest:
-        """Its manifest, once it is made and whole."""
+        """The artifact's manifest. Builds the artifact if it is missing or damaged."""
         return self.store.ensure(self)
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What its making remembered."""
+        """The facts that were recorded during the build."""
         return self.manifest.facts
 
     @property
     def folder(self) -> Path:
-        """Its finished, verified folder."""
+        """The artifact's finished and verified folder."""
         _ = self.manifest
         return self.store.folder(self)
 
     def machine(self) -> dict[str, Any]:
-        """The part of the settings that changes the last bits of a computation."""
+        """Return the part of the settings that changes the last bits of a computation."""
         import torch
 
         return {"device": torch.device(self.settings.device).type, "precision": self.settings.precision}

@@ -1,4 +1,4 @@
-"""What explaining costs: passes through the classifier, and peak memory."""
+"""The cost of explaining: passes through the classifier, and peak memory."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @contextlib.contextmanager
 def counted_passes(model: nn.Module) -> Iterator[dict[str, int]]:
-    """Images that went forward and backward through the model, or through copies made of it inside.
+    """Count the images that go forward and backward through the model, or through copies made of it in the block.
 
     Yields:
-        "forward_passes" and "backward_passes", which go on counting until the end.
+        "forward_passes" and "backward_passes", which are updated until the block ends.
     """
     passes = {"forward_passes": 0, "backward_passes": 0}
 
-    # A plain function: copies of the model take it with them as it is, and so add to the same counts.
+    # A plain function, because copies of the model take it with them unchanged, and so add to the same counts.
     def count(module: nn.Module, args: Any, output: Any) -> None:
         del module, args
         if not isinstance(output, torch.Tensor) or not output.ndim:
@@ -44,14 +44,14 @@ def counted_passes(model: nn.Module) -> Iterator[dict[str, int]]:
 
 
 class PeakMemory:
-    """The most memory that a piece of work needs, from now on.
+    """The peak memory of a piece of work, measured from now on.
 
-    On an accelerator: of the device, above what lay there already, for that belongs to others; but with what of it is
-    the work's own. On the CPU: of the whole process, for nothing tells there whose memory is whose.
+    On an accelerator, this is the device memory above what is there already, because that belongs to others, plus
+    `own`. On the CPU, it is the memory of the whole process, because nothing tells there who uses which memory.
 
     Args:
-        device: Where the work is done.
-        own: Bytes on the device already that the work needs: its networks.
+        device: Device of the work.
+        own: Bytes on the device already that belong to the work: its networks.
     """
 
     def __init__(self, device: str, own: float = 0.0) -> None:
@@ -59,9 +59,9 @@ class PeakMemory:
         self._peak = _device_function(self._device, "max_memory_allocated")
         if self._device.type == "cpu":
             with contextlib.suppress(OSError):
-                _CLEAR.write_text("5")  # Linux: the high-water mark begins anew
+                _CLEAR.write_text("5")  # Linux: reset the high-water mark
         elif self._peak is not None:
-            gc.collect()  # what is garbage already is nobody's
+            gc.collect()  # garbage must not count
             torch.empty(1, device=self._device)  # a device that was not used yet has nothing to reset
             reset = _device_function(self._device, "reset_peak_memory_stats")
             assert reset is not None
@@ -69,20 +69,20 @@ class PeakMemory:
         self._others = allocated(device) - own
 
     def bytes(self) -> float:
-        """In bytes; NaN where the system does not tell."""
+        """Return the peak memory in bytes, or NaN where the system does not tell."""
         if self._device.type == "cpu":
             return _high_water_mark()
         return math.nan if self._peak is None else float(self._peak(self._device)) - self._others
 
 
 def allocated(device: str) -> float:
-    """Bytes of the tensors on an accelerator; NaN where it does not tell, and on the CPU."""
+    """Return the bytes of the tensors on an accelerator, or NaN on the CPU and where the device does not tell."""
     function = _device_function(torch.device(device), "memory_allocated")
     return math.nan if function is None else float(function(torch.device(device)))
 
 
 def network_bytes(module: nn.Module) -> float:
-    """Bytes of a network's parameters and buffers."""
+    """Return the bytes of a network's parameters and buffers."""
     tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     return float(sum(tensor.nbytes for tensor in tensors.values()))
 
@@ -93,7 +93,7 @@ def largest(*values: float) -> float:
 
 
 def _device_function(device: torch.device, name: str) -> Callable[[torch.device], Any] | None:
-    """As `torch.cuda` has it, of that kind of device; None where there is no such thing."""
+    """Return the function that is named so in `torch.cuda`, for this kind of device, or None if there is none."""
     if device.type == "cpu":
         return None
     try:

@@ -1,4 +1,4 @@
-"""Datasets: prepared once, opened by split."""
+"""The job of a dataset, which is prepared once and opened by split."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from xbench.artifacts import Store
 from xbench.contracts.dataset import Dataset, DatasetInfo, Split
-from xbench.errors import UserError, XbenchError
+from xbench.contracts.session import Session
+from xbench.errors import ArtifactError, UserError
 from xbench.jobs.base import Job, Settings
-from xbench.provenance import digest
-from xbench.references import Choice
-from xbench.seeding import derive
-from xbench.session import Session
+from xbench.jobs.content import content_of
+from xbench.jobs.store import Store
+from xbench.registry.references import Choice
+from xbench.runtime.seeding import derive
 
 _MEAN_SAMPLES = 2048
+_MEAN_BATCH = 64
+_CONTENT = "content"
 
 
 class DataJob(Job):
-    """A dataset, rendered or indexed; independent of the run's seed and device."""
+    """A prepared (rendered or indexed) dataset. It does not depend on the run's seed and device."""
 
     kind = "data"
 
@@ -44,50 +46,52 @@ class DataJob(Job):
         self.dataset.prepare(session.folder, session)
 
     @functools.cached_property
-    def comparable(self) -> str:
-        """What the scores of two runs must share to be ranked together: 64 hexadecimal digits.
+    def dataset_identity(self) -> str:
+        """Identity of the scored data, which two runs must share to be ranked together: 64 hexadecimal digits.
 
-        A hash of the dataset's source and options and of who is scored (id, label, patient), in this order. Unlike
-        `fingerprint` it leaves out the core and the libraries: strangers' machines and later versions join one ranking.
-        The fingerprint itself where preparing or opening failed and there is nobody to be scored.
+        It is a hash of the content of the scored samples in their order. Unlike `fingerprint`, it does not depend on
+        code, options, libraries or machines, so that all runs with the same images, labels and masks join one ranking.
+        If the dataset could not be prepared or opened, it is the fingerprint.
         """
         try:
-            scored = self.scored if self.store.has(self) else None
-        except XbenchError:
-            scored = None
-        if scored is None:
+            return self._content() if self.store.has(self) else self.fingerprint
+        except Exception:  # whatever a plugin raised has failed the cells of this data already, with its reason
             return self.fingerprint
-        who = list(zip(scored.ids, scored.labels.tolist(), scored.groups, strict=True))
-        return digest({"dataset": self.identity(), "scored": who})
+
+    def _content(self) -> str:
+        try:
+            return ContentJob(self).digest
+        except ArtifactError:  # a full disk, say: a row must not get another hash for it
+            return content_of(self.info, self.scored)
 
     @functools.cached_property
     def dataset(self) -> Dataset:
-        """The plugin object."""
+        """The plugin's object."""
         dataset: Dataset = self.choice.create()
         return dataset
 
     def forget(self) -> None:
-        """The plugin's object, if it failed; what is prepared serves the whole run and lies in no device's memory."""
+        """Drop the plugin's object if it failed. A prepared dataset serves the whole run and takes no device memory."""
         if not self.store.has(self):
             vars(self).pop("dataset", None)
 
     @property
     def info(self) -> DatasetInfo:
-        """Classes and geometry; needs no preparation."""
+        """Classes and geometry. Needs no preparation."""
         return self.dataset.info
 
     @functools.lru_cache(maxsize=4)  # noqa: B019  (a job lives as long as its run)
     def split(self, name: str) -> Split:
-        """One split, checked, with the run's sample seeds."""
+        """Return one split, checked, with the run's sample seeds."""
         opened = self.dataset.open(name, self.folder)
         return opened.select(np.arange(len(opened)), self.settings.seed)
 
     @functools.cached_property
     def scored(self) -> Split:
-        """The samples that are scored: the split of the settings, or `limit` of them, every class in turn.
+        """The samples to score: the split of the settings, or `limit` of its samples, drawn from every class in turn.
 
         Raises:
-            UserError: A class is missing, or the limit leaves one out.
+            UserError: A class is missing, or the limit leaves a class without samples.
         """
         whole = self.split(self.settings.split)
         limit = self.settings.limit
@@ -99,7 +103,7 @@ class DataJob(Job):
 
     @functools.cached_property
     def of_training(self) -> DataJob:
-        """The same dataset, with its whole training split as the samples that are scored."""
+        """The same dataset with its whole training split as the samples to score."""
         return DataJob(self.store, dataclasses.replace(self.settings, split="train", limit=None), self.choice)
 
     @functools.cached_property
@@ -108,14 +112,47 @@ class DataJob(Job):
         train = self.split("train")
         where = np.unique(np.linspace(0, len(train) - 1, min(len(train), _MEAN_SAMPLES)).astype(int))
         sums = [
-            train.batch(where[start : start + 64]).images.double().flatten(2).mean(2).sum(0).numpy()
-            for start in range(0, len(where), 64)
+            batch.images.double().flatten(2).mean(2).sum(0).numpy()
+            for batch in train.select(where).batches(_MEAN_BATCH)
         ]
         return np.asarray(np.sum(sums, axis=0) / len(where), dtype=np.float32)
 
 
+class ContentJob(Job):
+    """The hash of the scored samples of some data, computed once for each split and limit and kept in the cache.
+
+    Args:
+        data: The data.
+    """
+
+    kind = "content"
+
+    def __init__(self, data: DataJob) -> None:
+        super().__init__(data.store, data.settings)
+        self.data = data
+
+    @property
+    def label(self) -> str:
+        return f"{self.settings.split} split of {self.data.label}"
+
+    @property
+    def upstream(self) -> tuple[Job, ...]:
+        return (self.data,)
+
+    def identity(self) -> dict[str, Any]:
+        return {"split": self.settings.split, "limit": self.settings.limit}
+
+    def build(self, session: Session) -> None:
+        session.facts[_CONTENT] = content_of(self.data.info, self.data.scored)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """64 hexadecimal digits."""
+        return str(self.facts[_CONTENT])
+
+
 def _balanced(split: Split, limit: int) -> np.ndarray:
-    """Indices of `limit` samples: a fixed shuffle within each class, classes in turn, returned in the split's order."""
+    """Return sorted indices of `limit` samples: a fixed shuffle within each class, taken from the classes in turn."""
     keys = np.array([derive(0, "limit", name) for name in split.ids])
     turn = np.empty(len(split), dtype=np.int64)
     for label in np.unique(split.labels):

@@ -1,18 +1,18 @@
-"""Trained explainers: their state, and the classifiers that some of them bring."""
+"""The job of a trained explainer's state, and the classifiers that some of them bring."""
 
 from __future__ import annotations
 
 import functools
 from typing import TYPE_CHECKING, Any
 
-from xbench.artifacts import Store
-from xbench.blame import blamed
 from xbench.contracts.explainer import Explainer
+from xbench.contracts.session import Session
 from xbench.jobs.base import Instance, Job, Settings
 from xbench.jobs.cost import PeakMemory, allocated, network_bytes
 from xbench.jobs.model import ModelJob
-from xbench.references import Choice
-from xbench.session import Session
+from xbench.jobs.store import Store
+from xbench.registry.references import Choice
+from xbench.runtime.blame import blamed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,10 +25,10 @@ class ExplainerJob(Job):
 
     Args:
         store: The cache.
-        settings: Of the run.
+        settings: Settings of the run.
         choice: The explainer.
-        model: The shared model, which it is fitted to.
-        instance: The plugin object, which is that of the maps.
+        model: The shared model that the explainer is fitted to.
+        instance: The plugin's object, shared with the maps.
     """
 
     kind = "explainer"
@@ -50,13 +50,13 @@ class ExplainerJob(Job):
 
     def identity(self) -> dict[str, Any]:
         identity = self.resolved.identity()
-        # Which classifier its maps are scored against does not change how it is trained.
+        # The classifier that the maps are scored against does not change the training.
         identity["options"] = {key: value for key, value in identity["options"].items() if key != "subject"}
         return identity | self.machine() | {"seed": self.settings.seed}
 
     def build(self, session: Session) -> None:
         from xbench.contracts.explainer import undisturbed
-        from xbench.seeding import isolated
+        from xbench.runtime.randomness import isolated
 
         train, validation = self.data.split("train"), self.data.split("validation")
         memory = PeakMemory(self.settings.device, own=network_bytes(self.model.module))
@@ -77,23 +77,23 @@ class ExplainerJob(Job):
 
     @functools.cached_property
     def own_classifier(self) -> nn.Module:
-        """A self-explaining explainer's own, in eval mode on the device."""
+        """The classifier of a self-explaining explainer, in eval mode on the device."""
         return self.restored.classifier().to(self.settings.device).eval()
 
     @property
     def held(self) -> float:
-        """Bytes on the device of the state that is restored already; 0 if none is."""
+        """Bytes on the device of the restored state; 0 if it is not restored."""
         return self._held if "restored" in vars(self) else 0.0
 
     def forget(self) -> None:
-        """The explainer, trained state and all."""
+        """Drop the explainer with its trained state."""
         for name in ("restored", "own_classifier"):
             vars(self).pop(name, None)
         self._instance.drop()
 
 
 class OwnClassifier:
-    """A self-explaining explainer's own classifier, as a `Subject`."""
+    """The own classifier of a self-explaining explainer, as a `Subject`."""
 
     def __init__(self, job: ExplainerJob) -> None:
         self.job = job
@@ -105,5 +105,5 @@ class OwnClassifier:
 
     @property
     def module(self) -> nn.Module:
-        """Images in [0, 1] to logits, in eval mode on the device."""
+        """Module from images in [0, 1] to logits, in eval mode on the device."""
         return self.job.own_classifier

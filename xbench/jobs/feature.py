@@ -1,4 +1,4 @@
-"""What is made of each scored image alone, once for all explainers and signs that ask for it."""
+"""The job of an image feature, computed once for all explainers and signs that want it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,34 @@ from typing import Any
 
 import numpy as np
 
-from xbench.artifacts import Store
 from xbench.contracts.feature import ImageFeature
+from xbench.contracts.session import Session
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.data import DataJob
-from xbench.mapped import MappedArray, writing
-from xbench.provenance import source_digest
-from xbench.session import Session
+from xbench.jobs.store import Store
+from xbench.registry.plugin_code import code_of
+from xbench.registry.references import Choice
+from xbench.runtime.mapped import MappedArray, writing
 
 FEATURES = "features.npy"
 
 
 class FeatureJob(Job):
-    """One feature of the scored images: features.npy (N, ...)."""
+    """One feature of the scored images: features.npy (N, ...).
+
+    Args:
+        store: The cache.
+        settings: Of the run.
+        feature: Computed for each image.
+        owner: The explainer or metric that asks for it. Items of one plugin with the same requirements share it.
+        data: Whose scored samples.
+    """
 
     kind = "feature"
 
-    def __init__(self, store: Store, settings: Settings, feature: ImageFeature, data: DataJob) -> None:
+    def __init__(self, store: Store, settings: Settings, feature: ImageFeature, owner: Choice, data: DataJob) -> None:
         super().__init__(store, settings)
-        self.feature, self.data = feature, data
+        self.feature, self.owner, self.data = feature, owner, data
 
     @property
     def label(self) -> str:
@@ -38,9 +47,10 @@ class FeatureJob(Job):
         return (self.data,)
 
     def identity(self) -> dict[str, Any]:
-        source = source_digest(type(self.feature).__module__)
+        made_by = f"{type(self.feature).__module__}:{type(self.feature).__qualname__}"
         chosen = {"split": self.settings.split, "limit": self.settings.limit}
-        return {"name": self.feature.name, "parameters": self.feature.parameters, "source": source} | chosen
+        feature = {"name": self.feature.name, "parameters": self.feature.parameters, "class": made_by}
+        return feature | code_of(self.owner.entry) | chosen
 
     def build(self, session: Session) -> None:
         scored, workers = self.data.scored, os.cpu_count() or 1
@@ -53,13 +63,13 @@ class FeatureJob(Job):
             def computed(start: int, stop: int) -> list[np.ndarray]:
                 return list(pool.map(self.feature.computed, scored.batch(np.arange(start, stop)).images.numpy()))
 
-            # A few images at a time: their arrays wait in memory until they are written in order.
-            session.batch_size = 4 * workers
-            for _, arrays in session.batched(len(scored), computed, self.feature.name):
+            # Only a few images at a time, because their arrays wait in memory until they are written in order.
+            few = session.resized(4 * workers)
+            for _, arrays in few.batched(len(scored), computed, self.feature.name):
                 for array in arrays:
                     out.append(array)
 
     @functools.cached_property
     def features(self) -> MappedArray:
-        """(N, ...), read slice by slice."""
+        """The feature of each image, (N, ...), read slice by slice."""
         return MappedArray(np.load(self.folder / FEATURES, mmap_mode="r"))

@@ -1,26 +1,27 @@
-"""Which of the scored samples a run shows."""
+"""Selection of the scored samples that a run shows."""
 
 from __future__ import annotations
 
 import numpy as np
 
 GALLERY = 24
-"""The most samples that a gallery keeps."""
+"""Maximum number of samples in a gallery."""
 
 
 def gallery_samples(labels: np.ndarray, probabilities: np.ndarray, most: int = GALLERY) -> np.ndarray:
-    """Of each class equally many, evenly from the one the classifier is surest of to the one it is most wrong about.
+    """Select equally many samples of each class, evenly from the surest prediction to the most wrong one.
 
-    Nested: the fewer samples of a smaller `most` are among those of `GALLERY`, so that figures of different size speak
-    of the same images.
+    The samples of a smaller `most` are among those of `GALLERY`, so that figures of different sizes show the same
+    images.
 
     Args:
-        labels: int (N,), in [0, K).
-        probabilities: (N, K).
-        most: At most so many, at most `GALLERY`; at least one of each class that has any, as far as they go.
+        labels: Class indices in [0, K), int (N,).
+        probabilities: Class probabilities, (N, K).
+        most: Maximum number of samples, at most `GALLERY`. Every class that has samples gets at least one, as far as
+            `most` allows.
 
     Returns:
-        int64 (n,), class by class.
+        Indices of the samples, int64 (n,), class by class.
     """
     present = np.unique(labels)
     chosen = []
@@ -33,5 +34,5 @@ def gallery_samples(labels: np.ndarray, probabilities: np.ndarray, most: int = G
 
 
 def _evenly(count: int, number: int) -> np.ndarray:
-    """At least one, at most `number` of the positions 0 to count - 1, the ends included."""
+    """Return one to `number` evenly spaced positions from 0 to count - 1, both ends included."""
     return np.unique(np.linspace(0, count - 1, max(1, number)).round().astype(int))

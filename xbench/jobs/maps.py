@@ -1,4 +1,4 @@
-"""Explainers' maps of the scored samples."""
+"""The job of an explainer's maps of the scored samples."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xbench.artifacts import Store
 from xbench.contracts.explainer import Explainer, MapTransform
-from xbench.devices import float32, upload
+from xbench.contracts.samples import Attribution
+from xbench.contracts.session import Session
 from xbench.errors import UserError
 from xbench.jobs.base import Instance, Job, Settings
 from xbench.jobs.cost import PeakMemory, counted_passes, largest, network_bytes
@@ -19,26 +19,28 @@ from xbench.jobs.data import DataJob
 from xbench.jobs.explainer import PEAK, ExplainerJob
 from xbench.jobs.feature import FeatureJob
 from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob
-from xbench.mapped import MappedArray, writing
-from xbench.references import Choice
-from xbench.session import Session
+from xbench.jobs.store import Store
+from xbench.registry.references import Choice
+from xbench.runtime.devices import float32, upload
+from xbench.runtime.mapped import MappedArray, writing
 
 if TYPE_CHECKING:
     import torch
 
-    from xbench.samples import Batch
+    from xbench.contracts.samples import Batch
 
 MAPS = "maps.npy"
 
 
 @dataclass(frozen=True)
-class MadeOf:
-    """What the maps of an explainer of another explainer are made from.
+class InnerMaps:
+    """The maps that an explainer of another explainer starts from.
 
     Attributes:
-        maps: The other explainer's.
-        absolute: Whether those are taken absolute first. In the absolute column `blurred:<e>` is the blurred |map| of e
-            and `inverted:<e>` its inversion: the sign belongs to the explainer, not to what is done to its maps.
+        maps: Maps of the other explainer.
+        absolute: Whether their absolute values are taken first. In the absolute column, `blurred:<e>` is the blurred
+            |map| of e and `inverted:<e>` its inversion, because the sign belongs to the explainer, not to the
+            transform.
     """
 
     maps: MapsJob
@@ -50,13 +52,14 @@ class MapsJob(Job):
 
     Args:
         store: The cache.
-        settings: Of the run.
+        settings: Settings of the run.
         choice: The explainer.
-        instance: The plugin object, which others may share, made of the choice as it is on the settings' device.
-        state: Its trained state, or None.
-        predictions: Of the classifier the maps are scored against, for the targets; their samples are explained.
-        model: The shared model, which `attribute` is given.
-        made_of: For an explainer of another explainer: the maps it is made from.
+        instance: The plugin's object, created for the settings' device. Other jobs may share it.
+        state: The trained state of the explainer, or None.
+        predictions: Predictions of the classifier that the maps are scored against. They give the targets and the
+            samples to explain.
+        model: The shared model that `attribute` receives.
+        made_of: The maps that an explainer of another explainer starts from, else None.
     """
 
     kind = "maps"
@@ -70,7 +73,7 @@ class MapsJob(Job):
         state: ExplainerJob | None,
         predictions: PredictionsJob,
         model: ModelJob,
-        made_of: MadeOf | None = None,
+        made_of: InnerMaps | None = None,
     ) -> None:
         super().__init__(store, settings)
         self.choice, self.resolved = choice, choice.on(settings.device)
@@ -80,7 +83,7 @@ class MapsJob(Job):
         self.absolute = made_of is not None and made_of.absolute
         self.data: DataJob = predictions.data
         feature = self.explainer.feature
-        self.feature = None if feature is None else FeatureJob(store, settings, feature, self.data)
+        self.feature = None if feature is None else FeatureJob(store, settings, feature, choice, self.data)
 
     @property
     def label(self) -> str:
@@ -88,13 +91,13 @@ class MapsJob(Job):
 
     @property
     def explainer(self) -> Explainer:
-        """The plugin object."""
+        """The plugin's object."""
         explainer: Explainer = self._instance.get()
         return explainer
 
     @property
     def innermost(self) -> MapsJob:
-        """Itself, or the maps at the bottom of an explainer of explainers."""
+        """These maps, or the innermost maps for an explainer of another explainer."""
         return self if self.inner is None else self.inner.innermost
 
     @property
@@ -104,7 +107,7 @@ class MapsJob(Job):
 
     @property
     def calibration(self) -> CalibrationJob:
-        """Of the classifier the maps are scored against."""
+        """Calibration of the classifier that the maps are scored against."""
         return self.predictions.calibration
 
     @property
@@ -113,7 +116,7 @@ class MapsJob(Job):
         return (*own, *(job for job in (self.state, self.feature) if job is not None))
 
     def forget(self) -> None:
-        """The explainer; a trained one is its state's to forget."""
+        """Drop the explainer. The state's job drops a trained one."""
         if self.state is None:
             self._instance.drop()
 
@@ -122,20 +125,21 @@ class MapsJob(Job):
         return self.resolved.identity() | self.machine() | chosen
 
     def build(self, session: Session) -> None:
-        from xbench.passes import unchanging
+        from xbench.compute.passes import unchanging
 
         self._check_support()
         scored, targets = self.data.scored, self.predictions.targets
         np.save(session.folder / "targets.npy", targets)
-        session.batch_size = self.calibration.batch_size
+        session = session.resized(self.calibration.batch_size)
         shape = (len(scored), *self.data.info.spatial)
+        computed = functools.partial(self._computed, targets)
         constant, errors, memory = 0, [], PeakMemory(self.settings.device, self._own_bytes())
         with (
             counted_passes(self.model.module) as passes,
-            unchanging(self.model.module),  # inside: the copy takes the hook that counts with it
+            unchanging(self.model.module),  # inside, so that the copy takes the counting hook with it
             writing(session.folder / MAPS, "<f4", shape) as out,
         ):
-            for _, (maps, error) in session.batched(len(scored), functools.partial(self._made, targets), "explaining"):
+            for _, (maps, error) in session.batched(len(scored), computed, "explaining"):
                 flat = maps.reshape(len(maps), -1)
                 constant += int((flat.max(1) == flat.min(1)).sum())
                 out.append(maps)
@@ -146,30 +150,30 @@ class MapsJob(Job):
             session.facts["completeness_error"] = max(0.0, *errors) / scale
 
     def _own_bytes(self) -> float:
-        """What lies on the device already of the networks that the maps are made with."""
+        """Return the bytes already on the device of the networks that make the maps."""
         if self.inner is not None:
             return 0.0
         return network_bytes(self.model.module) + (self.state.held if self.state is not None else 0.0)
 
     def _check_support(self) -> None:
-        """Ask again, now that the model is trained: its weights may break what its layers allowed.
+        """Ask the explainer again, now with the trained model, whose weights may break what its layers allowed.
 
         Raises:
             UserError: The explainer can't explain this model.
         """
         if type(self.explainer).supports is not Explainer.supports:
-            with float32("32"):  # a proof is one in true float32, whatever the precision of the maps
+            with float32("32"):  # a proof needs true float32, whatever the precision of the maps
                 reason = self.explainer.supports(self.model.module, self.data.info)
             if reason:
                 raise UserError(f"{self.choice.label} can't explain {self.model.label} on {self.data.label}: {reason}")
 
-    def _made(self, targets: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, float | None]:
-        """Maps of some samples on the CPU, and by how much they miss the sums they promise."""
-        maps = self._maps_of(start, stop, targets).cpu().numpy()
-        error = self.explainer.completeness_error
-        return maps, None if error is None else float(error.abs().max())
+    def _computed(self, targets: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, float | None]:
+        """Return maps of some samples on the CPU, and the largest error of the sums that they promise."""
+        found = self._attribution_of(start, stop, targets)
+        error = found.completeness_error
+        return found.maps.cpu().numpy(), None if error is None else float(error.abs().max())
 
-    def _maps_of(self, start: int, stop: int, targets: np.ndarray) -> torch.Tensor:
+    def _attribution_of(self, start: int, stop: int, targets: np.ndarray) -> Attribution:
         import torch
 
         batch = self.data.scored.batch(np.arange(start, stop))
@@ -177,9 +181,9 @@ class MapsJob(Job):
             batch = dataclasses.replace(batch, feature=torch.from_numpy(self.feature.features[start:stop]))
         batch = batch.to(self.settings.device)
         if self.inner is not None:
-            return self._transformed(batch, start)
+            return Attribution(self._transformed(batch, start))
         wanted = upload(torch.from_numpy(targets[start:stop]), self.settings.device)
-        return self.ready.explain(self.model.module, batch, wanted, self.choice.entry.owner, self.settings.seed)
+        return self.ready.explain_fully(self.model.module, batch, wanted, self.choice.entry.owner, self.settings.seed)
 
     def _transformed(self, batch: Batch, start: int) -> torch.Tensor:
         import torch
@@ -191,11 +195,11 @@ class MapsJob(Job):
         return self.explainer.checked_transform(finished, batch, self.choice.entry.owner)
 
     def maps(self, absolute: bool = False) -> MappedArray:
-        """float32 (N, *spatial), or their absolute values, read slice by slice."""
+        """Return the maps, float32 (N, *spatial), or their absolute values, read slice by slice."""
         return MappedArray(np.load(self.folder / MAPS, mmap_mode="r"), absolute)
 
     def cost(self) -> dict[str, float]:
-        """What the maps cost, those they are made from included."""
+        """Return the cost of the maps, including the maps that they are made from."""
         inner = self.inner.cost() if self.inner is not None else {}
         own = {
             "seconds_maps": self.manifest.seconds,
@@ -212,14 +216,14 @@ class MapsJob(Job):
 
     @functools.cached_property
     def of_training(self) -> MapsJob:
-        """The same maps of the whole training split; the networks are those of this job, not copies."""
+        """The maps of the whole training split. They share the networks of this job."""
         predictions = self.predictions.of_training
-        made_of = None if self.inner is None else MadeOf(self.inner.of_training, self.absolute)
+        made_of = None if self.inner is None else InnerMaps(self.inner.of_training, self.absolute)
         settings = predictions.settings
         return MapsJob(self.store, settings, self.choice, self._instance, self.state, predictions, self.model, made_of)
 
     @functools.cached_property
     def targets(self) -> np.ndarray:
-        """int64 (N,)."""
+        """The class that each map explains, int64 (N,)."""
         targets: np.ndarray = np.load(self.folder / "targets.npy")
         return targets

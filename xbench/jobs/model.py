@@ -1,4 +1,4 @@
-"""Models: trained or loaded; the calibrated scoring copy; predictions of the scored samples."""
+"""The jobs of a model: its weights, the calibration of its scoring copy, and predictions of the scored samples."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from xbench.artifacts import Store
 from xbench.contracts.explainer import check_target
 from xbench.contracts.model import Model, class_scores
-from xbench.devices import upload
+from xbench.contracts.session import Session
 from xbench.errors import PluginError, UserError, XbenchError
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.data import DataJob
-from xbench.mapped import stacked
+from xbench.jobs.store import Store
 from xbench.provenance import file_digest
-from xbench.references import Choice
-from xbench.seeding import isolated
-from xbench.session import Session
+from xbench.registry.references import Choice
+from xbench.runtime.devices import upload
+from xbench.runtime.mapped import stacked
+from xbench.runtime.randomness import isolated
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from xbench.scoring import Scorer
+    from xbench.compute.scorer import Scorer
 
 WEIGHTS = "weights.safetensors"
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
@@ -43,17 +43,17 @@ class Subject(Protocol):
 
     @property
     def job(self) -> Job:
-        """The artifact that holds it."""
+        """The artifact that holds the classifier."""
         ...
 
     @property
     def module(self) -> nn.Module:
-        """Images in [0, 1] to logits, in eval mode on the device."""
+        """Module from images in [0, 1] to logits, in eval mode on the device."""
         ...
 
 
 class ModelJob(Job):
-    """A shared model's weights."""
+    """The weights of a shared model, trained or loaded."""
 
     kind = "model"
 
@@ -68,7 +68,7 @@ class ModelJob(Job):
 
     @property
     def job(self) -> Job:
-        """Itself: a `Subject`."""
+        """This job, as a `Subject` needs it."""
         return self
 
     @property
@@ -77,7 +77,7 @@ class ModelJob(Job):
 
     @functools.cached_property
     def model(self) -> Model:
-        """The plugin object."""
+        """The plugin's object."""
         model: Model = self.choice.create()
         return model
 
@@ -94,7 +94,7 @@ class ModelJob(Job):
         return identity | self.machine() | {"seed": self.settings.seed}
 
     def fresh(self) -> nn.Module:
-        """The module as initialised by the run's seed.
+        """Return the untrained module, initialised with the run's seed.
 
         Raises:
             PluginError: The plugin raised.
@@ -110,7 +110,7 @@ class ModelJob(Job):
     def build(self, session: Session) -> None:
         from safetensors.torch import save
 
-        from xbench.training import train_classifier
+        from xbench.compute.training import train_classifier
 
         module = self.fresh()
         if self.own_weights is not None:
@@ -132,7 +132,7 @@ class ModelJob(Job):
         return module.to(self.settings.device).eval()
 
     def forget(self) -> None:
-        """The plugin's object and the trained module."""
+        """Drop the plugin's object and the trained module."""
         for name in ("model", "module"):
             vars(self).pop(name, None)
 
@@ -141,7 +141,7 @@ def check_weights(path: Path, allow_pickle: bool) -> None:
     """Refuse a missing file, and a pickle that the user did not allow.
 
     Raises:
-        UserError: Naming the file and the way out.
+        UserError: The file is refused. The error names the file and says what to do.
     """
     if not path.is_file():
         raise UserError(f"weights {path} do not exist", "weights=<path of a .safetensors file>")
@@ -156,7 +156,7 @@ def load_weights(module: nn.Module, path: Path, allow_pickle: bool = False) -> N
     """Load a state dict into `module`, strictly.
 
     Raises:
-        UserError: The file can't be read, or does not fit the module; the first differences are named.
+        UserError: The file can't be read, or does not fit the module. The error names the first differences.
     """
     import torch
     from safetensors.torch import load_file
@@ -185,9 +185,9 @@ def load_weights(module: nn.Module, path: Path, allow_pickle: bool = False) -> N
 
 
 class CalibrationJob(Job):
-    """How the fastest equivalent copy of a classifier is made, and its batch size.
+    """The recipe of the fastest equivalent copy of a classifier, and its batch size.
 
-    Kept, so that a resumed run computes the same.
+    It is kept so that a resumed run computes the same numbers.
     """
 
     kind = "calibration"
@@ -209,7 +209,7 @@ class CalibrationJob(Job):
         return self.machine() | {"batch_size": self.settings.batch_size}
 
     def build(self, session: Session) -> None:
-        from xbench.scoring import calibrate
+        from xbench.compute.scorer import calibrate
 
         validation = self.data.split("validation")
         probe = validation.batch(np.arange(min(len(validation), 64))).images
@@ -222,14 +222,14 @@ class CalibrationJob(Job):
 
     @functools.cached_property
     def scorer(self) -> Scorer:
-        """The scoring copy, on the device."""
-        from xbench.scoring import Recipe, Scorer
+        """The scoring copy on the device."""
+        from xbench.compute.scorer import Scorer, ScoringRecipe
 
-        recipe = Recipe(**json.loads((self.folder / "recipe.json").read_text()))
+        recipe = ScoringRecipe(**json.loads((self.folder / "recipe.json").read_text()))
         return Scorer(self.subject.module, recipe, self.settings.device)
 
     def forget(self) -> None:
-        """The scoring copy."""
+        """Drop the scoring copy."""
         vars(self).pop("scorer", None)
 
     @property
@@ -243,9 +243,9 @@ class PredictionsJob(Job):
 
     Args:
         store: The cache.
-        settings: Of the run.
-        calibration: Of the classifier.
-        data: Whose scored samples; those of the data the classifier was calibrated with if not given.
+        settings: Settings of the run.
+        calibration: Calibration of the classifier.
+        data: The dataset whose scored samples are predicted. By default, the dataset of the calibration.
     """
 
     kind = "predictions"
@@ -270,30 +270,29 @@ class PredictionsJob(Job):
 
     def build(self, session: Session) -> None:
         scored, scorer = self.data.scored, self.calibration.scorer
-        session.batch_size = self.calibration.batch_size
 
         def predicted(start: int, stop: int) -> torch.Tensor:
             return scorer(upload(scored.batch(np.arange(start, stop)).images, self.settings.device))
 
-        parts = session.batched(len(scored), predicted, "predicting")
+        parts = session.resized(self.calibration.batch_size).batched(len(scored), predicted, "predicting")
         logits = stacked((logits for _, logits in parts), len(scored))
         np.save(session.folder / "logits.npy", logits)
 
     @functools.cached_property
     def of_training(self) -> PredictionsJob:
-        """Those of the whole training split, by the same copy of the classifier."""
+        """Predictions of the whole training split by the same copy of the classifier."""
         data = self.data.of_training
         return PredictionsJob(self.store, data.settings, self.calibration, data)
 
     @functools.cached_property
     def logits(self) -> np.ndarray:
-        """float32 (N, K)."""
+        """Logits, float32 (N, K)."""
         logits: np.ndarray = np.load(self.folder / "logits.npy")
         return logits
 
     @functools.cached_property
     def targets(self) -> np.ndarray:
-        """int64 (N,): the class that a map of each sample explains, by the run's `target`."""
+        """The class that the map of each sample explains, by the run's `target`, int64 (N,)."""
         import torch
 
         scores = class_scores(torch.from_numpy(self.logits))

@@ -1,33 +1,33 @@
-"""An explainer meets a model: the maps to be made, and whether the explainer can."""
+"""Pairs of an explainer and a model: the jobs of their maps, and whether the explainer can explain the model."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xbench.artifacts import Store
-from xbench.batching import give_back, out_of_memory
 from xbench.contracts.explainer import Explainer, undisturbed
-from xbench.devices import float32, is_out_of_memory
 from xbench.errors import XbenchError
 from xbench.jobs.base import Instance, Settings
 from xbench.jobs.explainer import ExplainerJob, OwnClassifier
-from xbench.jobs.maps import MadeOf, MapsJob
+from xbench.jobs.maps import InnerMaps, MapsJob
 from xbench.jobs.model import CalibrationJob, ModelJob, PredictionsJob, Subject
-from xbench.references import Choice
+from xbench.jobs.store import Store
+from xbench.registry.references import Choice
+from xbench.runtime.batching import give_back, out_of_memory
+from xbench.runtime.devices import float32, is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class MapsOf:
-    """The maps jobs of one model, each explainer once, so that `inverted:vinet` shares the maps of `vinet`."""
+class MapsFactory:
+    """Factory of the maps jobs of one model, one per explainer, so that `inverted:vinet` shares the maps of `vinet`."""
 
     def __init__(self, store: Store, settings: Settings, model: ModelJob, shared: PredictionsJob) -> None:
         self._store, self._settings, self._model, self._shared = store, settings, model, shared
         self._made: dict[tuple[str, bool], MapsJob] = {}
 
     def of(self, choice: Choice, absolute: bool = False) -> MapsJob:
-        """The maps; `absolute` matters only for those made from signed maps of another explainer."""
+        """Return the maps job. `absolute` matters only for maps made from signed maps of another explainer."""
         if absolute and (choice.inner is None or not self.of(choice).innermost.explainer.signed):
             return self.of(choice)
         key = (choice.label, absolute)
@@ -38,7 +38,7 @@ class MapsOf:
     def _make(self, choice: Choice, absolute: bool) -> MapsJob:
         instance = Instance(choice.on(self._settings.device))
         explainer: Explainer = instance.get()
-        made_of = MadeOf(self.of(choice.inner, absolute), absolute) if choice.inner is not None else None
+        made_of = InnerMaps(self.of(choice.inner, absolute), absolute) if choice.inner is not None else None
         state = ExplainerJob(self._store, self._settings, choice, self._model, instance) if explainer.trained else None
         predictions = made_of.maps.predictions if made_of else self._shared
         if state is not None and scores_itself(choice):
@@ -49,21 +49,24 @@ class MapsOf:
 
 
 def scores_itself(choice: Choice) -> bool:
-    """Whether the maps are scored against the explainer's own classifier (`subject=self`)."""
+    """Return whether the maps are scored against the explainer's own classifier (`subject=self`)."""
     if choice.inner is not None:
         return scores_itself(choice.inner)
     return getattr(choice.options, "subject", "shared") == "self"
 
 
-class Fits:
-    """Which explainers can explain a model: each is asked once, of one untrained copy."""
+class SupportCheck:
+    """A check of which explainers can explain a model. Each is asked once, with one shared untrained copy."""
 
     def __init__(self) -> None:
         self._reasons: dict[str, str] = {}
         self._module: nn.Module | None = None
 
     def refusal(self, maps: MapsJob, model: ModelJob) -> str:
-        """Why not, or an empty string; for an explainer of another explainer, what either of them says."""
+        """Return why the explainer can't explain the model, or an empty string.
+
+        For an explainer of another explainer, the reason may come from either of them.
+        """
         label = maps.choice.label
         if label not in self._reasons:
             of_inner = self.refusal(maps.inner, model) if maps.inner is not None else ""
@@ -84,7 +87,7 @@ class Fits:
             reason = f"{maps.choice.entry.owner} raised in supports: {type(error).__name__}: {error}"
             if is_out_of_memory(error):
                 reason = str(out_of_memory(f"a trial of {maps.choice.label} on {model.label}", error))
-        for one in filter(None, (maps, maps.state)):
-            one.forget()
+        for job in filter(None, (maps, maps.state)):
+            job.forget()
         give_back()
         return reason

@@ -1,4 +1,4 @@
-"""Metrics: what they prepare once per classifier, and their per-sample observations of one explainer's maps."""
+"""The jobs of a metric: its preparation for one classifier, and its observations of one explainer's maps."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from xbench.artifacts import Store
-from xbench.blame import blamed
 from xbench.contracts.metric import Case, Metric, TrainMaps
+from xbench.contracts.session import Session
 from xbench.jobs.base import Job, Settings
-from xbench.jobs.explanation import AtWork
+from xbench.jobs.explanation import LiveExplainer
 from xbench.jobs.feature import FeatureJob
 from xbench.jobs.maps import MapsJob
 from xbench.jobs.model import PredictionsJob
-from xbench.references import Choice
-from xbench.session import Session
+from xbench.jobs.store import Store
+from xbench.registry.references import Choice
+from xbench.runtime.blame import blamed
+from xbench.runtime.files import whole_file
 
 OBSERVATIONS = "observations.npz"
 _AT_WORK = frozenset({"explain", "transfer", "masked"})
@@ -25,14 +26,13 @@ _AT_WORK = frozenset({"explain", "transfer", "masked"})
 
 def _case(predictions: PredictionsJob, session: Session, **more: Any) -> Case:
     calibration, data = predictions.calibration, predictions.data
-    session.batch_size = calibration.batch_size
     return Case(
         info=data.info,
         split=data.scored,
         train_mean=data.train_mean,
-        score=calibration.scorer,
+        logits_of=calibration.scorer,
         logits=predictions.logits,
-        session=session,
+        session=session.resized(calibration.batch_size),
         model=calibration.subject.module,
         training=data.split("train"),
         **more,
@@ -40,10 +40,8 @@ def _case(predictions: PredictionsJob, session: Session, **more: Any) -> Case:
 
 
 def _save(folder: Path, arrays: dict[str, np.ndarray]) -> None:
-    partial = folder / (OBSERVATIONS + ".partial")
-    with partial.open("wb") as file:
+    with whole_file(folder / OBSERVATIONS) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    partial.replace(folder / OBSERVATIONS)
 
 
 def _load(folder: Path) -> dict[str, np.ndarray]:
@@ -52,7 +50,7 @@ def _load(folder: Path) -> dict[str, np.ndarray]:
 
 
 class PreparationJob(Job):
-    """What a metric computes once per dataset and classifier, whatever the explainer."""
+    """The arrays that a metric computes once per dataset and classifier, for all explainers."""
 
     kind = "preparation"
 
@@ -63,7 +61,7 @@ class PreparationJob(Job):
         self.choice, self.predictions = choice, predictions
         self._metric: Metric | None = metric
         feature = metric.feature
-        self.feature = None if feature is None else FeatureJob(store, settings, feature, predictions.data)
+        self.feature = None if feature is None else FeatureJob(store, settings, feature, choice, predictions.data)
 
     @property
     def label(self) -> str:
@@ -74,12 +72,12 @@ class PreparationJob(Job):
         return (self.predictions, *(() if self.feature is None else (self.feature,)))
 
     def forget(self) -> None:
-        """The metric, which all observations share."""
+        """Drop the metric, which all observations share."""
         self._metric = None
 
     @property
     def metric(self) -> Metric:
-        """The plugin object."""
+        """The plugin's object."""
         if self._metric is None:
             self._metric = self.choice.create()
         assert self._metric is not None
@@ -103,12 +101,12 @@ class PreparationJob(Job):
 
     @functools.cached_property
     def prepared(self) -> dict[str, np.ndarray]:
-        """Name to array."""
+        """The prepared arrays by name."""
         return _load(self.folder)
 
 
 class ObservationsJob(Job):
-    """A metric's per-sample observations of one explainer's maps in one sign."""
+    """A metric's observations of each sample, for one explainer's maps in one sign."""
 
     kind = "observations"
 
@@ -123,7 +121,7 @@ class ObservationsJob(Job):
 
     @property
     def metric(self) -> Metric:
-        """The plugin object."""
+        """The plugin's object."""
         return self.preparation.metric
 
     @property
@@ -139,7 +137,7 @@ class ObservationsJob(Job):
         return self.choice.identity() | {"absolute": self.absolute, "seed": self.settings.seed}
 
     def build(self, session: Session) -> None:
-        from xbench.passes import unchanging
+        from xbench.compute.passes import unchanging
 
         case = _case(
             self.maps.predictions,
@@ -149,7 +147,7 @@ class ObservationsJob(Job):
             prepared=self.preparation.prepared,
             feature=None if self.feature is None else self.feature.features,
             train=self._train_maps(),
-            explanation=AtWork(self.maps, self.absolute) if self.metric.needs & _AT_WORK else None,
+            explanation=LiveExplainer(self.maps, self.absolute) if self.metric.needs & _AT_WORK else None,
             cost=self.maps.cost(),
         )
         with unchanging(self.maps.model.module):
@@ -162,17 +160,17 @@ class ObservationsJob(Job):
 
     @functools.cached_property
     def observations(self) -> dict[str, np.ndarray]:
-        """The metric's arrays, and the columns every metric's summary may use: label, target."""
+        """The metric's arrays, and two columns that every metric's summary may use: label and target."""
         scored = self.maps.data.scored
         return _load(self.folder) | {"label": scored.labels, "target": self.maps.targets}
 
     def card(self) -> dict[str, Any]:
-        """What the number means: rows of different cards are never ranked together."""
+        """Return what the value means. Rows with different cards are never ranked together."""
         settings = self.settings
         return {
             "metric": self.choice.name,
             "argument": self.choice.argument,
-            "options": self.choice.options.model_dump(mode="json"),
+            "options": self.choice.contents(),
             "sign": "absolute" if self.absolute else "original",
             "target": settings.target,
             "split": settings.split,

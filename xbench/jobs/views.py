@@ -1,4 +1,4 @@
-"""A picture of a classifier: what each class would like to see."""
+"""The job of a classifier's view: the image that maximises the score of each class."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xbench.artifacts import Store
+from xbench.contracts.session import Session
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.model import ModelJob
-from xbench.session import Session
+from xbench.jobs.store import Store
 
 if TYPE_CHECKING:
-    from xbench.views import ClassImages
+    from xbench.compute.class_maximization import ClassImages
 
 VIEW = "class_images.npz"
 
 
 class ViewJob(Job):
-    """Class maximisation of a shared model; no metric sees it."""
+    """Class maximisation of a shared model. No metric uses it."""
 
     kind = "view"
 
@@ -40,17 +40,17 @@ class ViewJob(Job):
         return self.machine()
 
     def build(self, session: Session) -> None:
-        from xbench.views import class_maximization
+        from xbench.compute.class_maximization import class_maximization
 
         with session.progress.task("class maximisation"):
-            found = class_maximization(self.model.module, self.model.data.info)
+            images = class_maximization(self.model.module, self.model.data.info)
         with (session.folder / VIEW).open("wb") as file:
-            np.savez(file, **asdict(found))
+            np.savez(file, **asdict(images))
 
     @functools.cached_property
-    def found(self) -> ClassImages:
+    def class_images(self) -> ClassImages:
         """The images, their scores and probabilities."""
-        from xbench.views import ClassImages
+        from xbench.compute.class_maximization import ClassImages
 
         with np.load(self.folder / VIEW, allow_pickle=False) as arrays:
             return ClassImages(**{key: arrays[key] for key in arrays.files})

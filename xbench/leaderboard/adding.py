@@ -1,18 +1,16 @@
-"""A run folder -> a submission in the leaderboard."""
+"""Hand in a run: make a submission of its folder, check it, and add it to a leaderboard."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
 
-from xbench.comparison import REPLICATES, Run, read_runs
+from xbench.comparison import Run, read_runs
 from xbench.errors import UserError
 from xbench.leaderboard.checks import Known, check_files
 from xbench.leaderboard.findings import refuse
@@ -27,13 +25,15 @@ from xbench.leaderboard.records import (
     run_record,
 )
 from xbench.leaderboard.thinning import thinned
-from xbench.results import ScoreRow
+from xbench.results.replicates import REPLICATES
+from xbench.results.rows import ScoreRow
+from xbench.runtime.files import folder_beside, write_text
 
 LOCK = ".lock"
 
 
 def submission_of(folder: Path, submitter: str, note: str = "") -> Submission:
-    """The submission that a run folder gives, dated now.
+    """Make the submission of a run folder, dated now.
 
     Raises:
         UserError: It is not a run folder, or a row lacks its replicates.
@@ -43,9 +43,9 @@ def submission_of(folder: Path, submitter: str, note: str = "") -> Submission:
         raise UserError(f"run {folder} has no row", "a run scores at least one explainer")
     entries = tuple(_entry(row, run, folder) for row in run.rows)
     header = as_submitted(run.header)
-    found = content_digest(run_record(header), map(row_record, entries))
+    content = content_digest(run_record(header), map(row_record, entries))
     submitted = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return Submission(found, submitter, submitted, note, header, entries)
+    return Submission(content, submitter, submitted, note, header, entries)
 
 
 def _entry(row: ScoreRow, run: Run, folder: Path) -> Entry:
@@ -61,14 +61,14 @@ def _entry(row: ScoreRow, run: Run, folder: Path) -> Entry:
 
 
 def add_run(folder: Path, board: Path, submitter: str, note: str = "", known: Known | None = None) -> Path:
-    """Check a run and hand it in: one file more, whole or not at all. Two processes may add at the same time.
+    """Check a run and hand it in as one more file, whole or not at all. Two processes may add at the same time.
 
     Args:
-        folder: Of the run.
-        board: The leaderboard; made if it is not there.
+        folder: Folder of the run.
+        board: Folder of the leaderboard; made if it is not there.
         submitter: Name to be shown.
-        note: To be kept beside it.
-        known: Suites installed here, (name, version) -> fingerprint.
+        note: Note to be kept beside the name.
+        known: Name and version of each suite installed here -> its fingerprint.
 
     Returns:
         The file.
@@ -83,22 +83,20 @@ def add_run(folder: Path, board: Path, submitter: str, note: str = "", known: Kn
         target = board / RUNS / submission.name
         if target in others:
             raise UserError(f"run {folder} was handed in before: {target}", "nothing was changed")
-        hidden = board / RUNS / f".{os.getpid()}.partial"
-        try:
-            hidden.mkdir(exist_ok=True)
+        with folder_beside(target) as hidden:  # under its own name, which the check looks at
             partial = hidden / submission.name
-            partial.write_bytes("".join(f"{text}\n" for text in lines_of(submission)).encode())
-            found = check_files([partial], known or {}, others).findings
-            refuse(dataclasses.replace(finding, file=target.name) for finding in found)
+            write_text(partial, "".join(f"{text}\n" for text in lines_of(submission)))
+            findings = check_files([partial], known or {}, others).findings
+            refuse(dataclasses.replace(finding, file=target.name) for finding in findings)
             partial.replace(target)
-        finally:
-            shutil.rmtree(hidden, ignore_errors=True)
     return target
 
 
 @contextmanager
 def locked(board: Path) -> Iterator[None]:
-    """Nobody else adds to the leaderboard or derives its tables inside the block; its folder is made.
+    """Keep others from adding to the leaderboard and from deriving its tables inside the block.
+
+    The leaderboard's folder is made if it is not there.
 
     Raises:
         UserError: The folder can't be written to.

@@ -1,4 +1,4 @@
-"""When two computations of one cell agree: of the same fingerprint in two submissions, or computed again here."""
+"""Decide whether two computations of one cell agree: those of two submissions, or one and its repetition here."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from xbench.results import ScoreRow
+from xbench.results.rows import ScoreRow
 
 EXACT = 1e-6
-"""Relative: what the same machine and libraries may differ by."""
+"""Relative difference that the same machine and libraries may show."""
 
 EXACT_SHARE = 1e-4
-"""Of the 95 % interval's width, where that is more: the classifier's scoring copy (memory layout, batch) is the fastest
-at the moment, so its logits may be rounded otherwise the next time, and the rest of a difference that cancels with
-them."""
+"""The same as a share of the 95 % interval's width, where that is more. The classifier's scoring copy (memory layout,
+batch) is the one that is fastest at the moment. So its logits may be rounded otherwise the next time, and with them
+what is left of a difference that nearly cancels."""
 
 SHARE = 0.25
-"""Of the 95 % interval's width: what other machines may differ by, where training drifts with rounding."""
+"""Difference that other machines may show, as a share of the 95 % interval's width: training drifts with rounding."""
 
 _MACHINE = ("platform", "processor", "cores", "threads", "device", "gpu", "libraries", "xbench", "python")
 
 
 def is_measured(card: Mapping[str, Any]) -> bool:
-    """Whether a metric measures the machine (seconds, bytes): its card says `"measured": true`.
+    """Return whether a metric measures the machine (seconds, bytes): its card says `"measured": true`.
 
-    Such a value is never the same twice, and no computation can be held against it.
+    Such a value is never the same twice, so no computation is compared with it.
     """
     return card.get("measured") is True
 
 
-def same_machine(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two environments promise the same bits."""
-    return all(one.get(key) == other.get(key) for key in _MACHINE)
+def same_machine(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Return whether two environments promise the same bits."""
+    return all(first.get(key) == second.get(key) for key in _MACHINE)
 
 
 def tolerance(row: ScoreRow, exact: bool) -> float:
-    """How far another computation of this row may lie from it.
+    """Return how far another computation of this row may lie from it.
 
     Args:
-        row: A row with an interval; of a submission and a recomputed one, the recomputed one: nobody's own interval
-            widens what is forgiven.
+        row: A row with an interval. Of a submitted row and its repetition it is the repetition, so that nobody's own
+            interval widens what is forgiven.
         exact: Whether both come from the same kind of machine.
     """
     rounding = EXACT * max(abs(row.value), abs(row.ci_low), abs(row.ci_high))
@@ -48,11 +48,11 @@ def tolerance(row: ScoreRow, exact: bool) -> float:
 
 
 def disagreement(theirs: ScoreRow, ours: ScoreRow, exact: bool, intervals: bool = True) -> str:
-    """What differs by more than the tolerance, in words; empty for nothing.
+    """Say what differs by more than the tolerance; empty if nothing does.
 
     Args:
-        theirs: To be judged.
-        ours: To be judged by.
+        theirs: The row to be judged.
+        ours: The row to judge it by.
         exact: As in `tolerance`.
         intervals: Whether the ends of the intervals are compared too (they depend on the number of resamples).
     """

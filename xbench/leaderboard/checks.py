@@ -1,4 +1,4 @@
-"""All that is checked of submissions: each by itself, and each against the others."""
+"""Check submissions: each by itself, and each against the others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xbench.leaderboard.findings import Finding, quoted
 from xbench.leaderboard.reading import inspect
 from xbench.leaderboard.records import CUSTOM, Submission
 from xbench.leaderboard.rules import header_faults, row_faults
-from xbench.results import ScoreRow
+from xbench.results.rows import ScoreRow
 
 Known = Mapping[tuple[str, str], str]
 """Name and version of the suites installed here -> fingerprint."""
@@ -20,10 +20,10 @@ Known = Mapping[tuple[str, str], str]
 
 @dataclass(frozen=True)
 class Checked:
-    """What became of a check.
+    """The result of a check.
 
     Attributes:
-        submissions: Those in order, by the names of their files.
+        submissions: The submissions in order, by the names of their files.
         findings: What is wrong with the others.
         notes: What could not be checked here, and what a reader should know.
     """
@@ -37,18 +37,18 @@ def check_files(paths: Sequence[Path], known: Known, others: Sequence[Path] = ()
     """Check files one by one, and against each other.
 
     Args:
-        paths: To be checked.
+        paths: Files to be checked.
         known: The suites installed here.
-        others: Files of the same leaderboard, taken to be in order: `paths` must not contradict them.
+        others: Other files of the same leaderboard, taken to be in order; `paths` must not contradict them.
     """
     findings: list[Finding] = []
     good: list[tuple[Path, Submission]] = []
     for path in paths:
-        submission, found = inspect(path)
-        if submission is not None and not found:
-            found = list(_findings(path, submission, known))
-        findings += found
-        if submission is not None and not found:
+        submission, of_file = inspect(path)
+        if submission is not None and not of_file:
+            of_file = list(_findings(path, submission, known))
+        findings += of_file
+        if submission is not None and not of_file:
             good.append((path, submission))
     context = [(path, submission) for path, submission in map(_silently, others) if submission is not None]
     across = list(_across(context, good))
@@ -94,10 +94,10 @@ def _suite_faults(submission: Submission, known: Known) -> Iterator[tuple[str, s
 def _across(
     context: Iterable[tuple[Path, Submission]], checked: Iterable[tuple[Path, Submission]]
 ) -> Iterator[Finding]:
-    """Findings of `checked` only, the later handed in of two that contradict each other."""
+    """Yield findings of `checked` only: of two that contradict each other, the one handed in later is wrong."""
     suites: dict[tuple[str, str], tuple[str, str]] = {}
     rows: dict[str, tuple[str, int, ScoreRow, Submission]] = {}
-    for path, submission in [*context, *sorted(checked, key=lambda each: each[1].order)]:
+    for path, submission in [*context, *sorted(checked, key=lambda pair: pair[1].order)]:
         yield from _suite_conflict(path, submission, suites)
         yield from _row_conflicts(path, submission, rows)
 

@@ -1,7 +1,8 @@
-"""What holds between the rows of a submission, and between them and its header: fingerprints, cards, ranks."""
+"""Check what holds between the rows of a submission, and between them and its header."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -11,27 +12,19 @@ from xbench.leaderboard.findings import quoted
 from xbench.leaderboard.records import Entry, Submission
 from xbench.leaderboard.rules import Fault
 from xbench.provenance import digest
-from xbench.results import RunHeader, ScoreRow
+from xbench.results.naming import bare_name
+from xbench.results.rows import RunHeader, ScoreRow
+from xbench.results.standings import Setting
 
 Numbered = tuple[int, Fault]
 """Index of the row (-1: the header), and what is wrong."""
 
-_IN_FIELD = (
-    "dataset",
-    "split",
-    "dataset_fingerprint",
-    "model",
-    "model_fingerprint",
-    "subject",
-    "target",
-    "sign",
-    "metric",
-    "card",
-)
+_SHARED = (*(field.name for field in dataclasses.fields(Setting)), "model_fingerprint")
+"""What the rows share that a run ranks together."""
 
 
 def inner_faults(submission: Submission) -> Iterator[Numbered]:
-    """Everything in a submission that contradicts something else in it."""
+    """Yield everything in a submission that contradicts something else in it."""
     rows = [entry.row for entry in submission.entries]
     yield from _run_faults(rows, submission.run)
     yield from _duplicates(rows)
@@ -45,7 +38,7 @@ def inner_faults(submission: Submission) -> Iterator[Numbered]:
 
 
 def _run_faults(rows: Sequence[ScoreRow], run: RunHeader) -> Iterator[Numbered]:
-    """What a whole run has one of: as the header says, else as the first row does."""
+    """Check what a whole run has one of: as the header says, else as the first row does."""
     for name, said in (("seed", run.config), ("precision", run.config), ("device", run.environment)):
         wanted = said.get(name, getattr(rows[0], name))
         for index, row in enumerate(rows):
@@ -54,21 +47,21 @@ def _run_faults(rows: Sequence[ScoreRow], run: RunHeader) -> Iterator[Numbered]:
 
 
 def _groups(rows: Iterable[tuple[int, ScoreRow]], key: Callable[[ScoreRow], Hashable]) -> dict[Hashable, list[int]]:
-    found: dict[Hashable, list[int]] = {}
+    indices: dict[Hashable, list[int]] = {}
     for index, row in rows:
-        found.setdefault(key(row), []).append(index)
-    return found
+        indices.setdefault(key(row), []).append(index)
+    return indices
 
 
 def _duplicates(rows: Sequence[ScoreRow]) -> Iterator[Numbered]:
-    cells = _groups(enumerate(rows), lambda row: (*(getattr(row, name) for name in _IN_FIELD), row.explainer))
+    cells = _groups(enumerate(rows), lambda row: (*(getattr(row, name) for name in _SHARED), row.explainer))
     for first, *others in cells.values():
         for index in others:
             yield index, ("explainer", f"{quoted(rows[index].explainer)} has this cell on line {first + 2} already")
 
 
 def _fingerprint_faults(rows: Sequence[ScoreRow]) -> Iterator[Numbered]:
-    """One fingerprint, one thing; where the thing is a number, the same number."""
+    """Check that one fingerprint is one thing, and the same number where the thing is a number."""
     good = [(index, row) for index, row in enumerate(rows) if row.status == "ok"]
     maps_of = ("dataset", "model", "resolved", "subject", "split", "target")
     for field, names in {
@@ -111,12 +104,12 @@ def _values(row: ScoreRow, names: Iterable[str]) -> tuple[Any, ...]:
 
 
 def _card_faults(run: RunHeader) -> dict[str, str]:
-    """What is wrong with each card that is: a card is named by its own hash."""
+    """Return what is wrong with each card that is not named by its own hash."""
     faults = {}
     for name, card in run.cards.items():
-        found = digest(card)[:16] if isinstance(card, Mapping) else ""
-        if found != name:
-            faults[name] = f"card {name} in the header has the hash {found or 'of no card'}"
+        own = digest(card)[:16] if isinstance(card, Mapping) else ""
+        if own != name:
+            faults[name] = f"card {name} in the header has the hash {own or 'of no card'}"
     return faults
 
 
@@ -127,7 +120,7 @@ def _header_misfits(row: ScoreRow, run: RunHeader, cards: Mapping[str, str]) -> 
     elif card is None:
         yield "card", f"{row.card} is not among the cards of the header"
     else:
-        for name, mine in (("metric", row.metric.partition(":")[0]), ("sign", row.sign), ("split", row.split)):
+        for name, mine in (("metric", bare_name(row.metric)), ("sign", row.sign), ("split", row.split)):
             if card.get(name) != mine:
                 yield "card", f"its {name} is {quoted(card.get(name))}, the row's {quoted(mine)}"
     dataset = next((item for item in run.datasets if item["name"] == row.dataset), None)
@@ -147,7 +140,7 @@ def _header_misfits(row: ScoreRow, run: RunHeader, cards: Mapping[str, str]) -> 
 
 
 def _size(dataset: Mapping[str, Any], split: str) -> float:
-    """Samples of a split; infinite where the header does not say."""
+    """Return the number of samples of a split; infinite where the header does not say."""
     counts = dataset.get("class_counts")
     of_split = counts.get(split) if isinstance(counts, Mapping) else None
     if not isinstance(of_split, Mapping):
@@ -161,7 +154,7 @@ def _size(dataset: Mapping[str, Any], split: str) -> float:
 def _rank_faults(entries: Sequence[Entry]) -> Iterator[Numbered]:
     rows = [entry.row for entry in entries]
     good = [(index, row) for index, row in enumerate(rows) if row.status == "ok"]
-    for members in _groups(good, lambda row: _values(row, _IN_FIELD)).values():
+    for members in _groups(good, lambda row: _values(row, _SHARED)).values():
         by_name = {rows[index].explainer: index for index in members}
         judged = [index for index in members if not rows[index].same_as]
         for index in members:
@@ -191,9 +184,9 @@ def _set_faults(index: int, by_name: Mapping[str, int], rows: Sequence[ScoreRow]
 
 
 def _own_rank_faults(row: ScoreRow, judged: Sequence[ScoreRow]) -> Iterator[Fault]:
-    """Best rank: one more than those that are better and told apart; worst: as many behind it as are worse so.
+    """Check ranks against values and rank sets, by the rule of `xbench.statistics.ranking.ranks`.
 
-    What has no value has no rank.
+    What has no value has no rank. The tests behind the rank sets are not at hand here, only the sets.
     """
     scored = [other for other in judged if not math.isnan(other.value)]
     low, high = 0, 0

@@ -1,4 +1,4 @@
-"""A leaderboard on a terminal."""
+"""Show a leaderboard on a terminal."""
 
 from __future__ import annotations
 
@@ -9,53 +9,61 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from xbench.contracts.options import suggestion
 from xbench.errors import UserError
-from xbench.leaderboard.standings import Field, Standing
-from xbench.options import suggestion
-from xbench.report.table import number
+from xbench.leaderboard.standings import RankedGroup, Standing
+from xbench.results.naming import bare_name
+from xbench.results.numbers import number
 
 
 def chosen(
-    found: Sequence[Field], suite: str = "", dataset: str = "", model: str = "", metric: str = "", sign: str = ""
-) -> list[Field]:
-    """The fields of these names; an empty name is any. A suite may be named with its version, a metric without options.
+    groups: Sequence[RankedGroup],
+    suite: str = "",
+    dataset: str = "",
+    model: str = "",
+    metric: str = "",
+    sign: str = "",
+) -> list[RankedGroup]:
+    """Return the groups of these names.
+
+    An empty name is any. A suite may be named with its version, a metric without its options.
 
     Raises:
         UserError: There is none of a name.
     """
-    left = list(found)
+    left = list(groups)
     for kind, wanted in {"suite": suite, "dataset": dataset, "model": model, "metric": metric, "sign": sign}.items():
         if wanted:
-            known = [name for field in left for name in _names(field)[kind]]
+            known = [name for group in left for name in _names(group)[kind]]
             if wanted not in known:
                 raise UserError(f"{kind} {wanted!r} is not on this leaderboard", suggestion(wanted, set(known)))
-            left = [field for field in left if wanted in _names(field)[kind]]
+            left = [group for group in left if wanted in _names(group)[kind]]
     return left
 
 
-def _names(field: Field) -> dict[str, tuple[str, ...]]:
-    setting = field.setting
+def _names(group: RankedGroup) -> dict[str, tuple[str, ...]]:
+    setting = group.setting
     return {
         "suite": (setting.suite.name, setting.suite.label),
         "dataset": (setting.dataset,),
         "model": (setting.model,),
-        "metric": (setting.metric, setting.metric.partition(":")[0]),
+        "metric": (setting.metric, bare_name(setting.metric)),
         "sign": (setting.sign,),
     }
 
 
-def board_tables(found: Sequence[Field], top: int | None = None) -> RenderableType:
-    """A table a field, best first.
+def board_tables(groups: Sequence[RankedGroup], top: int | None = None) -> RenderableType:
+    """Return a table per group, best first.
 
     Args:
-        found: Of one leaderboard.
-        top: At most so many rows of each; all by default.
+        groups: Groups of one leaderboard.
+        top: Most rows of each table; all by default.
     """
-    return Group(*(part for field in found for part in _field_parts(field, top)))
+    return Group(*(part for group in groups for part in _group_parts(group, top)))
 
 
-def _field_parts(field: Field, top: int | None) -> Iterator[RenderableType]:
-    setting = field.setting
+def _group_parts(group: RankedGroup, top: int | None) -> Iterator[RenderableType]:
+    setting = group.setting
     signs = {"original": "maps as they are", "absolute": "absolute maps"}[setting.sign]
     own = ", each against its own classifier" if setting.subject == "self" else ""
     yield Text.assemble(
@@ -69,24 +77,24 @@ def _field_parts(field: Field, top: int | None) -> Iterator[RenderableType]:
     for name in ("value", "95 % CI", "seed sd", "n", "seeds"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("by", overflow="fold")
-    for each in field.standings[:top]:
-        table.add_row(*map(Text, _cells(each)), style="dim" if each.control else "")
+    for standing in group.standings[:top]:
+        table.add_row(*map(Text, _cells(standing)), style="dim" if standing.control else "")
     yield table
-    hidden = len(field.standings) - len(field.standings[:top])
+    hidden = len(group.standings) - len(group.standings[:top])
     yield Text(f"... and {hidden} more\n" if hidden else "", style="dim")
 
 
-def _cells(each: Standing) -> list[str]:
-    pooled = each.pooled
+def _cells(standing: Standing) -> list[str]:
+    pooled = standing.pooled
     undefined = math.isnan(pooled.value)
     return [
-        each.ranks,
-        f"{each.explainer} = {each.same_as}" if each.same_as else each.explainer,
-        "control" if each.control else "",
+        standing.ranks,
+        f"{standing.explainer} = {standing.same_as}" if standing.same_as else standing.explainer,
+        "control" if standing.control else "",
         "undefined" if undefined else number(pooled.value),
         "" if undefined else f"[{number(pooled.low)}, {number(pooled.high)}]",
         "" if math.isnan(pooled.seed_sd) else number(pooled.seed_sd),
-        str(min(row.n for row in each.rows)),
-        str(len(each.rows)),
-        ", ".join(dict.fromkeys(submission.submitter for submission in each.submissions)),
+        str(min(row.n for row in standing.rows)),
+        str(len(standing.rows)),
+        ", ".join(dict.fromkeys(submission.submitter for submission in standing.submissions)),
     ]

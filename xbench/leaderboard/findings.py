@@ -1,4 +1,4 @@
-"""What is wrong with a submission, by file, line and field."""
+"""Report what is wrong with a submission, by file, line and field."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a submission must not be.
+    """Something that is wrong with a submission.
 
     Attributes:
         file: Path of the file.
         message: What is wrong, with the value.
-        line: From 1; 0 where it is about the whole file.
-        field: Which value of the line; empty where it is about the whole line.
+        line: Number of the line, from 1; 0 where the finding is about the whole file.
+        field: Which value of the line; empty where the finding is about the whole line.
     """
 
     file: str
@@ -32,18 +32,18 @@ class Finding:
 
 
 def refuse(findings: Iterable[Finding]) -> None:
-    """Raise if there are any.
+    """Raise if there are any findings.
 
     Raises:
-        UserError: Listing the first of them.
+        UserError: There are; the first of them are listed.
     """
-    found = [str(finding) for finding in findings]
-    if found:
-        more = [f"... and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
-        raise UserError("\n  ".join(["the submissions are not in order:", *found[:_SHOWN], *more]))
+    lines = [str(finding) for finding in findings]
+    if lines:
+        more = [f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+        raise UserError("\n  ".join(["the submissions are not in order:", *lines[:_SHOWN], *more]))
 
 
 def quoted(value: object) -> str:
-    """A value for a message: what a terminal would obey is spelt out, and long ones are cut."""
+    """Quote a value for a message: what a terminal would obey is spelt out, and long values are cut."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,4 +1,4 @@
-"""Several seeds -> one value with its interval, and the difference of two explainers."""
+"""Pool several seeds into one value with its interval, and take differences of explainers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from xbench.leaderboard.thinning import Thinned
-from xbench.results import ScoreRow
+from xbench.results.rows import ScoreRow
 
 _Z = 1.959963984540054
 _DIGITS = 10
@@ -21,9 +21,9 @@ class Result:
     """One seed's result of a cell.
 
     Attributes:
-        row: As the run wrote it.
-        replicates: Of its bootstrap.
-        sampling: Of its resamples.
+        row: The row as the run wrote it.
+        replicates: The first replicates of its bootstrap.
+        sampling: `xbench.results.replicates.sampling` of its resamples.
     """
 
     row: ScoreRow
@@ -32,7 +32,7 @@ class Result:
 
     @property
     def paired_with(self) -> tuple[str, str]:
-        """Results that share it are paired, replicate by replicate: the same resamples, the same classifier."""
+        """Resamples and classifier. Results that share both are paired, replicate by replicate."""
         return self.sampling, self.row.model_fingerprint
 
 
@@ -42,8 +42,8 @@ class Pooled:
 
     Attributes:
         value: Mean over the seeds.
-        low: Of the 95 % interval.
-        high: Of the same.
+        low: Lower end of the 95 % interval.
+        high: Upper end of the 95 % interval.
         seed_sd: Standard deviation over the seeds; NaN for one.
     """
 
@@ -55,14 +55,14 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Differences:
-    """Every explainer of a field less every other one: arrays (E, E), [i, j] is i less j.
+    """Differences of every two explainers of a group: arrays (E, E), where [i, j] is i minus j.
 
     Attributes:
-        value: Of the pooled values.
-        low: Of the 95 % interval, for this difference alone.
-        high: Of the same.
-        p: Two-sided, of "they are equal", not corrected.
-        paired: bool: on the same seeds, resamples and classifiers throughout.
+        value: Difference of the pooled values.
+        low: Lower end of the 95 % interval, which is for this difference alone.
+        high: Upper end of that interval.
+        p: Two-sided p of "they are equal", not corrected.
+        paired: bool, whether both have the same seeds, resamples and classifiers throughout.
     """
 
     value: np.ndarray
@@ -73,7 +73,7 @@ class Differences:
 
 
 def pooled(results: Sequence[Result]) -> Pooled:
-    """Mean over seeds; one seed keeps its run's interval.
+    """Return the mean over seeds with its interval. A single seed keeps its run's interval.
 
     The patients are the same for every seed and training is not, so the variance of the mean is W + B / S: W the mean
     of the runs' bootstrap variances, B the variance of their values, S their number. The interval is Student's, with
@@ -83,24 +83,24 @@ def pooled(results: Sequence[Result]) -> Pooled:
     value = math.fsum(values) / len(values)
     if len(values) == 1:
         return Pooled(value, results[0].row.ci_low, results[0].row.ci_high, math.nan)
-    between = math.fsum((each - value) ** 2 for each in values) / (len(values) - 1)
+    between = math.fsum((of_seed - value) ** 2 for of_seed in values) / (len(values) - 1)
     within = math.fsum(_variance(result.row) for result in results) / len(values)
     half = float(_half_width(np.array(within), np.array(between / len(values)), np.array(len(values) - 1.0)))
     return Pooled(*map(_rounded, (value, value - half, value + half, math.sqrt(between))))
 
 
 def _rounded(value: float) -> float:
-    """To ten digits: derived tables must not differ where a library rounds the last bit otherwise."""
+    """Round to ten digits: derived tables must not differ where a library rounds the last bit otherwise."""
     return float(f"{value:.{_DIGITS}g}")
 
 
 def _variance(row: ScoreRow) -> float:
-    """Of the bootstrap, by its interval: 2,000 replicates say it better than those that were kept."""
+    """Return the bootstrap variance by the row's interval: all replicates say it better than those that were kept."""
     return ((row.ci_high - row.ci_low) / (2 * _Z)) ** 2
 
 
 def _freedom(within: np.ndarray, between: np.ndarray, freedom: np.ndarray) -> np.ndarray:
-    """Degrees of freedom of W + `between`, which itself has `freedom`; infinite where there is nothing between."""
+    """Return the degrees of freedom of W + `between`, which itself has `freedom`; infinite where `between` is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(between > 0, freedom * (1 + within / between) ** 2, np.inf)
 
@@ -112,19 +112,19 @@ def _half_width(within: np.ndarray, between: np.ndarray, freedom: np.ndarray) ->
 
 
 def differences(members: Sequence[Sequence[Result]]) -> Differences:
-    """All pairs of explainers with a value.
+    """Take the differences of all pairs of explainers with a value.
 
-    Of two that were scored with the same seeds the difference is taken seed by seed: W is the mean variance of the
-    paired replicates' differences (of the sum of variances, where a seed's are not paired), B the variance of the
-    differences. Of others W and B / S are those of the two values, added.
+    Of two that were scored with the same seeds, the difference is taken seed by seed. W is then the mean variance of
+    the paired replicates' differences, or of the sum of variances where a seed's are not paired. B is the variance of
+    the differences. Of others, W and B / S are those of the two values, added.
 
     Args:
         members: The results of each of E explainers, by seed.
     """
-    values = np.array([math.fsum(each.row.value for each in results) / len(results) for results in members])
-    within = _added([float(np.mean([_variance(each.row) for each in results])) for results in members])
+    values = np.array([math.fsum(result.row.value for result in results) / len(results) for results in members])
+    within = _added([float(np.mean([_variance(result.row) for result in results])) for results in members])
     parts = np.array(
-        [np.var([each.row.value for each in results], ddof=1) / len(results) if len(results) > 1 else 0.0
+        [np.var([result.row.value for result in results], ddof=1) / len(results) if len(results) > 1 else 0.0
          for results in members]
     )  # fmt: skip
     between = _added(parts)
@@ -134,7 +134,7 @@ def differences(members: Sequence[Sequence[Result]]) -> Differences:
     paired = np.zeros(within.shape, dtype=bool)
     for seeds, group in _by_seeds(members).items():
         at = np.ix_(group, group)
-        columns = [[members[index][place] for index in group] for place in range(len(seeds))]
+        columns = [[members[index][seed] for index in group] for seed in range(len(seeds))]
         spread = [_paired_variance(column) for column in columns]
         within[at] = np.mean([variance for variance, _ in spread], axis=0)
         paired[at] = np.all([same for _, same in spread], axis=0)
@@ -156,23 +156,23 @@ def _added(parts: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def _by_seeds(members: Sequence[Sequence[Result]]) -> dict[tuple[int, ...], list[int]]:
-    found: dict[tuple[int, ...], list[int]] = {}
+    indices: dict[tuple[int, ...], list[int]] = {}
     for index, results in enumerate(members):
-        found.setdefault(tuple(result.row.seed for result in results), []).append(index)
-    return found
+        indices.setdefault(tuple(result.row.seed for result in results), []).append(index)
+    return indices
 
 
 def _paired_variance(column: Sequence[Result]) -> tuple[np.ndarray, np.ndarray]:
-    """Variance of each pair's difference at one seed (E, E), and whether it is of paired replicates."""
+    """Return the variance of each pair's difference at one seed (E, E), and whether it is of paired replicates."""
     kinds = [result.paired_with for result in column]
-    same = np.array([[one == other for other in kinds] for one in kinds])
+    same = np.array([[first == second for second in kinds] for first in kinds])
     count = min(len(result.replicates.codes) for result in column)
-    found = _difference_variance(np.stack([result.replicates.values[:count] for result in column]))
-    return np.where(same, found, _added([_variance(result.row) for result in column])), same
+    paired = _difference_variance(np.stack([result.replicates.values[:count] for result in column]))
+    return np.where(same, paired, _added([_variance(result.row) for result in column])), same
 
 
 def _difference_variance(replicates: np.ndarray) -> np.ndarray:
-    """Variance over B of each pair's difference (E, E) of (E, B), over what both define; NaN for fewer than 2."""
+    """Return the variance over B of each pair's difference (E, E) of (E, B), where both are defined; else NaN."""
     there = ~np.isnan(replicates)
     known = there.astype(np.float64)
     number = known @ known.T

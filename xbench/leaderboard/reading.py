@@ -1,4 +1,4 @@
-"""The file of a submission -> a `Submission`, or what is wrong with its form."""
+"""Read the file of a submission, or say what is wrong with its form."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from xbench.csv_cells import cell_value
 from xbench.errors import UserError
 from xbench.leaderboard.findings import Finding, quoted, refuse
 from xbench.leaderboard.records import RUNS, Entry, Submission, content_digest
 from xbench.leaderboard.thinning import from_record
-from xbench.results import HEADER_UPGRADES, ROW_UPGRADES, Record, RunHeader, ScoreRow, upgraded
+from xbench.results.cells import cell_value
+from xbench.results.rows import HEADER_UPGRADES, ROW_UPGRADES, Record, RunHeader, ScoreRow, upgraded
 
 MOST_BYTES = 32 << 20
 MOST_ROWS = 20_000
@@ -33,7 +33,7 @@ _OF_THE_FILE = ("replicates", "sampling")
 
 
 class _FaultError(Exception):
-    """A finding on its way up: field, message."""
+    """Carry a finding up: its field and its message."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -64,7 +64,7 @@ def read_board(board: Path) -> list[Submission]:
 
 
 def submission_files(board: Path) -> list[Path]:
-    """The files of a leaderboard, by name.
+    """List the files of a leaderboard, by name.
 
     Raises:
         UserError: It is not a leaderboard.
@@ -75,7 +75,7 @@ def submission_files(board: Path) -> list[Path]:
 
 
 def inspect(path: Path) -> tuple[Submission | None, list[Finding]]:
-    """The submission of a file, and what is wrong with its form; where something is, there may be no submission."""
+    """Return the submission of a file, and what is wrong with its form. There may be no submission then."""
     try:
         records = _records(_text(path))
     except _FaultError as fault:
@@ -92,7 +92,7 @@ def inspect(path: Path) -> tuple[Submission | None, list[Finding]]:
     if not rows:
         return None, findings
     texts = {name: header[name] for name in _TEXTS}
-    return Submission(**texts, run=run, entries=tuple(each for each in entries if each)), findings
+    return Submission(**texts, run=run, entries=tuple(entry for entry in entries if entry)), findings
 
 
 def _text(path: Path) -> str:
@@ -139,7 +139,7 @@ def _parsed_lines(path: Path, lines: list[str], findings: list[Finding]) -> list
 
 
 def _checked(path: Path, number: int, findings: list[Finding], read: Any, value: Any) -> Any:
-    """`read(value)`, or None and one finding more."""
+    """Return `read(value)`; if it is refused, add a finding and return None."""
     if value is None:
         return None
     try:
@@ -167,12 +167,12 @@ def _object(text: str) -> Record:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Record:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    record = dict(pairs)
+    if len(record) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise _FaultError(twice if twice.isidentifier() else "", f"key {quoted(twice)} is there twice")
-    return found
+    return record
 
 
 def _no_constant(text: str) -> float:
@@ -196,13 +196,13 @@ def _depth(value: Any) -> int:
 
 def _read_header(record: Record) -> RunHeader:
     record = _upgraded(record, SUBMISSION_UPGRADES)
-    _check_keys(record, _HEADER_FIELDS, "")
+    _check_keys(record, _HEADER_FIELDS)
     for name in _TEXTS:
         _check_type(record[name], str, name)
     _check_type(record["rows"], int, "rows")
     _check_type(record["run"], dict, "run")
-    run = _upgraded(record["run"], HEADER_UPGRADES, "run.")
-    _check_keys(run, _RUN_TYPES, "run.")
+    run = _upgraded(record["run"], HEADER_UPGRADES, "run")
+    _check_keys(run, _RUN_TYPES, "run")
     for name, kind in _RUN_TYPES.items():
         _check_type(run[name], kind, f"run.{name}")
     for name, kind in {"command": str, "warnings": str, "models": dict, "explainers": dict, "datasets": dict}.items():
@@ -212,24 +212,25 @@ def _read_header(record: Record) -> RunHeader:
     return RunHeader(**run | {"wall_seconds": math.nan if seconds is None else float(seconds)})
 
 
-def _upgraded(record: Record, steps: Mapping[int, Any], where: str = "") -> Record:
+def _upgraded(record: Record, steps: Mapping[int, Any], parent: str = "") -> Record:
+    """Upgrade a record to the present schema; `parent` is the field that holds it, empty for a whole line."""
     number = record.get("schema")
     if isinstance(number, bool) or not isinstance(number, int):
-        raise _FaultError(f"{where}schema", f"{quoted(number)} is not a whole number")
+        raise _FaultError(_path(parent, "schema"), f"{quoted(number)} is not a whole number")
     if not isinstance(record.get("xbench_version", ""), str):
-        raise _FaultError(f"{where}xbench_version", f"{quoted(record['xbench_version'])} is not text")
+        raise _FaultError(_path(parent, "xbench_version"), f"{quoted(record['xbench_version'])} is not text")
     try:
         return upgraded(record, steps, "")
     except UserError as error:
-        raise _FaultError(f"{where}schema", str(error).removeprefix(": ")) from None
+        raise _FaultError(_path(parent, "schema"), str(error)) from None
 
 
 def _read_entry(record: Record) -> Entry:
     own = {name: record[name] for name in _OF_THE_FILE if name in record}
-    _check_keys(own, _OF_THE_FILE, "")
+    _check_keys(own, _OF_THE_FILE)
     given = {name: value for name, value in record.items() if name not in own}
     row = _upgraded(given, ROW_UPGRADES)
-    _check_keys(row, _ROW_TYPES, "")
+    _check_keys(row, _ROW_TYPES)
     for name in given:
         _check_type(row[name], _ROW_TYPES[name], name)
     # A step that adds a column writes the text that a CSV file would hold.
@@ -245,13 +246,17 @@ def _read_entry(record: Record) -> Entry:
     return Entry(ScoreRow(**row | {"rank_set": tuple(row["rank_set"])}), replicates, own["sampling"])
 
 
-def _check_keys(record: Mapping[str, Any], wanted: Any, where: str) -> None:
+def _path(parent: str, name: str) -> str:
+    return f"{parent}.{name}" if parent else name
+
+
+def _check_keys(record: Mapping[str, Any], wanted: Any, parent: str = "") -> None:
     for name in wanted:
         if name not in record:
-            raise _FaultError(f"{where}{name}", "is missing")
+            raise _FaultError(_path(parent, name), "is missing")
     for name in record:
         if name not in wanted:
-            raise _FaultError(where.removesuffix("."), f"{quoted(name)} is unknown")
+            raise _FaultError(parent, f"{quoted(name)} is unknown")
 
 
 def _check_type(value: Any, kind: Any, field: str) -> None:

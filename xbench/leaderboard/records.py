@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from xbench.leaderboard.thinning import Thinned, as_record
 from xbench.provenance import digest
-from xbench.results import SCHEMA, Record, RunHeader, ScoreRow
+from xbench.results.rows import SCHEMA, Record, RunHeader, ScoreRow
 
 RUNS = "runs"
 """Folder of a leaderboard that holds the submissions."""
@@ -26,16 +26,16 @@ CUSTOM = "custom-"
 
 # What does not change a number, or (the seed) is to be aggregated.
 _NOT_OF_THE_RUN = ("out", "cache", "seed", "device", "batch_size", "workers", "model_view", "allow_pickle")
-_PLACES = ("--out", "--cache")
+_FOLDERS = ("--out", "--cache")
 
 
 class SuiteKey(NamedTuple):
     """The suite that a run carried out.
 
     Attributes:
-        name: Of the suite; `custom-<hash of the configuration>` for a run without one.
-        version: Of the suite.
-        fingerprint: Of what determines its cells.
+        name: Name of the suite; `custom-<hash of the configuration>` for a run without one.
+        version: Version of the suite.
+        fingerprint: Hash of what determines its cells.
     """
 
     name: str
@@ -53,9 +53,9 @@ class Entry:
     """A row of a submission.
 
     Attributes:
-        row: As the run wrote it.
-        replicates: The first of its bootstrap; None where the row has no value.
-        sampling: `xbench.comparison.sampling` of its samples: rows of the same one are paired; empty without
+        row: The row as the run wrote it.
+        replicates: The first replicates of its bootstrap; None where the row has no value.
+        sampling: `xbench.results.replicates.sampling` of its samples, which paired rows share; empty without
             replicates.
     """
 
@@ -66,15 +66,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Submission:
-    """What one file of a leaderboard holds.
+    """A run handed in: one file of a leaderboard.
 
     Attributes:
         digest: `content_digest` of its run and rows.
         submitter: Who handed it in, in their own words.
-        submitted: When, ISO 8601 with the time zone.
-        note: Of the submitter.
-        run: Header of the run, with the suite filled in and without the places where the run was kept.
-        entries: One a row of the run, in its order.
+        submitted: When it was handed in, ISO 8601 with the time zone.
+        note: Note of the submitter.
+        run: Header of the run, with the suite filled in and without the folders where the run was kept.
+        entries: One entry per row of the run, in its order.
     """
 
     digest: str
@@ -86,17 +86,17 @@ class Submission:
 
     @property
     def suite(self) -> SuiteKey:
-        """What it carried out."""
+        """The suite that its run carried out."""
         return suite_of(self.run)
 
     @property
     def seed(self) -> int:
-        """Of the run."""
+        """Seed of the run."""
         return self.entries[0].row.seed
 
     @property
     def name(self) -> str:
-        """What its file is called: nothing in it is the submitter's choice of words.
+        """Name of its file. No word in it is the submitter's choice.
 
         Suite and version must match `SUITE_NAME` and `SUITE_VERSION`.
         """
@@ -104,12 +104,12 @@ class Submission:
 
     @property
     def order(self) -> tuple[datetime.datetime, str]:
-        """Later submissions are greater."""
+        """Key to sort by: later submissions are greater."""
         return datetime.datetime.fromisoformat(self.submitted), self.digest
 
 
 def suite_of(run: RunHeader) -> SuiteKey:
-    """The suite of a run; without one a suite of its own, of all that its configuration says but for the seed.
+    """Return the suite of a run; without one, a suite of its own made of its configuration without the seed.
 
     Only runs of the same suite are ranked together, so a run without one meets nothing but its own repetitions.
     """
@@ -120,19 +120,19 @@ def suite_of(run: RunHeader) -> SuiteKey:
 
 
 def as_submitted(run: RunHeader) -> RunHeader:
-    """The header as it is handed in: a suite filled in, and the folders of the submitter's machine left out."""
+    """Return the header as it is handed in: with a suite, and without the folders of the submitter's machine."""
     suite = run.suite or suite_of(run)._asdict()
     config = {key: value for key, value in run.config.items() if key not in ("out", "cache")}
-    return dataclasses.replace(run, suite=suite, config=config, command=_without_places(run.command))
+    return dataclasses.replace(run, suite=suite, config=config, command=_without_folders(run.command))
 
 
-def _without_places(words: list[str]) -> list[str]:
+def _without_folders(words: list[str]) -> list[str]:
     kept: list[str] = []
     skip = False
     for word in words:
-        if not skip and word not in _PLACES and not word.startswith(tuple(f"{place}=" for place in _PLACES)):
+        if not skip and word not in _FOLDERS and not word.startswith(tuple(f"{option}=" for option in _FOLDERS)):
             kept.append(word)
-        skip = not skip and word in _PLACES
+        skip = not skip and word in _FOLDERS
     return kept
 
 
@@ -140,12 +140,12 @@ def _without_places(words: list[str]) -> list[str]:
 
 
 def line(value: Any) -> str:
-    """Deterministic JSON: keys sorted, floats to the last bit, no NaN."""
+    """Return deterministic JSON: keys sorted, floats to the last bit, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def plain(value: Any) -> Any:
-    """`value` in JSON's terms: tuples are lists, paths text, NaN and infinity null."""
+    """Return `value` in JSON's terms: tuples become lists, paths text, NaN and infinity null."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -156,25 +156,25 @@ def plain(value: Any) -> Any:
 
 
 def row_record(entry: Entry) -> Record:
-    """One row as JSON: all of `ScoreRow`, and the replicates."""
+    """Return one row as JSON: all of `ScoreRow`, and the replicates."""
     record: Record = plain(dataclasses.asdict(entry.row))
     series = None if entry.replicates is None else as_record(entry.replicates)
     return record | {"replicates": series, "sampling": entry.sampling}
 
 
 def run_record(run: RunHeader) -> Record:
-    """The run's header as JSON."""
+    """Return the run's header as JSON."""
     record: Record = plain(dataclasses.asdict(run))
     return record
 
 
 def content_digest(run: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:
-    """SHA-256 of the run and its rows, whoever hands them in and whenever: the same run has it in every submission."""
+    """Return the SHA-256 of a run and its rows, which does not depend on who hands them in or when."""
     return digest([run, *rows])
 
 
 def lines_of(submission: Submission) -> list[str]:
-    """The lines of a submission's file, its header first."""
+    """Return the lines of a submission's file, its header first."""
     header = {
         "schema": SCHEMA,
         "submitter": submission.submitter,

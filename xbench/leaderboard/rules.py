@@ -1,4 +1,4 @@
-"""What holds of every header and every row by itself: forms, ranges, names."""
+"""Check every header and every row by itself: forms, ranges, names."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from xbench.devices import PRECISIONS
 from xbench.leaderboard.findings import quoted
 from xbench.leaderboard.records import CUSTOM, SUITE_NAME, SUITE_VERSION, Entry, Submission, suite_of
-from xbench.results import RunHeader, ScoreRow
+from xbench.results.naming import bare_name
+from xbench.results.rows import RunHeader, ScoreRow
+from xbench.runtime.precision import PRECISIONS
 
 Fault = tuple[str, str]
-"""Field, message."""
+"""The field and the message of a fault."""
 
 _CARD = re.compile(r"[0-9a-f]{16}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -44,7 +45,7 @@ _PATH = re.compile(r"\\|(?:^|[/:=,])(?:\.\.?(?:/|$)|~|/)")
 
 
 def name_fault(text: str, longest: int = _LONGEST_LABEL) -> str:
-    """Why a name can't stand in a table, on a page or in a terminal; empty if it can."""
+    """Say why a name can't stand in a table, on a page or in a terminal; empty if it can."""
     if not text or len(text) > longest:
         return f"{len(text)} characters; 1 to {longest} are allowed"
     if _control(text) or not text.isprintable():
@@ -59,7 +60,7 @@ def name_fault(text: str, longest: int = _LONGEST_LABEL) -> str:
 
 
 def text_fault(text: str, longest: int = _LONGEST_TEXT) -> str:
-    """Why a free text can't be shown; empty if it can."""
+    """Say why a free text can't be shown; empty if it can."""
     if len(text) > longest:
         return f"{len(text)} characters; {longest} are allowed"
     if _control(text):
@@ -68,14 +69,16 @@ def text_fault(text: str, longest: int = _LONGEST_TEXT) -> str:
 
 
 def _control(text: str) -> bool:
-    """Whether a terminal or a page would obey part of it: control and format characters, surrogates, odd line ends."""
+    """Return whether the text has characters that a terminal or page obeys: control, format, odd line ends."""
     if text.isascii() and text.isprintable():
         return False
-    return any(each not in "\n\t" and unicodedata.category(each) in ("Cc", "Cf", "Cs", "Zl", "Zp") for each in text)
+    return any(
+        letter not in "\n\t" and unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") for letter in text
+    )
 
 
 def header_faults(submission: Submission) -> Iterator[Fault]:
-    """Faults of the first line."""
+    """Yield the faults of the first line."""
     run = submission.run
     if fault := name_fault(submission.submitter, _LONGEST_NAME):
         yield "submitter", fault
@@ -155,7 +158,7 @@ def _is_share(value: Any) -> bool:
 
 
 def row_faults(entry: Entry) -> Iterator[Fault]:
-    """Faults of a row by itself."""
+    """Yield the faults of a row by itself."""
     row = entry.row
     yield from _word_faults(row)
     for name in ("n", "groups", "rank", "rank_high", "seed", "batch_size"):
@@ -195,7 +198,7 @@ def _name_faults(row: ScoreRow) -> Iterator[Fault]:
     for name in ("explainer", "resolved"):
         if _STANDING.search(getattr(row, name)):
             yield name, f"{quoted(getattr(row, name))} ends as names do that tell devices apart"
-    if row.resolved.partition(":")[0] != row.explainer.partition(":")[0]:
+    if bare_name(row.resolved) != bare_name(row.explainer):
         yield "resolved", f"{quoted(row.resolved)} is not {quoted(row.explainer)} with its options"
     for name in ("rank_set", "same_as"):
         given = row.rank_set if name == "rank_set" else tuple(filter(None, [row.same_as]))
@@ -238,7 +241,7 @@ def _value_faults(entry: Entry) -> Iterator[Fault]:
 
 
 def _replicate_fault(row: ScoreRow, replicates: np.ndarray, slack: float) -> str:
-    """Replicates of another value, or of a narrower or wider interval, are of another row."""
+    """Say why replicates do not fit the row's interval, which means that they are another row's; empty if they do."""
     defined = replicates[~np.isnan(replicates)]
     if not len(defined):
         return "none is defined, but the row has an interval"

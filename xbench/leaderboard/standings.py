@@ -1,4 +1,4 @@
-"""Submissions -> fields: what may be ranked together, over seeds and submitters, with ranks."""
+"""Group the rows of submissions that may be ranked together, over seeds and submitters, and rank each group."""
 
 from __future__ import annotations
 
@@ -11,53 +11,37 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xbench.leaderboard.pooling import Differences, Pooled, Result, differences, pooled
+from xbench.leaderboard.pooling import Pooled, Result, differences, pooled
 from xbench.leaderboard.records import Entry, Submission, SuiteKey
-from xbench.results import ScoreRow
-from xbench.statistics import holm
-
-LEVEL = 0.05
-"""Family-wise error of the ranks of a field."""
+from xbench.results.rows import ScoreRow
+from xbench.results.standings import Difference, Ranked, Setting, ranked
+from xbench.statistics.ranking import PairTests, ranks
+from xbench.statistics.resampling import floored
 
 
 @dataclass(frozen=True, order=True)
-class Setting:
-    """What rows must share to be ranked together; the classifier's weights differ from seed to seed.
+class SuiteSetting(Setting):
+    """Setting that rows of a leaderboard must share to be ranked together.
+
+    The classifier's weights are no part of it, unlike in a comparison: they differ from seed to seed, and rows are
+    pooled over seeds.
 
     Attributes:
-        suite: With version and fingerprint.
-        dataset: Name.
-        dataset_fingerprint: Of the dataset.
-        split: Scored.
-        model: The classifier.
-        subject: "shared" or "self".
-        target: Target rule.
-        metric: Name with options.
-        card: Hash of the metric card.
-        sign: Of the maps.
+        suite: The suite, with version and fingerprint.
         higher_is_better: Direction of the metric.
     """
 
     suite: SuiteKey
-    dataset: str
-    dataset_fingerprint: str
-    split: str
-    model: str
-    subject: str
-    target: str
-    metric: str
-    card: str
-    sign: str
     higher_is_better: bool
 
 
 class Variant(NamedTuple):
-    """An explainer as it was computed: rows of different ones are ranked together, and never averaged.
+    """An explainer as it was computed: rows of different variants are ranked together, and never averaged.
 
     Attributes:
         resolved: Its reference, with nothing left open.
         device: Type of the device.
-        precision: Of the computation.
+        precision: Precision of the computation.
     """
 
     resolved: str
@@ -65,124 +49,102 @@ class Variant(NamedTuple):
     precision: str
 
 
-@dataclass(frozen=True)
-class Standing:
-    """An explainer in its field.
+@dataclass(frozen=True, kw_only=True)
+class Standing(Ranked):
+    """Where an explainer stands in its group, over all its seeds.
+
+    Its name is the resolved reference, unique in the suite. Device and precision follow it where the suite has the
+    explainer of several.
 
     Attributes:
-        explainer: Name, unique in the suite: the resolved reference; with the device and the precision behind it where
-            the suite has it of several.
         variant: What its results have in common.
-        control: It must lose.
-        results: One a seed, by seed.
+        control: Whether it must lose.
+        results: One result per seed, by seed.
         submissions: Where each result comes from.
-        pooled: Value, interval, spread over the seeds.
-        rank: Best rank that the data allow.
-        rank_high: Worst.
-        rank_set: Explainers it can't be told from.
-        same_as: An explainer with the same maps, whose ranks it shares; empty for none.
+        pooled: Value, interval and spread over the seeds.
     """
 
-    explainer: str
     variant: Variant
     control: bool
     results: tuple[Result, ...]
     submissions: tuple[Submission, ...]
     pooled: Pooled
-    rank: int
-    rank_high: int
-    rank_set: tuple[str, ...]
-    same_as: str
 
     @property
     def rows(self) -> tuple[ScoreRow, ...]:
-        """One a seed, by seed."""
+        """One row per seed, by seed."""
         return tuple(result.row for result in self.results)
 
-    @property
-    def ranks(self) -> str:
-        """The ranks that the data allow: "1" or "2–4"; empty without a value."""
-        if not self.rank:
-            return ""
-        return str(self.rank) if self.rank == self.rank_high else f"{self.rank}–{self.rank_high}"
 
-
-@dataclass(frozen=True)
-class Difference:
-    """An explainer's pooled value less another's.
+@dataclass(frozen=True, kw_only=True)
+class PairDifference(Difference):
+    """Pooled value of the first explainer minus that of the second; Holm's family is all pairs of the group.
 
     Attributes:
-        first: The one.
-        second: The other.
-        value: first less second.
-        low: Of the 95 % interval, for this difference alone.
-        high: Of the same.
-        p: Two-sided, of "they are equal".
-        p_holm: Corrected for all pairs of the field.
-        paired: Same seeds, resamples and classifiers throughout.
+        first: Name of the first explainer.
+        second: Name of the second explainer.
+        paired: Whether both have the same seeds, resamples and classifiers throughout.
     """
 
     first: str
     second: str
-    value: float
-    low: float
-    high: float
-    p: float
-    p_holm: float
     paired: bool
 
 
 @dataclass(frozen=True)
-class Field:
-    """The rows that are ranked together.
+class RankedGroup:
+    """The rows that are ranked together, with their ranks.
+
+    A comparison has a record of its own (`xbench.comparison.RankedGroup`): its entries are single rows with all their
+    replicates. A standing here pools rows of several seeds and submitters, of which only the first replicates are kept,
+    in one byte each. So intervals and tests come from variances (`xbench.leaderboard.pooling`), not from counting
+    replicates. The rule that makes ranks of the tests is the same.
 
     Attributes:
         setting: What they share.
-        card: What the number means: the metric card itself.
+        card: The metric card, which says what the number means.
         standings: Best first; those without a value last.
     """
 
-    setting: Setting
+    setting: SuiteSetting
     card: Mapping[str, Any]
     standings: tuple[Standing, ...]
 
     @functools.cached_property
-    def differences(self) -> tuple[Difference, ...]:
+    def differences(self) -> tuple[PairDifference, ...]:
         """Every pair of explainers with a value and maps of their own, the better one first."""
-        judged = [each for each in self.standings if not each.same_as and not math.isnan(each.pooled.value)]
-        found = differences([each.results for each in judged])
-        first, second = np.triu_indices(len(judged), k=1)
-        p = _floored(found.p[first, second], judged)
+        judged = [standing for standing in self.standings if not standing.same_as and _has_value(standing)]
+        tests, paired, (low, high) = _tests(judged)
         return tuple(
-            Difference(
-                judged[i].explainer,
-                judged[j].explainer,
-                float(found.value[i, j]),
-                float(found.low[i, j]),
-                float(found.high[i, j]),
-                float(one),
-                float(corrected),
-                bool(found.paired[i, j]),
+            PairDifference(
+                first=judged[first].explainer,
+                second=judged[second].explainer,
+                value=float(tests.gain[index]),
+                low=float(low[index]),
+                high=float(high[index]),
+                p=float(tests.p[index]),
+                p_holm=float(tests.p_holm[index]),
+                paired=bool(paired[index]),
             )
-            for i, j, one, corrected in zip(first.tolist(), second.tolist(), p, holm(p), strict=True)
+            for index, (first, second) in enumerate(zip(tests.first.tolist(), tests.second.tolist(), strict=True))
         )
 
 
 _HandedIn = tuple[Submission, Entry, Variant | None]
-"""A result, where it comes from, and of which explainer it has the maps."""
+"""A result, where it comes from, and the explainer whose maps it has."""
 _Cells = dict[Variant, dict[int, _HandedIn]]
-"""By seed."""
+"""Variant -> seed -> result."""
 
 
-def fields(submissions: Iterable[Submission]) -> list[Field]:
-    """Sort the rows of all submissions into fields and rank each.
+def ranked_groups(submissions: Iterable[Submission]) -> list[RankedGroup]:
+    """Sort the rows of all submissions into groups and rank each group.
 
-    A cell counts once a seed: of several results the one handed in last. Cells that failed are left out. What an
-    explainer resolved to, the type of the device and the precision make a cell of its own.
+    If a cell was submitted twice for one seed, the later one counts. Cells that failed are skipped. What an explainer
+    resolved to, the type of the device and the precision make a cell of its own.
     """
-    cells: dict[Setting, _Cells] = {}
+    cells: dict[SuiteSetting, _Cells] = {}
     cards: dict[str, Mapping[str, Any]] = {}
-    for submission in sorted(submissions, key=lambda each: each.order):
+    for submission in sorted(submissions, key=lambda submission: submission.order):
         cards |= submission.run.cards
         good = [entry for entry in submission.entries if entry.row.status == "ok"]
         variants = {entry.row.explainer: Variant(entry.row.resolved, *entry.row.computed) for entry in good}
@@ -190,17 +152,17 @@ def fields(submissions: Iterable[Submission]) -> list[Field]:
             row = entry.row
             own, twin = variants[row.explainer], variants.get(row.same_as)
             if twin != own:  # else one explainer under two names, which counts under the first
-                seeds = cells.setdefault(_setting(row, submission.suite), {}).setdefault(own, {})
-                seeds[row.seed] = (submission, entry, twin)
+                setting = SuiteSetting.of(row, suite=submission.suite)
+                cells.setdefault(setting, {}).setdefault(own, {})[row.seed] = (submission, entry, twin)
     names = _names(cells)
     return [
-        Field(setting, cards.get(setting.card, {}), _standings(cells[setting], names[setting.suite]))
-        for setting in sorted(cells)
+        RankedGroup(setting, cards.get(setting.card, {}), _standings(cells[setting], names[setting.suite]))
+        for setting in sorted(cells, key=lambda setting: (setting.suite, setting))
     ]
 
 
-def _names(cells: Mapping[Setting, _Cells]) -> dict[SuiteKey, dict[Variant, str]]:
-    """What each explainer is called, the same in all fields of a suite: a page puts them side by side."""
+def _names(cells: Mapping[SuiteSetting, _Cells]) -> dict[SuiteKey, dict[Variant, str]]:
+    """Return what each explainer is called, the same in all groups of a suite: a page puts them side by side."""
     variants: dict[SuiteKey, dict[str, dict[Variant, None]]] = {}
     for setting, members in cells.items():
         for variant in members:
@@ -215,38 +177,32 @@ def _names(cells: Mapping[Setting, _Cells]) -> dict[SuiteKey, dict[Variant, str]
     }
 
 
-def _setting(row: ScoreRow, suite: SuiteKey) -> Setting:
-    names = [name for name in Setting.__dataclass_fields__ if name != "suite"]
-    return Setting(suite, **{name: getattr(row, name) for name in names})
-
-
 def _standings(cells: _Cells, names: Mapping[Variant, str]) -> tuple[Standing, ...]:
-    bare = [_standing(variant, seeds, names) for variant, seeds in cells.items()]
-    higher = bare[0].rows[0].higher_is_better
-    bare.sort(key=lambda each: (*_order(each.pooled.value, higher), each.explainer))
-    originals = {each.explainer for each in bare if not each.same_as}
-    judged = [each for each in bare if each.same_as not in originals]  # one that was not handed in can't lend ranks
-    ranked = {each.explainer: each for each in _ranked(judged, higher)}
-    return tuple(
-        ranked[each.explainer] if each.explainer in ranked else _as_twin(each, ranked[each.same_as]) for each in bare
-    )
+    unranked = [_unranked(variant, seeds, names) for variant, seeds in cells.items()]
+    higher = unranked[0].rows[0].higher_is_better
+    unranked.sort(key=lambda standing: (*_order(standing.pooled.value, higher), standing.explainer))
+    originals = {standing.explainer for standing in unranked if not standing.same_as}
+    # A twin of an explainer that was not handed in is ranked by itself.
+    judged = [standing for standing in unranked if standing.same_as not in originals]
+    by_name = _ranks(judged, higher)
+    for standing in unranked:
+        if standing.explainer not in by_name:
+            by_name[standing.explainer] = by_name[standing.same_as].shared_with(standing.explainer)
+    return tuple(dataclasses.replace(standing, **vars(by_name[standing.explainer])) for standing in unranked)
 
 
-def _standing(variant: Variant, seeds: Mapping[int, _HandedIn], names: Mapping[Variant, str]) -> Standing:
-    found = [seeds[seed] for seed in sorted(seeds)]
-    results = tuple(Result(entry.row, _replicates(entry), entry.sampling) for _, entry, _ in found)
-    like = {names.get(twin, "") if twin else "" for _, _, twin in found}
+def _unranked(variant: Variant, seeds: Mapping[int, _HandedIn], names: Mapping[Variant, str]) -> Standing:
+    handed_in = [seeds[seed] for seed in sorted(seeds)]
+    results = tuple(Result(entry.row, _replicates(entry), entry.sampling) for _, entry, _ in handed_in)
+    twins = {names.get(twin, "") if twin else "" for _, _, twin in handed_in}
     return Standing(
         explainer=names[variant],
+        same_as=twins.pop() if len(twins) == 1 else "",  # the same maps by chance of one seed are no twin
         variant=variant,
         control=any(result.row.control for result in results),
         results=results,
-        submissions=tuple(submission for submission, _, _ in found),
+        submissions=tuple(submission for submission, _, _ in handed_in),
         pooled=pooled(results),
-        rank=0,
-        rank_high=0,
-        rank_set=(),
-        same_as=like.pop() if len(like) == 1 else "",  # the same maps by chance of one seed are no twin
     )
 
 
@@ -255,49 +211,32 @@ def _replicates(entry: Entry) -> Any:
     return entry.replicates
 
 
+def _has_value(standing: Standing) -> bool:
+    return not math.isnan(standing.pooled.value)
+
+
 def _order(value: float, higher_is_better: bool) -> tuple[bool, float]:
     return math.isnan(value), 0.0 if math.isnan(value) else -value if higher_is_better else value
 
 
-def _ranked(judged: Sequence[Standing], higher_is_better: bool) -> list[Standing]:
-    """With ranks: an explainer's best is one more than the number that beat it, its worst leaves behind those it beats.
+def _ranks(judged: Sequence[Standing], higher_is_better: bool) -> dict[str, Ranked]:
+    """Return the ranks of explainers by name; what has no value has no rank."""
+    scored = [standing for standing in judged if _has_value(standing)]
+    names = [standing.explainer for standing in scored]
+    tests, _, _ = _tests(scored)
+    named = ranked(names, ranks(tests, np.ones(len(scored), dtype=bool), higher_is_better))
+    unscored = {standing.explainer: Ranked(explainer=standing.explainer) for standing in judged}
+    return unscored | dict(zip(names, named, strict=True))
 
-    What has no value has no rank.
 
-    Args:
-        judged: Best first, undefined values last.
-        higher_is_better: Direction.
+def _tests(scored: Sequence[Standing]) -> tuple[PairTests, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Test every pair of explainers with a value, on pooled values.
+
+    Returns:
+        The P tests; bool (P,), whether each pair is paired; the ends (P,) and (P,) of the 95 % intervals.
     """
-    scored = [each for each in judged if not math.isnan(each.pooled.value)]
-    ahead = _ahead(scored, differences([each.results for each in scored]), higher_is_better)
-    ranked = []
-    for index, each in enumerate(scored):
-        tied = ~ahead[index] & ~ahead[:, index]
-        names = tuple(other.explainer for place, other in enumerate(scored) if tied[place] and place != index)
-        low, high = 1 + int(ahead[:, index].sum()), len(scored) - int(ahead[index].sum())
-        ranked.append(_with_ranks(each, low, high, names))
-    return ranked + [_with_ranks(each, 0, 0, ()) for each in judged[len(scored) :]]
-
-
-def _ahead(scored: Sequence[Standing], found: Differences, higher_is_better: bool) -> np.ndarray:
-    """Bool (E, E): [i, j]: i beats j."""
-    first, second = np.triu_indices(len(scored), k=1)
-    told = np.zeros(found.p.shape, dtype=bool)
-    told[first, second] = holm(_floored(found.p[first, second], scored)) < LEVEL  # NaN: never told apart
-    better = found.value > 0 if higher_is_better else found.value < 0
-    return (told | told.T) & better
-
-
-def _floored(p: np.ndarray, judged: Sequence[Standing]) -> np.ndarray:
-    """No test of G patients that all agree gives a p below 2^(1 - G)."""
-    patients = min((row.groups for each in judged for row in each.rows), default=1)
-    floored: np.ndarray = np.maximum(p, 2.0 ** (1 - patients))
-    return floored
-
-
-def _with_ranks(each: Standing, low: int, high: int, tied: tuple[str, ...], same_as: str = "") -> Standing:
-    return dataclasses.replace(each, rank=low, rank_high=high, rank_set=tied, same_as=same_as)
-
-
-def _as_twin(each: Standing, original: Standing) -> Standing:
-    return _with_ranks(each, original.rank, original.rank_high, original.rank_set, original.explainer)
+    every = differences([standing.results for standing in scored])
+    pairs = np.triu_indices(len(scored), k=1)
+    patients = min((row.groups for standing in scored for row in standing.rows), default=1)
+    tests = PairTests(*pairs, every.value[pairs], floored(every.p[pairs], patients))
+    return tests, every.paired[pairs], (every.low[pairs], every.high[pairs])

@@ -1,22 +1,21 @@
-"""Fields -> the CSV files of a leaderboard, byte for byte from the submissions."""
+"""Derive the CSV files of a leaderboard, byte for byte, from its submissions."""
 
 from __future__ import annotations
 
-import csv
-import io
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from xbench.csv_cells import cell_text
 from xbench.leaderboard.adding import locked
 from xbench.leaderboard.checks import check_files
 from xbench.leaderboard.findings import refuse
 from xbench.leaderboard.reading import submission_files
 from xbench.leaderboard.records import Submission, SuiteKey
-from xbench.leaderboard.standings import Field, Standing, fields
-from xbench.results import ScoreRow, write_whole
+from xbench.leaderboard.standings import RankedGroup, Standing, ranked_groups
+from xbench.results.cells import csv_text
+from xbench.results.rows import ScoreRow
+from xbench.runtime.files import write_text
 
 INDEX = "index.csv"
 _DIGITS = 16  # of a fingerprint in a table
@@ -79,16 +78,17 @@ _INDEX_COLUMNS: dict[str, Any] = {
 
 
 def derived(submissions: Sequence[Submission]) -> dict[str, str]:
-    """The text of every table by the name of its file: one a suite and version, and the index of them."""
+    """Return file name -> text of every table: one per suite and version, and the index of them."""
     suites: dict[SuiteKey, list[Submission]] = {}
     for submission in submissions:
         suites.setdefault(submission.suite, []).append(submission)
     texts, index = {}, []
     for suite in sorted(suites):
-        rows = [_record(field, each) for field in fields(suites[suite]) for each in field.standings]
-        texts[f"{suite.label}.csv"] = _csv(COLUMNS, rows)
+        groups = ranked_groups(suites[suite])
+        rows = [_record(group, standing) for group in groups for standing in group.standings]
+        texts[f"{suite.label}.csv"] = csv_text(COLUMNS, rows)
         index.append(_index_record(suite, suites[suite], rows))
-    return {INDEX: _csv(_INDEX_COLUMNS, index)} | texts
+    return {INDEX: csv_text(_INDEX_COLUMNS, index)} | texts
 
 
 def build(board: Path) -> list[Path]:
@@ -107,14 +107,14 @@ def build(board: Path) -> list[Path]:
         texts = derived(checked.submissions)
         gone = set(_tables(board)) - texts.keys()
         for name, text in texts.items():
-            write_whole(board / name, text)
+            write_text(board / name, text)
         for name in gone:
             (board / name).unlink(missing_ok=True)
     return [board / name for name in texts]
 
 
 def stale(board: Path, submissions: Sequence[Submission]) -> list[str]:
-    """The tables of a leaderboard that are not what its submissions give: names of files."""
+    """Return the names of the tables of a leaderboard that are not what its submissions give."""
     texts = derived(submissions)
     wrong = [name for name, text in texts.items() if _bytes(board / name) != text.encode()]
     return sorted({*wrong, *(name for name in _tables(board) if name not in texts)})
@@ -125,41 +125,32 @@ def _bytes(path: Path) -> bytes:
 
 
 def _tables(board: Path) -> list[str]:
-    """What was derived before: files that begin as a suite's table does."""
-    first = _csv(COLUMNS, []).encode()
+    """Return the files that were derived before: those that begin as a suite's table does."""
+    first = csv_text(COLUMNS, []).encode()
     return [path.name for path in board.glob("*-v*.csv") if _bytes(path).startswith(first)]
 
 
-def _csv(columns: dict[str, Any], records: Iterable[dict[str, Any]]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    for record in records:
-        writer.writerow([cell_text(record[name], kind) for name, kind in columns.items()])
-    return text.getvalue()
-
-
-def _record(field: Field, each: Standing) -> dict[str, Any]:
-    setting, rows = field.setting, each.rows
+def _record(group: RankedGroup, standing: Standing) -> dict[str, Any]:
+    setting, rows, pooled = group.setting, standing.rows, standing.pooled
     shared = {name: getattr(setting, name) for name in COLUMNS if hasattr(setting, name)}
     return shared | {
         "suite": setting.suite.name,
         "version": setting.suite.version,
-        "explainer": each.explainer,
-        "resolved": each.variant.resolved,
-        "control": each.control,
-        "value": each.pooled.value,
-        "seed_sd": each.pooled.seed_sd,
-        "ci_low": each.pooled.low,
-        "ci_high": each.pooled.high,
-        "rank": each.rank,
-        "rank_high": each.rank_high,
-        "rank_set": each.rank_set,
-        "same_as": each.same_as,
+        "explainer": standing.explainer,
+        "resolved": standing.variant.resolved,
+        "control": standing.control,
+        "value": pooled.value,
+        "seed_sd": pooled.seed_sd,
+        "ci_low": pooled.low,
+        "ci_high": pooled.high,
+        "rank": standing.rank,
+        "rank_high": standing.rank_high,
+        "rank_set": standing.rank_set,
+        "same_as": standing.same_as,
         "n": min(row.n for row in rows),
         "groups": min(row.groups for row in rows),
         "seeds": tuple(str(row.seed) for row in rows),
-        "submitters": _distinct(submission.submitter for submission in each.submissions),
+        "submitters": _distinct(submission.submitter for submission in standing.submissions),
         "seconds": float(f"{sum(map(_seconds, rows)) / len(rows):.4g}"),
         "warning": "; ".join(_distinct(row.warning for row in rows if row.warning)),
         "model_fingerprints": tuple(row.model_fingerprint[:_DIGITS] for row in rows),
@@ -167,13 +158,13 @@ def _record(field: Field, each: Standing) -> dict[str, Any]:
         "xbench_versions": _distinct(row.xbench_version for row in rows),
         "devices": _distinct(row.device for row in rows),
         "precisions": _distinct(row.precision for row in rows),
-        "submissions": tuple(submission.name for submission in each.submissions),
-        "reproduce": reproduce(each.submissions),
+        "submissions": tuple(submission.name for submission in standing.submissions),
+        "reproduce": reproduce(standing.submissions),
     }
 
 
 def reproduce(submissions: Iterable[Submission]) -> str:
-    """The commands of these runs for a shell, every word quoted that needs it: a stranger's words execute nothing."""
+    """Return the commands of these runs for a shell. Words are quoted, so that a stranger's words execute nothing."""
     return " && ".join(_distinct(shlex.join(submission.run.command) for submission in submissions))
 
 
@@ -199,5 +190,5 @@ def _index_record(suite: SuiteKey, members: Sequence[Submission], rows: Sequence
         "submitters": tuple(sorted({submission.submitter for submission in members})),
         "rows": len(rows),
         "failed": sum(row.status != "ok" for row in entries),
-        "last_submitted": max(members, key=lambda each: each.order).submitted,
+        "last_submitted": max(members, key=lambda submission: submission.order).submitted,
     }

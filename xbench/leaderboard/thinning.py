@@ -1,4 +1,4 @@
-"""Bootstrap replicates small enough for a repository: the first of a run's, each in one byte."""
+"""Make bootstrap replicates small enough for a repository: the first of a run, each in one byte."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 KEPT = 256
-"""Replicates kept of a run's (2,000, say): a standard error of a difference is then known to 4.4 %."""
+"""How many of a run's replicates (2,000, say) are kept: a standard error of a difference is then known to 4.4 %."""
 
 _UNDEFINED = 255
 _STEPS = 254
@@ -27,8 +27,8 @@ class Thinned:
     rows of different submissions too, where these were resampled alike.
 
     Attributes:
-        low: Smallest.
-        high: Largest.
+        low: Smallest value.
+        high: Largest value.
         codes: uint8 (B,), B at most `KEPT`: 0 is `low`, 254 `high`, 255 undefined (NaN).
     """
 
@@ -44,12 +44,12 @@ class Thinned:
 
     @property
     def step(self) -> float:
-        """What one code is worth."""
+        """Difference between two neighbouring codes."""
         return (self.high - self.low) / _STEPS
 
 
 def thinned(replicates: np.ndarray) -> Thinned:
-    """The first `KEPT` of replicates (B,)."""
+    """Thin replicates (B,) to the first `KEPT`."""
     first = np.asarray(replicates, dtype=np.float64)[:KEPT]
     defined = first[np.isfinite(first)]
     if not len(defined):
@@ -61,12 +61,12 @@ def thinned(replicates: np.ndarray) -> Thinned:
 
 
 def as_record(series: Thinned) -> dict[str, Any]:
-    """As JSON: the codes in base 64."""
+    """Return thinned replicates as JSON, with the codes in base 64."""
     return {"low": series.low, "high": series.high, "values": base64.b64encode(series.codes.tobytes()).decode()}
 
 
 def from_record(record: Any) -> Thinned:
-    """The inverse of `as_record`.
+    """Read thinned replicates; the inverse of `as_record`.
 
     Raises:
         ValueError: It is something else; the message says what.

@@ -1,4 +1,4 @@
-"""Which cells of a submission are computed again, and what is said of each."""
+"""Choose the cells of a submission that are computed again, and judge each."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from xbench.leaderboard.agreement import EXACT, EXACT_SHARE, SHARE, disagreement, is_measured, same_machine
 from xbench.leaderboard.records import Submission
 from xbench.provenance import digest
-from xbench.results import RunHeader, ScoreRow
+from xbench.results.rows import RunHeader, ScoreRow
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a row that was computed again.
+    """The result of computing a row again.
 
     Attributes:
-        row: As handed in.
-        again: As computed here; None where it could not be.
+        row: The row as handed in.
+        again: The row as computed here; None where it could not be computed.
         fault: What disagrees, or why it could not be computed; empty if it agrees.
     """
 
@@ -40,14 +40,14 @@ def _words(value: float) -> str:
 
 
 def sample(submission: Submission, count: int, seed: int) -> list[ScoreRow]:
-    """Rows to be computed again, as a hash of the seed orders them: who does not know it can't foresee which.
+    """Choose rows to be computed again, by a hash of the seed: who does not know the seed can't foresee which.
 
-    Of the rows that went well, but for those that measure the machine.
+    Rows that failed and rows that measure the machine are never chosen.
 
     Args:
-        submission: To be verified.
-        count: How many; all of them if there are fewer.
-        seed: Of the choice.
+        submission: The submission to be verified.
+        count: How many rows; all of them if there are fewer.
+        seed: Seed of the choice.
     """
     cards = submission.run.cards
     good = [entry.row for entry in submission.entries if entry.row.status == "ok"]
@@ -59,15 +59,15 @@ def verdict(row: ScoreRow, again: ScoreRow, exact: bool) -> Verdict:
     """Compare a row with what was computed here.
 
     Args:
-        row: As handed in.
-        again: As computed here.
+        row: The row as handed in.
+        again: The row as computed here.
         exact: Whether the submission comes from the same kind of machine and the same libraries.
     """
     return Verdict(row, again, disagreement(row, again, exact))
 
 
-def comparable(run: RunHeader, here: dict[str, object]) -> tuple[bool, str]:
-    """Whether the environments promise the same bits, and the tolerance that follows, in words."""
+def comparability(run: RunHeader, here: dict[str, object]) -> tuple[bool, str]:
+    """Return whether the environments promise the same bits, and the tolerance that follows, in words."""
     exact = same_machine(run.environment, here)
     if exact:
         return True, (

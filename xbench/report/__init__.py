@@ -1,4 +1,4 @@
-"""Figures and tables made from a run's results alone, without torch and without the plugins that made them.
+"""Figures, tables and pages made from a run's results alone, without torch and without the plugins that made them.
 
 The names below are imported on first use, so that matplotlib and rich are loaded only by those who draw.
 """
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from xbench.report.beside import beside_tables as beside_tables
     from xbench.report.calibration import calibration_chart as calibration_chart
     from xbench.report.counterfactuals import counterfactual_strips as counterfactual_strips
-    from xbench.report.curves import CurveSeries as CurveSeries
     from xbench.report.curves import perturbation_curves as perturbation_curves
     from xbench.report.curves import training_curves as training_curves
     from xbench.report.overlays import GalleryItem as GalleryItem
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
     from xbench.report.scores import score_chart as score_chart
     from xbench.report.table import score_tables as score_tables
     from xbench.report.views import class_views as class_views
+    from xbench.results.curves import CurveSeries as CurveSeries
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Do metrics agree: a heat map of rank correlations, and each explainer's rank under every metric."""
+"""Figure of how metrics agree: a heat map of rank correlations, and each explainer's rank under every metric."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from xbench.agreement import Agreement
 from xbench.report.canvas import BLUE, FAINT, INK, KINDS, MUTED, PALETTE, VERMILLION, drawing, save, wrapped
+from xbench.statistics.agreement import Agreement
 
 _COLOURS = LinearSegmentedColormap.from_list("agreement", [VERMILLION, "#FFFFFF", BLUE])
 _CELL = 0.62  # inches, of the heat map
@@ -27,15 +27,15 @@ _NOTE = "above the diagonal Spearman's rho, below it Kendall's tau-b; * p < 0.05
 
 
 def agreement_chart(folder: Path, agreement: Agreement, kinds: Sequence[str] = KINDS) -> list[Path]:
-    """A heat map beside a bump chart, as `agreement--<place>.svg` and `.png`.
+    """Draw a heat map beside a bump chart, as `agreement--<place>.svg` and `.png`.
 
     Metrics that agree stand side by side. An explainer's line is broken where a metric has no value for it; the
     explainers whose rank moves most are coloured, the others grey.
 
     Args:
         folder: Where to write.
-        agreement: Of one dataset, model and sign.
-        kinds: Of files.
+        agreement: The agreement of metrics for one dataset, model and sign.
+        kinds: Which files to write.
 
     Returns:
         The files, by default SVG and PNG.
@@ -62,7 +62,7 @@ def agreement_chart(folder: Path, agreement: Agreement, kinds: Sequence[str] = K
 
 
 def _seriated(agreement: Agreement) -> Agreement:
-    """The same with similar metrics next to each other (average linkage, optimal leaf order); two stay as they are."""
+    """Put similar metrics next to each other (average linkage, optimal leaf order); two stay as they are."""
     if len(agreement.metrics) < 3:
         return agreement
     apart = 1 - np.nan_to_num(agreement.matrix("spearman"))
@@ -75,7 +75,7 @@ def _seriated(agreement: Agreement) -> Agreement:
 
 
 def _box(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place in inches."""
+    """Add axes at a place in inches."""
     wide, tall = figure.get_size_inches()
     return figure.add_axes((left / wide, bottom / tall, width / wide, height / tall))
 
@@ -110,7 +110,7 @@ def _heat_map(panel: Axes, agreement: Agreement, names: list[str]) -> None:
 
 
 def _sure(agreement: Agreement) -> np.ndarray:
-    """Where p < 0.05, in the heat map's layout."""
+    """Return where p < 0.05, in the heat map's layout."""
     found = np.zeros((len(agreement.metrics),) * 2, dtype=bool)
     for pair in agreement.pairs:
         one, other = agreement.metrics.index(pair.first), agreement.metrics.index(pair.second)
@@ -153,12 +153,12 @@ def _bump_chart(panel: Axes, agreement: Agreement, names: list[str]) -> None:
 
 
 def _spread(ranks: np.ndarray) -> np.ndarray:
-    """Where the names stand: ties share a rank, but not a line."""
+    """Return where the names stand: ties share a rank, but not a line."""
     return np.argsort(np.argsort(ranks, kind="stable"), kind="stable") + 1.0
 
 
 def _line_colours(ranks: np.ndarray) -> list[str]:
-    """The explainers that move most get a colour each."""
+    """Return the colour of each explainer: the ones that move most get one of their own."""
     moves = np.array([np.ptp(column[~np.isnan(column)]) if (~np.isnan(column)).any() else 0 for column in ranks.T])
     colours = [MUTED] * len(moves)
     chosen = [index for index in np.argsort(-moves, kind="stable")[: len(PALETTE)] if moves[index] > 0]

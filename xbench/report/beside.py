@@ -9,19 +9,19 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from xbench.paper import PAPER_FILE, BesidePaper, Pairing, PaperRow, beside_paper
-from xbench.report.table import number
-from xbench.results import ScoreRow
+from xbench.results.numbers import number
+from xbench.results.paper import PAPER_FILE, BesidePaper, Pairing, PaperRow, beside_paper
+from xbench.results.rows import ScoreRow
 
 
 def beside_tables(papers: Sequence[PaperRow], rows: Sequence[ScoreRow]) -> RenderableType:
-    """Each printed column beside the run's values of the same labels, to be printed by a rich console.
+    """Set each printed column beside the run's values of the same labels, for a rich console.
 
-    Ranks are among the methods that both have. What the run does not measure is named in a line.
+    Ranks are among the methods that both have. A column that the run does not measure is named in a line.
 
     Args:
         papers: The paper's numbers, in the labels of the run.
-        rows: Of the run.
+        rows: The scores of the run.
     """
     found = beside_paper(papers, rows)
     parts: list[RenderableType] = [Text("beside the paper", style="bold")]
@@ -65,5 +65,5 @@ def _cells(pairing: Pairing) -> tuple[Text, ...]:
 
 
 def _rank(rank: float) -> str:
-    """Tied methods share their mean rank: "1", "2.5"."""
+    """Write a rank; tied methods share their mean: "1", "2.5"."""
     return "" if math.isnan(rank) else f"{rank:g}"

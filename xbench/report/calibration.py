@@ -10,19 +10,19 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from xbench.report.canvas import BLUE, FAINT, INK, MUTED, VERMILLION, drawing, save
-from xbench.report.table import number
+from xbench.results.numbers import number
 
 _WIDTH, _HEIGHT = 3.9, 4.6  # inches
 
 
 def calibration_chart(stem: Path, title: str, calibration: Mapping[str, Any]) -> list[Path]:
-    """Accuracy over confidence by bin, the gap to the diagonal, and below it how many samples each bin holds.
+    """Draw accuracy over confidence by bin, the gap to the diagonal, and below it how many samples each bin holds.
 
     Args:
         stem: Path without suffix.
-        title: Of the figure.
-        calibration: "calibration" of one of the models in a run's header: the fields of
-            `xbench.calibration.Calibration`, figures as [value, low, high].
+        title: The heading of the figure.
+        calibration: The entry "calibration" of a model in a run's header. It has the fields of
+            `xbench.statistics.reliability.Calibration`, with figures as [value, low, high].
 
     Returns:
         The SVG and the PNG file.

@@ -1,4 +1,4 @@
-"""What all figures share: colours, a local style, and how a figure becomes files. No pyplot, no global state."""
+"""Colours, a local style and the writing of files, shared by all figures. No pyplot, no global state."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from xbench.runtime.files import whole_file
 
 # Okabe and Ito's palette: told apart with every kind of colour vision
 BLUE = "#0072B2"
@@ -29,7 +31,7 @@ DPI = 144
 """Pixels per inch of PNG files, and of what is not vectors in SVG files."""
 
 KINDS = ("svg", "png")
-"""Of files that a figure becomes; "pdf" is the third."""
+"""The kinds of files that a figure is written as; "pdf" is the third there is."""
 
 _STYLE: Any = {
     "axes.edgecolor": MUTED,
@@ -72,7 +74,7 @@ _UNDATED: dict[str, dict[str, Any]] = {
 
 @contextmanager
 def drawing(width: float, height: float, title: str = "") -> Iterator[Figure]:
-    """An empty figure of so many inches, in xbench's style while the context is open."""
+    """Open an empty figure of so many inches, which is drawn in xbench's style while the context is open."""
     with mpl.rc_context():
         mpl.rcdefaults()  # the user's matplotlibrc must not reach our files; rc_context gives it back
         mpl.rcParams.update(_STYLE)
@@ -85,15 +87,15 @@ def drawing(width: float, height: float, title: str = "") -> Iterator[Figure]:
 
 def save(figure: Figure, stem: Path, kinds: Sequence[str] = KINDS) -> list[Path]:
     """Write `<stem>.svg` and `<stem>.png`, or other kinds: the same figure gives the same bytes."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in kinds]
     for kind, path in zip(kinds, paths, strict=True):
-        figure.savefig(path, format=kind, dpi=DPI, **_UNDATED[kind])
+        with whole_file(path) as file:
+            figure.savefig(file, format=kind, dpi=DPI, **_UNDATED[kind])
     return paths
 
 
 def wrapped(name: str, width: int) -> str:
-    """A long name over several lines, broken at colons, hyphens and underscores first."""
+    """Break a long name into lines, at colons, hyphens and underscores first."""
     spaced = name.replace(":", ": ").replace("_", "_ ")
     lines = textwrap.wrap(spaced, width, break_long_words=True, break_on_hyphens=True)
     return "\n".join(line.replace(": ", ":").replace("_ ", "_") for line in lines)

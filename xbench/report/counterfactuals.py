@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from xbench.report.canvas import BLUE, DPI, FAINT, GREEN, MUTED, VERMILLION, drawing, save, wrapped
-from xbench.report.counterfactual_arrays import CounterfactualArrays
-from xbench.report.overlays import robust_scale
+from xbench.results.counterfactuals import CounterfactualArrays
+from xbench.results.gallery import robust_scale
 
 _CELL, _GAP, _MARGIN = 1.18, 0.06, 0.12  # inches
 _NAMES, _BAR, _CAPTION, _BETWEEN, _TITLES, _FOOT = 0.2, 0.05, 0.17, 0.18, 0.34, 0.56
@@ -23,14 +23,17 @@ _COLOURS = "RdBu_r"
 def counterfactual_strips(stem: Path, found: CounterfactualArrays, warning: str = "") -> list[Path]:
     """Draw what an explainer makes of each image when asked for another class (Katzmann et al., Figure 6).
 
-    Two classes: x, G-(x), G+(x), the differences G-(x) - x and G+(x) - x, and the explainer's map R; below, the film
-    strip from class 0 over x to class 1. More: a strip for each class, its difference at the end. Images are shown from
-    0 (black) to 1 (white), three channels as RGB, any other number as their mean; differences as means over channels,
-    red where brighter, all those of an image on one scale, R on its own: to the 99th percentile of the absolute
-    values, which stands below. Bars and numbers below images are the classifier's probability.
+    For two classes, a row holds x, G-(x), G+(x), the differences G-(x) - x and G+(x) - x, and the explainer's map R.
+    Below it runs the film strip from class 0 over x to class 1. For more classes, there is a strip for each, with its
+    difference at the end.
+
+    Images are shown from 0 (black) to 1 (white), three channels as RGB, any other number as their mean. Differences are
+    means over channels, red where brighter. Those of one image share a scale and R has its own; each scale ends at the
+    99th percentile of the absolute values, which is written below. Bars and numbers below images are the classifier's
+    probability.
 
     Args:
-        stem: Path without suffix; where one page won't hold all samples, pages are numbered: `<stem>-1.svg`, ...
+        stem: Path without suffix. If one page won't hold all samples, pages are numbered: `<stem>-1.svg`, ...
         found: The images.
         warning: What must be known before believing them; shown in red.
 
@@ -69,10 +72,10 @@ def counterfactual_strips(stem: Path, found: CounterfactualArrays, warning: str 
 
 
 class _Sheet:
-    """Where things stand on a page, in inches.
+    """The layout of a page, in inches.
 
     Args:
-        found: What is drawn.
+        found: The images drawn.
     """
 
     def __init__(self, found: CounterfactualArrays) -> None:
@@ -101,7 +104,7 @@ class _Sheet:
             axes.text(self._left(column), bottom, text, va="bottom", fontsize=7.5)
 
     def sample(self, axes: Axes, top: float, index: int) -> None:
-        """One image with all that is made of it, under the height `top`."""
+        """Draw one image with all that is made of it, under the height `top`."""
         self._names(axes, top, index)
         top -= _NAMES
         found = self.found
@@ -158,7 +161,7 @@ class _Sheet:
         chances: np.ndarray,
         aim: int,
     ) -> None:
-        """(C, H, W), and below it the probability of class `aim`."""
+        """Draw (C, H, W), and below it the probability of class `aim`."""
         shown = np.clip(image if len(image) == 3 else image.mean(0, keepdims=True), 0, 1)
         _picture(axes, left, top, size, np.moveaxis(np.broadcast_to(shown, (3, *shown.shape[1:])), 0, -1))
         bottom, chance = top - size[0] - _BAR - 0.02, float(chances[aim])
@@ -167,7 +170,7 @@ class _Sheet:
         axes.text(left, bottom - 0.02, f"p = {chance:.2f}", fontsize=6, va="top")
 
     def _change(self, axes: Axes, column: int, top: float, values: np.ndarray, scale: float, words: str = "") -> None:
-        """(H, W), with the scale below it."""
+        """Draw (H, W), with its scale below it."""
         left = self._left(column)
         _picture(axes, left, top, self.shape, mpl.colormaps[_COLOURS](values / scale / 2 + 0.5)[..., :3])
         corner = (left, top - self.shape[0])
@@ -185,7 +188,7 @@ class _Sheet:
         return _MARGIN + column * (_CELL + _GAP)
 
     def foot(self, axes: Axes) -> None:
-        """What the colours and the bars mean."""
+        """Say what the colours and the bars mean."""
         ramp = mpl.colormaps[_COLOURS](np.linspace(0, 1, 256))[None, :, :3]
         _picture(axes, _MARGIN, 0.52, (0.1, 2.0), ramp)
         for text, x, align in _ends():
@@ -208,7 +211,7 @@ def _ends() -> Iterator[tuple[str, float, str]]:
 
 
 def _picture(axes: Axes, left: float, top: float, size: tuple[float, float], picture: np.ndarray) -> None:
-    """RGB (H, W, 3) under the height `top`."""
+    """Draw RGB (H, W, 3) under the height `top`."""
     tall, wide = size
     smoothing = "none" if max(picture.shape) <= max(size) * DPI else "auto"
     opaque = np.full((*picture.shape[:2], 4), 255, dtype=np.uint8)  # what matplotlib resamples fastest

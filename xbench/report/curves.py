@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,48 +14,34 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from xbench.report.canvas import BLUE, INK, KINDS, MUTED, PALETTE, VERMILLION, drawing, save, wrapped
+from xbench.report.canvas import BLUE, GREEN, INK, KINDS, MUTED, VERMILLION, drawing, save, wrapped
+from xbench.results.curves import CurveSeries
+from xbench.results.naming import bare_name
 
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
-_LEGEND = {"MiF": "MiF: most important pixels first", "LiF": "LiF: least important pixels first"}
-_PAIR_COLOURS = {"MiF": VERMILLION, "LiF": BLUE}
+# The four looks of a curve. `.curve-0` to `.curve-3` of the page's curves are the same, in its own shades.
+_COLOURS = (VERMILLION, BLUE, GREEN, INK)
+_STYLE_OF_ROLE = {"most_first": 0, "least_first": 1}
 _PARTS = {"training": True, "validation": False}
 _PANEL = (1.75, 1.5)  # inches
-
-
-@dataclass(frozen=True)
-class CurveSeries:
-    """The curves of one explainer.
-
-    Attributes:
-        label: The explainer.
-        control: It must lose: drawn in grey.
-        x: (P,) positions.
-        curves: Name -> (P,) heights. "MiF" and "LiF" are known by name; the area between two curves is shaded.
-    """
-
-    label: str
-    control: bool
-    x: np.ndarray
-    curves: Mapping[str, np.ndarray]
 
 
 def perturbation_curves(
     stem: Path, title: str, series: Sequence[CurveSeries], x_label: str, y_label: str, kinds: Sequence[str] = KINDS
 ) -> list[Path]:
-    """One small panel per explainer, all to the same scale, with the random control as grey reference in each.
+    """Draw one small panel per explainer, all to the same scale, with the random control as grey reference in each.
 
-    Twenty explainers in one panel can't be told apart; in panels of their own the shaded area (LiF above MiF: the map's
-    order is right; MiF above LiF: it is upside down) can be compared at a glance. The order is the caller's, but
-    controls come last.
+    Twenty explainers in one panel can't be told apart. In panels of their own the shaded area can be compared at a
+    glance: it is blue where removing the least important pixels first keeps the higher score (the map's order is
+    right), and vermillion where it is the other way round. The order is the caller's, but controls come last.
 
     Args:
         stem: Path without suffix.
-        title: Of the figure.
-        series: The explainers.
-        x_label: With the unit.
-        y_label: With the unit.
-        kinds: Of files.
+        title: The heading of the figure.
+        series: The curves of each explainer.
+        x_label: The quantity with its unit.
+        y_label: The quantity with its unit.
+        kinds: Which files to write.
 
     Returns:
         The files, by default SVG and PNG; none without explainers.
@@ -63,7 +49,7 @@ def perturbation_curves(
     if not series:
         return []
     ordered = sorted(series, key=lambda one: one.control)
-    reference = next((one for one in ordered if one.control and one.label.startswith("random")), None)
+    reference = next((one for one in ordered if one.control and bare_name(one.label) == "random"), None)
     columns = min(len(ordered), max(3, min(6, math.ceil(math.sqrt(len(ordered) * 1.6)))))
     rows = math.ceil(len(ordered) / columns)
     width, height = max(6.2, columns * _PANEL[0] + 0.7), rows * _PANEL[1] + 1.15
@@ -92,24 +78,24 @@ def perturbation_curves(
 
 
 def _perturbation_panel(panel: Axes, one: CurveSeries, reference: CurveSeries | None) -> None:
-    colours = _curve_colours(one)
+    styles = curve_styles(one)
     if reference is not None and one is not reference:
         for values in reference.curves.values():
             panel.plot(reference.x, values, color=MUTED, linewidth=0.8, zorder=1.5)
     if len(one.curves) == 2:
-        low, high = one.curves.get("MiF"), one.curves.get("LiF")
-        if low is None or high is None:
-            low, high = one.curves.values()
-        panel.fill_between(one.x, low, high, where=high >= low, interpolate=True, color=colours[1], alpha=0.14, lw=0)
-        panel.fill_between(one.x, low, high, where=high <= low, interpolate=True, color=colours[0], alpha=0.22, lw=0)
-    for values, colour, dashes in zip(one.curves.values(), colours, _DASHES * len(colours), strict=False):
-        panel.plot(one.x, values, color=colour, linestyle=dashes)
+        lower, upper = sorted(one.curves, key=styles.__getitem__)
+        low, high = one.curves[lower], one.curves[upper]
+        below, above = _colour(one, styles[lower]), _colour(one, styles[upper])
+        panel.fill_between(one.x, low, high, where=high >= low, interpolate=True, color=above, alpha=0.14, lw=0)
+        panel.fill_between(one.x, low, high, where=high <= low, interpolate=True, color=below, alpha=0.22, lw=0)
+    for name, values in one.curves.items():
+        panel.plot(one.x, values, color=_colour(one, styles[name]), linestyle=_DASHES[styles[name]])
     title = wrapped(one.label, 24)
     panel.set_title(title, pad=3, color=MUTED if one.control else INK, fontstyle="italic" if one.control else "normal")
 
 
 def _limits(series: Sequence[CurveSeries]) -> dict[str, tuple[float, float]]:
-    """The limits of both axes that hold all curves, with a little air."""
+    """Return the limits of both axes that hold all curves, with a little air."""
 
     def padded(values: np.ndarray, air: float) -> tuple[float, float]:
         finite = values[np.isfinite(values)]
@@ -122,10 +108,21 @@ def _limits(series: Sequence[CurveSeries]) -> dict[str, tuple[float, float]]:
     return {"xlim": padded(positions, 0.02), "ylim": padded(heights, 0.05)}
 
 
-def _curve_colours(one: CurveSeries) -> list[str]:
-    if one.control:
-        return ["#555555"] * len(one.curves)
-    return [_PAIR_COLOURS.get(name, PALETTE[index % len(PALETTE)]) for index, name in enumerate(one.curves)]
+def curve_styles(series: CurveSeries) -> dict[str, int]:
+    """Return which of the four looks each curve has, in the figure and on the page of the report alike.
+
+    The two orders of removal have a look of their own, in whatever order and under whatever name a metric gives them:
+    vermillion from the most important pixel on (0), dashed blue from the least important (1). Other curves take the
+    looks that are left, in their order, and begin again after the last.
+    """
+    fixed = {name: _STYLE_OF_ROLE[role] for name, role in series.roles.items() if role in _STYLE_OF_ROLE}
+    left = [style for style in range(len(_COLOURS)) if style not in fixed.values()]
+    others = dict(zip((name for name in series.curves if name not in fixed), itertools.cycle(left), strict=False))
+    return {name: fixed[name] if name in fixed else others[name] for name in series.curves}
+
+
+def _colour(series: CurveSeries, style: int) -> str:
+    return "#555555" if series.control else _COLOURS[style]
 
 
 def _curve_legend(
@@ -133,8 +130,8 @@ def _curve_legend(
 ) -> None:
     first = ordered[0]
     lines = [
-        Line2D([], [], color=colour, linestyle=dashes, label=_LEGEND.get(name, name))
-        for name, colour, dashes in zip(first.curves, _curve_colours(first), _DASHES * len(first.curves), strict=False)
+        Line2D([], [], color=_colour(first, style), linestyle=_DASHES[style], label=name)
+        for name, style in curve_styles(first).items()
     ]
     if reference is not None:
         lines.append(Line2D([], [], color=MUTED, linewidth=0.8, label="control: random"))
@@ -151,14 +148,14 @@ def _curve_legend(
 def training_curves(
     stem: Path, title: str, history: Sequence[Mapping[str, Any]], chance: float | None = None
 ) -> list[Path]:
-    """Losses, accuracy and every further figure of a training per epoch, its best epoch marked.
+    """Draw losses, accuracy and every further figure of a training per epoch, with the best epoch marked.
 
     Args:
         stem: Path without suffix.
-        title: Of the figure.
-        history: One row an epoch, as `history.csv` holds them (numbers or their text): epoch, train_*, validation_*.
-            The best epoch is that of the lowest validation_criterion.
-        chance: Accuracy of always saying the commonest class, drawn as a line.
+        title: The heading of the figure.
+        history: One row for each epoch, as in `history.csv` (numbers or their text): epoch, train_*, validation_*.
+            The best epoch is the one of the lowest validation_criterion.
+        chance: The accuracy of always predicting the commonest class, drawn as a line.
 
     Returns:
         The SVG and the PNG file.
@@ -197,7 +194,7 @@ def _column(history: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
 
 
 def _training_panels(history: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Panel title -> the columns drawn in it. Terms of the same name in training and validation share a panel."""
+    """Map the title of each panel to its columns; a term has one panel for training and validation."""
     keys = list(dict.fromkeys(key for row in history for key in row if key != "epoch"))
     panels: dict[str, list[str]] = {"loss": [key for key in ("train_loss", "validation_criterion") if key in keys]}
     panels["accuracy"] = [key for key in keys if key.endswith("_accuracy")]

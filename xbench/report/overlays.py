@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from xbench.report.canvas import DPI, GREEN, INK, MUTED, VERMILLION, drawing, save, wrapped
+from xbench.results.gallery import robust_scale
 
 COLUMNS = 8
 """Columns of a page: image, outline, and at most six maps."""
@@ -19,7 +20,7 @@ COLUMNS = 8
 _OUTLINE = "#F0E442"
 _CELL, _GAP, _MARGIN, _CAPTION, _FOOT = 1.18, 0.06, 0.12, 0.36, 0.56  # inches
 OPACITY = 0.9
-"""Of the strongest value of a map over the image."""
+"""How opaque the strongest value of a map is over the image."""
 
 # RGB from the weakest to the strongest value
 _FOR = np.array([[0.96, 0.50, 0.38], [0.93, 0.25, 0.16], [0.86, 0.05, 0.05]])
@@ -34,8 +35,8 @@ class Overlay:
     Attributes:
         name: The explainer.
         values: float (*spatial).
-        signed: Positive is for the target, negative against it; else the map only says how much.
-        control: It must lose: its title is grey.
+        signed: Whether positive is for the target and negative against it; else the map only says how much.
+        control: Whether it must lose; its title is grey.
     """
 
     name: str
@@ -50,12 +51,12 @@ class GalleryItem:
 
     Attributes:
         id: The sample.
-        image: float (C, *spatial), in [0, 1]; of a volume, the slice with the largest expert's mask is shown.
-        mask: bool (*spatial), or None where no expert outlined anything.
-        label: Name of the true class.
-        predicted: Name of the predicted class.
-        probability: Of the predicted class.
-        overlays: The maps, the same explainers in the same order in every row.
+        image: float (C, *spatial), in [0, 1]. If it is a volume, the slice with most of the expert's mask is shown.
+        mask: bool (*spatial), or None if no expert outlined anything.
+        label: The name of the true class.
+        predicted: The name of the predicted class.
+        probability: The probability of the predicted class.
+        overlays: The maps, of the same explainers in the same order in every row.
     """
 
     id: str
@@ -76,7 +77,7 @@ def gallery(stem: Path, items: Sequence[GalleryItem], title: str = "") -> list[P
     Args:
         stem: Path without suffix; several pages are numbered: `<stem>-1.svg`, ...
         items: The rows.
-        title: Of the pages.
+        title: The heading of the pages.
 
     Returns:
         The SVG and PNG files, page by page; none without items.
@@ -113,7 +114,7 @@ def _page(stem: Path, title: str, items: Sequence[GalleryItem], chosen: slice) -
 
 
 def _row(sheet: Axes, top: float, item: GalleryItem, overlays: Sequence[Overlay]) -> None:
-    """One image, its outline and its maps, side by side under the height `top`."""
+    """Draw one image, its outline and its maps, side by side under the height `top`."""
     plane = plane_of(item.image, item.mask)
     image = np.clip(sliced(np.asarray(item.image, dtype=np.float32), plane, leading=1), 0, 1)
     mask = None if item.mask is None else sliced(np.asarray(item.mask), plane)
@@ -151,7 +152,7 @@ def _cell(
 
 
 def blended(grey: np.ndarray, values: np.ndarray, signed: bool) -> np.ndarray:
-    """A map over an image: float (H, W, 3) and (H, W) -> float (H, W, 3), more opaque where the map is larger."""
+    """Lay a map (H, W) over an image (H, W, 3), more opaque where the map is larger: float (H, W, 3)."""
     strength = np.clip(values / robust_scale(values), -1, 1)
     amount = np.abs(strength)[..., None]
     ramp = colours(strength, signed)
@@ -160,14 +161,8 @@ def blended(grey: np.ndarray, values: np.ndarray, signed: bool) -> np.ndarray:
     return mixed
 
 
-def robust_scale(values: np.ndarray) -> float:
-    """The 99th percentile of the absolute values; the maximum where that is 0, and 1 for a map of zeros."""
-    size = np.abs(values)
-    return float(np.percentile(size, 99)) or float(size.max()) or 1.0
-
-
 def colours(strength: np.ndarray, signed: bool) -> np.ndarray:
-    """RGB of strengths in [-1, 1]: a ramp for each sign, or the one of amounts."""
+    """Return the RGB of strengths in [-1, 1]: a ramp for each sign, or the one of amounts."""
     amount = np.abs(strength)
     ramps = (_AGAINST, _FOR) if signed else (_AMOUNT, _AMOUNT)
     at = np.linspace(0, 1, len(_FOR))
@@ -176,7 +171,7 @@ def colours(strength: np.ndarray, signed: bool) -> np.ndarray:
 
 
 def plane_of(image: np.ndarray, mask: np.ndarray | None) -> int | None:
-    """Of a volume (C, D, H, W), the slice with the most of the expert's mask, else the middle one; None of an image."""
+    """Return the slice of a volume (C, D, H, W) with most of the mask, else the middle one; None for an image."""
     if np.ndim(image) == 3:
         return None
     if mask is not None and np.any(mask):
@@ -185,7 +180,7 @@ def plane_of(image: np.ndarray, mask: np.ndarray | None) -> int | None:
 
 
 def sliced(values: np.ndarray, plane: int | None, leading: int = 0) -> np.ndarray:
-    """One plane of a volume, behind `leading` axes; an image as it is."""
+    """Return one plane of a volume, behind `leading` axes; an image as it is."""
     return values if plane is None else values.take(plane, axis=leading)
 
 
@@ -205,7 +200,7 @@ def _titles(sheet: Axes, bottom: float, names: Sequence[str], overlays: Sequence
 
 
 def _scales(sheet: Axes, overlays: Sequence[Overlay]) -> None:
-    """A bar for each kind of map on the page, as it looks over mid-grey tissue."""
+    """Draw a bar for each kind of map on the page, as it looks over mid-grey tissue."""
     kinds = [signed for signed in (True, False) if any(overlay.signed == signed for overlay in overlays)]
     for index, signed in enumerate(kinds):
         left, right, bottom = _MARGIN + index * 2.4, _MARGIN + index * 2.4 + 2.0, 0.36

@@ -12,21 +12,22 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from xbench.report.canvas import BLUE, FAINT, INK, KINDS, MUTED, VERMILLION, drawing, save
-from xbench.results import ScoreRow
+from xbench.results.rows import ScoreRow
 
 _SIGNS = {"original": ("o", BLUE), "absolute": ("D", VERMILLION)}
 
 
 def score_chart(stem: Path, title: str, rows: Sequence[ScoreRow], kinds: Sequence[str] = KINDS) -> list[Path]:
-    """Dots and intervals of one metric on one dataset and model, both signs of a map on one line, controls in grey.
+    """Draw the values and intervals of one metric on one dataset and model.
 
-    The band is the interval of the random control. Cells without a value stand below, with the word why.
+    Both signs of a map share a line, and controls are grey. The band is the interval of the random control. Cells
+    without a value stand below, with the reason in a word.
 
     Args:
         stem: Path without suffix.
-        title: Of the figure.
-        rows: Of one metric, dataset and model.
-        kinds: Of files.
+        title: The heading of the figure.
+        rows: The scores of one metric, dataset and model.
+        kinds: Which files to write.
 
     Returns:
         The files, by default SVG and PNG; none without rows.
@@ -63,7 +64,7 @@ def score_chart(stem: Path, title: str, rows: Sequence[ScoreRow], kinds: Sequenc
 
 
 def _ranked(rows: Sequence[ScoreRow]) -> list[str]:
-    """Explainers by their better sign, best first; those without any value last."""
+    """Sort the explainers by their better sign, best first, and those without any value last."""
     best: dict[str, float] = {}
     for row in rows:
         worth = -math.inf if math.isnan(row.value) else row.value if row.higher_is_better else -row.value
@@ -109,7 +110,7 @@ def _axes(panel: Axes, rows: Sequence[ScoreRow], names: Sequence[str]) -> None:
 
 
 def _note(panel: Axes, position: int, rows: Sequence[ScoreRow]) -> None:
-    """The possible ranks at the right, one per sign, or why there is no value."""
+    """Write the possible ranks at the right, one per sign, or why there is no value."""
     missing = [row for row in rows if math.isnan(row.value)]
     ranked = [row for row in rows if not math.isnan(row.value) and row.rank]
     words = " / ".join(row.ranks for row in sorted(ranked, key=lambda row: list(_SIGNS).index(row.sign)))

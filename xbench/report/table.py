@@ -1,4 +1,4 @@
-"""The terminal's tables: the model's own figures, the ranked explainers, and the controls they do not beat."""
+"""Show a run on the terminal: the model's figures, the ranked explainers, and the controls that they do not beat."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from xbench.results import RunHeader, ScoreRow
+from xbench.results.numbers import number
+from xbench.results.rows import RunHeader, ScoreRow
 
 _CHANCE = 0.5  # AUC of a classifier that learned nothing, whatever the prevalence and the number of classes
 _MODEL_FIGURES = (  # Katzmann et al., Table 1; short names beside long ones, to fit 100 columns
@@ -23,15 +24,15 @@ _SIGN_ORDER = {"original": 0, "absolute": 1}
 
 
 def score_tables(rows: Sequence[ScoreRow], header: RunHeader) -> RenderableType:
-    """What a run found, to be printed by a rich console (plain text where that is not a terminal).
+    """Return what a run found, for a rich console (plain text if that is not a terminal).
 
-    Per dataset and model: the classifier's test figures, a warning if it learned nothing; per metric a table in which
-    each sign (and subject, and metric card) is ranked for itself, the controls that an explainer does not beat, and the
-    cells without a value.
+    Each dataset and model has the classifier's test figures, and a warning if it learned nothing. Each metric has a
+    table in which each sign (and subject, and metric card) is ranked for itself, the controls that an explainer does
+    not beat, and the cells without a value.
 
     Args:
-        rows: Of one run.
-        header: Of the same run.
+        rows: The scores of one run.
+        header: The header of the same run.
     """
     parts: list[RenderableType] = []
     for (dataset, model), cells in _grouped(rows, "dataset", "model").items():
@@ -64,32 +65,33 @@ def _model_lines(dataset: str, model: str, header: RunHeader) -> Iterator[Render
         return
     trouble = "lies below chance (0.5): are the classes swapped?"
     if figures["auc"][2] >= _CHANCE:
-        trouble = "can't be told from chance (0.5): it learned nothing, so there is nothing for a map to explain"
+        trouble = "can't be told apart from chance (0.5): it learned nothing, so there is nothing for a map to explain"
     yield Text(f"warning: {model} on {dataset}: its AUC {trouble}", style="bold red")
 
 
 def _model_figures(figures: Mapping[str, Any]) -> Table:
-    """Three figures a line, each as name, value, interval."""
+    """Set three figures on a line, each as name, value, interval."""
     table = Table.grid(padding=(0, 1))
     for row in _MODEL_FIGURES:
         cells = []
         for name, label in row.items():
-            words = [label, *_with_interval(figures[name]).split(" ", 1)] if name in figures else [""] * 3
+            words = (label, *_with_interval(figures[name])) if name in figures else ("", "", "")
             cells += [Text(word, style=style) for word, style in zip(words, ("dim", "", ""), strict=True)]
         table.add_row("", *cells)
     return table
 
 
 def has_learned(figures: Mapping[str, Any]) -> bool | None:
-    """Whether the AUC's 95 % interval lies above chance; None where there is no AUC with an interval."""
+    """Return whether the AUC's 95 % interval lies above chance; None if there is no AUC with an interval."""
     auc = figures.get("auc")
-    if not auc or any(_undefined(number) for number in auc):
+    if not auc or any(_undefined(figure) for figure in auc):
         return None
     return bool(auc[1] > _CHANCE)
 
 
-def _with_interval(figure: Sequence[float | None]) -> str:
-    return f"{number(figure[0])} [{number(figure[1])}, {number(figure[2])}]"
+def _with_interval(figure: Sequence[float | None]) -> tuple[str, str]:
+    """Return a figure's value and its interval, each in words."""
+    return number(figure[0]), f"[{number(figure[1])}, {number(figure[2])}]"
 
 
 def _metric_part(rows: Sequence[ScoreRow]) -> Iterator[RenderableType]:
@@ -112,7 +114,7 @@ def _metric_part(rows: Sequence[ScoreRow]) -> Iterator[RenderableType]:
 
 
 def _sections(rows: Iterable[ScoreRow]) -> list[list[ScoreRow]]:
-    """What was ranked together, best first: one sign, one classifier explained, one card."""
+    """Group what was ranked together, best first: one sign, one classifier explained, one card."""
     scored = [row for row in rows if not math.isnan(row.value)]
     scored.sort(key=lambda row: (_SIGN_ORDER.get(row.sign, 2), -row.value if row.higher_is_better else row.value))
     return list(_grouped(scored, "sign", "subject", "card").values())
@@ -155,14 +157,14 @@ def _table_cells(row: ScoreRow) -> list[Text]:
 
 
 def _unbeaten(rows: Sequence[ScoreRow]) -> Iterator[Text]:
-    """For one section: the explainers that each control equals or beats. `inverted:x` is held against x alone."""
+    """Name the explainers of a section that each control equals or beats; `inverted:x` is compared to x alone."""
     users = [row for row in rows if not row.control]
     for control in (row for row in rows if row.control):
         inner = control.explainer.partition(":")[2]
         rivals = [row for row in users if inner in ("", row.explainer)]
         equal = [row.explainer for row in rivals if control.explainer in row.rank_set]
         worse = [row.explainer for row in rivals if control.explainer not in row.rank_set and _beats(control, row)]
-        for words, names in (("not distinguishable from", equal), ("worse than", worse)):
+        for words, names in (("can't be told apart from", equal), ("worse than", worse)):
             if names:
                 everyone = len(names) == len(users) > 1
                 text = "every explainer" if everyone else ", ".join(names)
@@ -173,19 +175,10 @@ def _beats(one: ScoreRow, other: ScoreRow) -> bool:
     return one.value > other.value if one.higher_is_better else one.value < other.value
 
 
-def number(value: float | None) -> str:
-    """Three decimals; an exponent where they would hide the number; a dash where it is undefined."""
-    if value is None or _undefined(value):
-        return "–"
-    if value and not 0.0005 <= abs(value) < 10000:
-        return f"{value:.2e}"
-    return f"{value:.3f}"
-
-
 def _undefined(value: float | None) -> bool:
     return value is None or math.isnan(value)
 
 
 def one_line(text: str) -> str:
-    """A reason in one line, without what would steer a terminal."""
+    """Write a reason in one line, without characters that would steer a terminal."""
     return "".join(letter if letter.isprintable() else " " for letter in " ".join(text.split()))

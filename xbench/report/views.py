@@ -1,4 +1,4 @@
-"""Pictures of a model: the image that each class would like best."""
+"""Figures of class maximisation: for each class, the image that maximises its score."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ def class_views(
     scores: np.ndarray,
     probabilities: np.ndarray,
 ) -> list[Path]:
-    """One panel a class: its image, stretched from its smallest to its largest value, and what it reaches.
+    """Draw one panel for each class, with its image and the score that the image reaches.
 
-    Three channels are shown as RGB, any other number as their mean in grey; of a volume, the middle slice. The scale
-    below a panel says which pixel values are black and white.
+    An image is stretched from its smallest to its largest value. Three channels are shown as RGB, any other number as
+    their mean in grey, and a volume by its middle slice. The scale below a panel says which pixel values are black and
+    white.
 
     Args:
         stem: Path without suffix.
-        title: Of the figure.
+        title: The heading of the figure.
         classes: K names.
-        images: float (K, C, *spatial), as `xbench.views.class_maximization` gives them.
-        scores: (K,), S_c reached.
-        probabilities: (K,), p_c reached.
+        images: float (K, C, *spatial), as `xbench.compute.class_maximization.class_maximization` gives them.
+        scores: (K,), the S_c reached.
+        probabilities: (K,), the p_c reached.
 
     Returns:
         The SVG and the PNG file; none without classes.
@@ -70,7 +71,7 @@ def class_views(
 
 
 def stretched(image: np.ndarray) -> np.ndarray:
-    """(C, H, W) to (H, W, 3) in [0, 1]: the smallest value black, the largest white; mid-grey if constant."""
+    """Stretch (C, H, W) to (H, W, 3) in [0, 1]: the smallest value black, the largest white; mid-grey if constant."""
     shown = _shown(image)
     low, high = float(shown.min()), float(shown.max())
     scaled = (shown - low) / (high - low) if high > low else np.full_like(shown, 0.5)
@@ -78,7 +79,7 @@ def stretched(image: np.ndarray) -> np.ndarray:
 
 
 def _panel(sheet: Axes, left: float, top: float, size: tuple[float, float], image: np.ndarray) -> None:
-    """The picture under the height `top`, and its grey scale."""
+    """Draw the picture under the height `top`, and its grey scale."""
     tall, wide = size
     picture, shown = stretched(image), _shown(image)
     smoothing = "none" if max(picture.shape) <= _CELL * DPI else "auto"
@@ -90,12 +91,12 @@ def _panel(sheet: Axes, left: float, top: float, size: tuple[float, float], imag
 
 
 def _shown(image: np.ndarray) -> np.ndarray:
-    """Three channels as they are, else their mean: (C, H, W) -> (3 or 1, H, W)."""
+    """Return three channels as they are, else their mean: (C, H, W) -> (3 or 1, H, W)."""
     return image if len(image) == 3 else image.mean(0, keepdims=True)
 
 
 def _plane(image: np.ndarray) -> np.ndarray:
-    """(C, H, W): of a volume the middle slice, of a line a strip."""
+    """Return (C, H, W): the middle slice of a volume, a strip for a line."""
     if image.ndim == 4:
         return image[:, image.shape[1] // 2]
     return image[:, None] if image.ndim == 2 else image

@@ -1,4 +1,4 @@
-"""Run the conformance checks of whatever a plugin brings."""
+"""The conformance checks of a plugin's items, run one by one or as pytest tests."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xbench.contracts.options import parse_options
+from xbench.contracts.specs import DatasetSpec, ExplainerSpec, MetricSpec, ModelSpec, Spec
 from xbench.errors import XbenchError
-from xbench.options import parse_options
-from xbench.specs import DatasetSpec, ExplainerSpec, MetricSpec, ModelSpec, Spec
 from xbench.testing.dataset_checks import dataset_checks
 from xbench.testing.explainer_checks import explainer_checks
 from xbench.testing.metric_checks import metric_checks
@@ -17,7 +17,7 @@ from xbench.testing.model_checks import model_checks
 from xbench.testing.scenarios import Scenario
 
 Check = Callable[[Callable[[], Any]], None]
-"""Takes a factory of fresh plugin instances, called without arguments; raises AssertionError, naming the fix."""
+"""Function of a factory of new plugin instances. It raises an AssertionError that names the fix."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class CheckResult:
     """One check of one plugin item.
 
     Attributes:
-        name: Of the check.
-        passed: Whether it holds.
-        message: What to fix; empty where it holds.
-        seconds: How long it took.
+        name: Name of the check.
+        passed: Whether the check passed.
+        message: What to fix; empty if the check passed.
+        seconds: Duration of the check in seconds.
     """
 
     name: str
@@ -47,13 +47,13 @@ _CHECKS: dict[type[Spec], Callable[[], Iterable[tuple[str, Check]]]] = {
 def checks_for(
     spec: Spec, argument: str = "", scenarios: Sequence[Scenario] | None = None, **options: Any
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The checks of one item, each ready to call without arguments.
+    """Yield the checks of one item, each with its name and ready to call without arguments.
 
     Args:
-        spec: What the plugin hands over.
-        argument: For items that take one ("resnet18" of `timm:resnet18`).
-        scenarios: For an explainer that needs a model of its own kind; `default_scenarios()` where none are given.
-        options: Other than the defaults: give trained plugins few epochs.
+        spec: The item's record.
+        argument: Argument of the item, if it takes one ("resnet18" in `timm:resnet18`).
+        scenarios: Scenarios for an explainer that needs its own kind of model; by default `default_scenarios()`.
+        options: Options other than the defaults. Give trained plugins few epochs.
 
     Raises:
         PluginError: The item can't be imported.
@@ -66,14 +66,14 @@ def checks_for(
         return factory_of(parsed) if isinstance(spec, DatasetSpec) else factory_of(parsed, argument)
 
     checks = explainer_checks(scenarios) if isinstance(spec, ExplainerSpec) else _CHECKS[type(spec)]()
-    for name, one in checks:
-        yield name, _bound(one, factory)
+    for name, single in checks:
+        yield name, _bound(single, factory)
 
 
 def check(
     spec: Spec, argument: str = "", scenarios: Sequence[Scenario] | None = None, **options: Any
 ) -> list[CheckResult]:
-    """Run every check of an item; what fails is in the results, not raised (arguments as for `checks_for`)."""
+    """Run every check of an item and return the results. Failures are not raised. Arguments as for `checks_for`."""
     results = []
     for name, run in checks_for(spec, argument, scenarios, **options):
         start = time.perf_counter()
@@ -89,11 +89,11 @@ def check(
 
 
 def parametrize_with_checks(specs: Iterable[Spec], **options: Any) -> Any:
-    """A pytest decorator: one test per item and check, under the argument `check`, to be called without arguments.
+    """Return a pytest decorator for one test per item and check. The test calls its argument `check` without arguments.
 
     Args:
-        specs: What the plugin's hooks yield.
-        options: Of all of them; none for the defaults.
+        specs: The records that the plugin's hooks yield.
+        options: Options of all items, by default none.
     """
     import pytest
 
@@ -101,5 +101,5 @@ def parametrize_with_checks(specs: Iterable[Spec], **options: Any) -> Any:
     return pytest.mark.parametrize("check", cases)
 
 
-def _bound(one: Check, factory: Callable[[], Any]) -> Callable[[], None]:
-    return lambda: one(factory)
+def _bound(single: Check, factory: Callable[[], Any]) -> Callable[[], None]:
+    return lambda: single(factory)

@@ -1,4 +1,4 @@
-"""What every dataset must hold."""
+"""The conformance checks of datasets."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from xbench.contracts.dataset import SPLITS, Dataset, DatasetInfo, Split
+from xbench.contracts.samples import Batch
+from xbench.contracts.session import Session
 from xbench.errors import XbenchError
-from xbench.samples import Batch
-from xbench.session import Session
 from xbench.testing.scenarios import folder_of, fresh
 
 _BATCH = 64
@@ -22,19 +22,19 @@ _prepared: weakref.WeakKeyDictionary[Any, Path] = weakref.WeakKeyDictionary()
 
 
 def dataset_checks() -> Iterator[tuple[str, Callable[[Any], None]]]:
-    """The checks of a dataset: (name, check), where check takes an instance or a factory without arguments.
+    """Yield the checks of a dataset: (name, check), where check takes an instance or a factory without arguments.
 
-    `prepare` runs once, and a second time to be compared with the first; every image is read once.
+    `prepare` runs twice, so that the results can be compared. Every image is read once.
     """
     yield "info", _info
     for split in SPLITS:
         yield f"samples_{split}", functools.partial(_samples, split)
-    for one in (_ids_unique, _patients_disjoint, _batches_agree, _prepares_the_same_bytes):
-        yield one.__name__.removeprefix("_"), one
+    for check in (_ids_unique, _patients_disjoint, _batches_agree, _prepares_the_same_bytes):
+        yield check.__name__.removeprefix("_"), check
 
 
 def _folder(subject: Any) -> Path:
-    """What `prepare` wrote, kept as long as the factory."""
+    """Return the folder that `prepare` wrote, which is kept as long as the factory."""
     if subject not in _prepared:
         folder = folder_of(subject)
         _prepare(subject, folder)
@@ -133,7 +133,7 @@ def _batches_agree(subject: Any) -> None:
     turned, alone = split.batch([last, 0]), split.batch([0])
     for name in ("images", "labels", "masks", "has_mask", "seeds"):
         same = torch.equal(getattr(turned, name)[1:], getattr(alone, name))
-        assert same, f"{name} of a sample differ with the batch they are read in: read them without chance or state"
+        assert same, f"{name} of a sample differ between batches: read them without randomness or state"
     assert (turned.ids[1], turned.groups[1]) == (alone.ids[0], alone.groups[0]), "ids or groups depend on the batch"
 
 

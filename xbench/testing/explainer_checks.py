@@ -1,4 +1,4 @@
-"""What every explainer must hold."""
+"""The conformance checks of explainers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xbench.contracts.explainer import Explainer, MapTransform
+from xbench.contracts.samples import Batch
+from xbench.contracts.session import Session
 from xbench.errors import PluginError
-from xbench.samples import Batch
-from xbench.session import Session
 from xbench.testing.scenarios import Scenario, default_scenarios, folder_of, fresh
 
 if TYPE_CHECKING:
@@ -33,28 +33,28 @@ _fitted: weakref.WeakKeyDictionary[Any, dict[Scenario, Path]] = weakref.WeakKeyD
 def explainer_checks(
     scenarios: Sequence[Scenario] | None = None,
 ) -> Iterator[tuple[str, Callable[[Any], None]]]:
-    """The checks of an explainer: (name, check), where check takes an instance or a factory without arguments.
+    """Yield the checks of an explainer: (name, check), where check takes an instance or a factory without arguments.
 
-    Every scenario that the explainer's `supports` refuses is left out, but it must accept one. Trained explainers are
-    trained once per scenario: let the factory give options for a short training.
+    Scenarios that the explainer's `supports` refuses are skipped, but it must accept at least one. Trained explainers
+    are trained once per scenario, so let the factory use options for a short training.
 
     Args:
-        scenarios: Datasets and models to explain; `default_scenarios()` where none are given.
+        scenarios: Datasets and models to explain; by default `default_scenarios()`.
     """
     scenarios = default_scenarios() if scenarios is None else scenarios
     yield "supports_a_scenario", functools.partial(_supports, scenarios)
     for scenario in scenarios:
         yield f"maps_{scenario.name}", functools.partial(_maps, scenario)
     leaves = (_leaves_model, _leaves_inputs, _leaves_generators, _leaves_nothing_behind)
-    for one in (_deterministic, _independent_of_batch, _targets, *leaves):
-        yield one.__name__.removeprefix("_"), functools.partial(_on_first, scenarios, one)
+    for check in (_deterministic, _independent_of_batch, _targets, *leaves):
+        yield check.__name__.removeprefix("_"), functools.partial(_on_first, scenarios, check)
     yield "restores", functools.partial(_on_first, scenarios, _restores)
     yield "transfers", functools.partial(_on_first, scenarios, _transfers)
 
 
 @dataclasses.dataclass
 class _Trial:
-    """An explainer, ready, before a model and a batch."""
+    """A ready explainer with a model and a batch."""
 
     explainer: Explainer
     scenario: Scenario
@@ -63,7 +63,7 @@ class _Trial:
     targets: torch.Tensor
 
     def explain(self, batch: Batch, targets: torch.Tensor, module: nn.Module | None = None) -> torch.Tensor:
-        """As the harness asks."""
+        """Return maps as the harness makes them."""
         try:
             if isinstance(self.explainer, MapTransform):
                 return self.explainer.checked_transform(_inner_maps(batch), batch, "under test")
@@ -72,7 +72,7 @@ class _Trial:
             raise AssertionError(str(error)) from error
 
     def attribute(self, batch: Batch, targets: torch.Tensor) -> None:
-        """What the author wrote, without the harness that cleans up after it."""
+        """Call the author's method without the harness, which would clean up after it."""
         ready = self.explainer.ready(batch)
         if isinstance(self.explainer, MapTransform):
             self.explainer.transform_batch(_inner_maps(batch), ready)
@@ -81,13 +81,13 @@ class _Trial:
 
 
 def _inner_maps(batch: Batch) -> torch.Tensor:
-    from xbench.seeding import uniform_field
+    from xbench.runtime.randomness import uniform_field
 
     return uniform_field(batch.seeds, batch.images.shape[2:]) - 0.5
 
 
 def _trial(scenario: Scenario, subject: Any) -> _Trial | None:
-    """None where the explainer refuses the scenario."""
+    """Return a trial of the scenario, or None if the explainer refuses it."""
     import torch
 
     explainer, module = fresh(subject, Explainer), scenario.module()
@@ -101,7 +101,7 @@ def _trial(scenario: Scenario, subject: Any) -> _Trial | None:
 
 
 def _training(scenario: Scenario, subject: Any) -> Path:
-    """The folder of an explainer trained in this scenario, kept as long as its factory."""
+    """Return the folder of an explainer trained in this scenario, which is kept as long as its factory."""
     folders = _fitted.setdefault(subject, {})
     if scenario not in folders:
         folder = folder_of(subject)
@@ -112,11 +112,11 @@ def _training(scenario: Scenario, subject: Any) -> Path:
     return folders[scenario]
 
 
-def _on_first(scenarios: Sequence[Scenario], one: Callable[[_Trial, Any], None], subject: Any) -> None:
+def _on_first(scenarios: Sequence[Scenario], check: Callable[[_Trial, Any], None], subject: Any) -> None:
     for scenario in scenarios:
         trial = _trial(scenario, subject)
         if trial is not None:
-            one(trial, subject)
+            check(trial, subject)
             return
     _supports(scenarios, subject)
 
@@ -152,7 +152,9 @@ def _deterministic(trial: _Trial, subject: Any) -> None:
     del subject
     first = trial.explain(trial.batch, trial.targets)
     again = trial.explain(trial.batch, trial.targets)
-    _assert_same(first, again, "two calls give different maps: draw from batch.seeds (xbench.seeding), keep no state")
+    _assert_same(
+        first, again, "two calls give different maps: draw from batch.seeds (xbench.runtime.seeding), keep no state"
+    )
 
 
 def _independent_of_batch(trial: _Trial, subject: Any) -> None:
@@ -213,17 +215,20 @@ def _leaves_generators(trial: _Trial, subject: Any) -> None:
     before = torch.get_rng_state(), pickle.dumps(np.random.get_state()), pickle.dumps(random.getstate())
     trial.attribute(_private(trial.batch), trial.targets)
     after = torch.get_rng_state(), pickle.dumps(np.random.get_state()), pickle.dumps(random.getstate())
-    advice = "draw from batch.seeds, or from a generator of your own (xbench.seeding)"
+    advice = "draw from batch.seeds, or from a generator of your own (xbench.runtime.seeding)"
     assert torch.equal(before[0], after[0]), f"torch's global generator was drawn from: {advice}"
     assert before[1] == after[1], f"numpy's global generator was drawn from: {advice}"
     assert before[2] == after[2], f"Python's global generator was drawn from: {advice}"
 
 
 def _leaves_nothing_behind(trial: _Trial, subject: Any) -> None:
-    """Memory must not grow with the images explained; what one call keeps for the next is no growth."""
+    """Check that memory does not grow with the number of explained images.
+
+    Tensors that one call keeps for the next do not count as growth.
+    """
     del subject
     trial.explain(trial.batch, trial.targets)
-    gc.freeze()  # what was there before is not looked through
+    gc.freeze()  # objects from before are not searched
     try:
         kept = []
         for calls in (1, 3):
@@ -241,10 +246,10 @@ def _leaves_nothing_behind(trial: _Trial, subject: Any) -> None:
 
 
 def _tensors() -> tuple[int, int]:
-    """How many tensors the garbage collector knows, and their bytes."""
+    """Return the number of tensors that the garbage collector knows, and their bytes."""
     import torch
 
-    sizes = [each.nbytes for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
+    sizes = [known.nbytes for known in gc.get_objects() if issubclass(type(known), torch.Tensor)]
     return len(sizes), sum(sizes)
 
 
@@ -295,7 +300,7 @@ def _modes(module: nn.Module) -> list[bool]:
 
 
 def _model_state(module: nn.Module) -> dict[str, Any]:
-    """What an explainer must leave as it was, by the name that a complaint uses."""
+    """Return the state that an explainer must leave unchanged, by the names used in messages."""
     return {
         "weights and buffers": {name: value.detach().clone() for name, value in module.state_dict().items()},
         "modules": [(name, id(part)) for name, part in module.named_modules()],
@@ -313,7 +318,7 @@ def _equal(before: Any, after: Any) -> bool:
 
 
 def _assert_same(first: torch.Tensor, second: torch.Tensor, message: str) -> None:
-    """Equal to 1e-5 of the first's largest value: what the rounding of a batched convolution explains."""
+    """Assert equality up to 1e-5 of the first's largest value, which covers the rounding of a batched convolution."""
     if first.numel():
         scale = max(float(first.abs().max()), 1e-30)
         difference = float((first - second).abs().max()) / scale

@@ -1,4 +1,4 @@
-"""A tiny dataset and tiny models that are real plugins: for tests of plugins, and of xbench itself.
+"""A tiny dataset and tiny models, which are real plugins, for tests of plugins and of xbench itself.
 
 This module is itself a plugin (`fake` and `tiny`), so a test can register it:
 
@@ -7,26 +7,26 @@ This module is itself a plugin (`fake` and `tiny`), so a test can register it:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from xbench.contracts.dataset import Dataset, DatasetInfo, Split
+from xbench.contracts.arrays import ArrayDataset, ArraySample
+from xbench.contracts.dataset import SPLITS, DatasetInfo, Split
+from xbench.contracts.hookspecs import hookimpl
 from xbench.contracts.metric import Case
 from xbench.contracts.model import Model, ModelOptions, class_scores
-from xbench.hookspecs import hookimpl
-from xbench.options import Field, Options
-from xbench.seeding import rng
-from xbench.session import Session
-from xbench.specs import DatasetSpec, ModelSpec
+from xbench.contracts.options import Field, Options
+from xbench.contracts.session import Session
+from xbench.contracts.specs import DatasetSpec, ModelSpec
+from xbench.runtime.seeding import rng
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from xbench.samples import Batch
+    from xbench.contracts.samples import Batch
 
 _PER_PATIENT = 2
 _COSTS = ("seconds_maps", "seconds_fit", "forward_passes", "backward_passes", "peak_bytes", "fit_peak_bytes")
@@ -36,19 +36,19 @@ class FakeOptions(Options):
     """Options of `fake`."""
 
     size: int = Field(32, ge=8, description="height, in pixels")
-    width: int | None = Field(None, ge=8, description="width, in pixels; none = as high")
-    channels: int = Field(1, ge=1, description="channels, all with their own noise")
-    classes: int = Field(2, ge=2, le=3, description="disk, ring, and from three on a cross")
-    train: int = Field(24, ge=2, description="images to train on, two a patient")
+    width: int | None = Field(None, ge=8, description="width, in pixels; none: the same as the height")
+    channels: int = Field(1, ge=1, description="channels, each with its own noise")
+    classes: int = Field(2, ge=2, le=3, description="number of classes: disk, ring and, with three, cross")
+    train: int = Field(24, ge=2, description="images to train on, two per patient")
     validation: int = Field(12, ge=2, description="images to validate on")
     test: int = Field(12, ge=2, description="images to score")
     masks: bool = Field(True, description="whether the shape is outlined")
     removal: bool = Field(False, description="whether the dataset declares removal values for its classes")
-    seed: int = Field(0, description="of the drawing")
+    seed: int = Field(0, description="seed of the drawing")
 
 
-class FakeDataset(Dataset):
-    """Noise, a bright bar that means nothing, and a blob whose shape is the class; the mask is the blob."""
+class FakeDataset(ArrayDataset):
+    """Images of noise, a bright bar without meaning, and a blob whose shape is the class. The mask is the blob."""
 
     options: FakeOptions
 
@@ -57,7 +57,7 @@ class FakeDataset(Dataset):
 
     @property
     def info(self) -> DatasetInfo:
-        """Of the options."""
+        """Facts that follow from the options."""
         options = self.options
         return DatasetInfo(
             name="fake",
@@ -72,27 +72,23 @@ class FakeDataset(Dataset):
             citation="drawn by xbench.testing",
         )
 
-    def prepare(self, folder: Path, session: Session) -> None:  # noqa: ARG002
-        """Draw all splits."""
-        for split in ("train", "validation", "test"):
-            drawn = [self._draw(split, index) for index in range(getattr(self.options, split))]
-            np.save(folder / f"{split}-images.npy", np.stack([image for image, _ in drawn]))
-            np.save(folder / f"{split}-masks.npy", np.stack([mask for _, mask in drawn]))
-
-    def load(self, split: str, folder: Path) -> Split:
-        """Memory-mapped; a patient's images are of one class."""
-        indices = np.arange(getattr(self.options, split))
-        patients = indices // _PER_PATIENT
-        return Split.from_arrays(
-            np.load(folder / f"{split}-images.npy", mmap_mode="r"),
-            patients % self.options.classes,
-            ids=[f"{split}-{index}" for index in indices],
-            groups=[f"{split}-patient-{patient}" for patient in patients],
-            masks=np.load(folder / f"{split}-masks.npy", mmap_mode="r") if self.options.masks else None,
-        )
+    def samples(self, session: Session) -> Iterator[ArraySample]:  # noqa: ARG002
+        """Yield the samples of all splits. All images of a patient have one class."""
+        for split in SPLITS:
+            for index in range(getattr(self.options, split)):
+                image, mask = self._draw(split, index)
+                patient = index // _PER_PATIENT
+                yield ArraySample(
+                    split=split,
+                    id=f"{split}-{index}",
+                    group=f"{split}-patient-{patient}",
+                    label=patient % self.options.classes,
+                    image=image,
+                    mask=mask if self.options.masks else None,
+                )
 
     def _draw(self, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image float32 (C, H, W) in [0, 1] and mask bool (H, W)."""
+        """Return an image, float32 (C, H, W) in [0, 1], and its mask, bool (H, W)."""
         draw = rng(self.options.seed, "fake", split, index)
         height, width = self.info.spatial
         image = draw.uniform(0.1, 0.35, (self.options.channels, height, width))
@@ -108,7 +104,7 @@ class FakeDataset(Dataset):
 
 
 def _blob(rows: np.ndarray, columns: np.ndarray, radius: float, label: int) -> np.ndarray:
-    """Where the blob is: bool (H, W), from the offsets to its centre."""
+    """Return the mask of the blob, bool (H, W), from the offsets to its centre."""
     distance = np.hypot(rows, columns)
     blob: np.ndarray = distance <= radius
     if label == 1:
@@ -121,13 +117,13 @@ def _blob(rows: np.ndarray, columns: np.ndarray, radius: float, label: int) -> n
 class TinyOptions(ModelOptions):
     """Options of `tiny`."""
 
-    epochs: int = Field(30, ge=0, description="most passes over the training split")
-    learning_rate: float = Field(1e-2, gt=0, description="of Adam")
+    epochs: int = Field(30, ge=0, description="maximum number of passes over the training split")
+    learning_rate: float = Field(1e-2, gt=0, description="learning rate of Adam")
     train_batch: int = Field(8, ge=2, description="training batch size")
-    network: Literal["conv", "linear"] = Field("conv", description="three convolutions, or none")
-    relu: Literal["module", "functional", "inplace", "reused"] = Field("module", description="how ReLU is written")
+    network: Literal["conv", "linear"] = Field("conv", description="conv: three convolutions; linear: none")
+    relu: Literal["module", "functional", "inplace", "reused"] = Field("module", description="how the code calls ReLU")
     batch_norm: bool = Field(False, description="whether batch norms follow the convolutions")
-    one_logit: bool = Field(False, description="one output neuron for two classes")
+    one_logit: bool = Field(False, description="whether two classes have one output neuron")
     width: int = Field(8, ge=1, description="channels of the first convolution")
 
 
@@ -140,7 +136,7 @@ class TinyModel(Model):
         super().__init__(options or TinyOptions(), argument)
 
     def build(self, info: DatasetInfo) -> nn.Module:
-        """As the options say."""
+        """Return the network that the options describe."""
         from xbench.testing.networks import ConvNetwork, LinearNetwork
 
         outputs = 1 if self.options.one_logit else len(info.classes)
@@ -150,31 +146,31 @@ class TinyModel(Model):
 
 
 class FakeExplanation:
-    """The gradient at work, as an `xbench.Explanation`; counterfactuals are brighter or darker images.
+    """An `xbench.Explanation` of the gradient. Its counterfactuals are brighter or darker images.
 
     Args:
-        module: Explained.
+        module: Module to explain.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.model = module
 
     def maps(self, batch: Batch, targets: torch.Tensor, model: nn.Module | None = None) -> torch.Tensor:
-        """The gradient, summed over channels."""
+        """Return the gradient, summed over channels."""
+        from xbench.compute.passes import gradients
         from xbench.contracts.explainer import undisturbed
-        from xbench.passes import gradients
 
         explained = self.model if model is None else model
         with undisturbed(explained):
             return gradients(explained, batch.images, targets).sum(1)
 
     def transfer(self, images: torch.Tensor, toward: torch.Tensor) -> torch.Tensor:
-        """Darker toward class 0, brighter toward all others."""
+        """Return images that are darker toward class 0 and brighter toward all others."""
         step = 0.2 * (2 * (toward > 0).float() - 1)
         return (images + step.view(-1, *[1] * (images.ndim - 1))).clamp(0, 1)
 
     def masked_logits(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-        """Of the images times the maps."""
+        """Return the logits of the images times the maps."""
         import torch
 
         with torch.no_grad():
@@ -185,33 +181,32 @@ class FakeExplanation:
 def fake_case(
     info: DatasetInfo, split: Split, module: nn.Module, maps: np.ndarray, session: Session, **replaced: Any
 ) -> Case:
-    """What the harness hands to a metric, without the harness.
+    """Return a case like the one that the harness hands to a metric.
 
     Args:
         info: The dataset.
-        split: The N samples scored.
-        module: The model; put in eval mode.
-        maps: float32 (N, *spatial).
-        session: Its `batch_size` is the metric's.
-        replaced: Other fields of the case than those that follow from the rest (targets: as predicted; train_mean: of
-            `split` itself; prepared: empty; explanation: `FakeExplanation`; cost: zeros;
-            training: none).
+        split: The N samples to score.
+        module: The model. It is put in eval mode.
+        maps: Maps of the samples, float32 (N, *spatial).
+        session: Session whose `batch_size` the metric uses.
+        replaced: Fields of the case to set instead of the defaults (targets: as predicted; train_mean: of `split`
+            itself; prepared: empty; explanation: `FakeExplanation`; cost: zeros; training: none).
     """
     import torch
 
     module = module.to(session.device).eval()
 
-    def score(images: torch.Tensor) -> torch.Tensor:
+    def logits_of(images: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
             logits: torch.Tensor = module(images)
         return logits
 
     batches = list(split.batches(session.batch_size))
-    logits = torch.cat([score(batch.images.to(session.device)) for batch in batches]).float().cpu()
+    logits = torch.cat([logits_of(batch.images.to(session.device)) for batch in batches]).float().cpu()
     means = torch.stack([batch.images.flatten(2).mean(2).sum(0) for batch in batches]).sum(0) / len(split)
     fields: dict[str, Any] = {
         "train_mean": means.numpy(),
-        "score": score,
+        "logits_of": logits_of,
         "logits": logits.numpy(),
         "targets": class_scores(logits).argmax(1).numpy(),
         "maps": maps,
@@ -224,7 +219,7 @@ def fake_case(
 
 @hookimpl
 def xbench_datasets() -> Iterable[DatasetSpec]:
-    """`fake`."""
+    """Yield `fake`."""
     yield DatasetSpec(
         "fake",
         "disks, rings and crosses in noise",
@@ -235,7 +230,7 @@ def xbench_datasets() -> Iterable[DatasetSpec]:
 
 @hookimpl
 def xbench_models() -> Iterable[ModelSpec]:
-    """`tiny`."""
+    """Yield `tiny`."""
     yield ModelSpec(
         "tiny",
         "a network of a few thousand weights",

@@ -1,4 +1,4 @@
-"""What every metric must hold."""
+"""The conformance checks of metrics."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from xbench.contracts.metric import Case, Metric, TrainMaps
+from xbench.contracts.roles import CurveRole
+from xbench.contracts.session import Session
 from xbench.errors import PluginError
-from xbench.seeding import rng
-from xbench.session import Session
+from xbench.runtime.seeding import rng
 from xbench.testing.fakes import fake_case
 from xbench.testing.scenarios import Scenario, default_scenarios, fresh
 
@@ -27,22 +28,22 @@ _RESERVED = {"id", "group", "label", "target", "dataset", "model", "explainer", 
 
 
 def metric_checks(scenarios: Sequence[Scenario] | None = None) -> Iterator[tuple[str, Callable[[Any], None]]]:
-    """The checks of a metric: (name, check), where check takes an instance or a factory without arguments.
+    """Yield the checks of a metric: (name, check), where check takes an instance or a factory without arguments.
 
     Args:
-        scenarios: Datasets and models to score random maps on; `default_scenarios()` where none are given.
+        scenarios: Datasets and models to score random maps on; by default `default_scenarios()`.
     """
     scenarios = default_scenarios() if scenarios is None else scenarios
     for scenario in scenarios:
         yield f"observations_{scenario.name}", functools.partial(_observations, scenario)
-    for one in (_deterministic, _independent_of_batch_size, _summarises_subsets, _summary_ignores_order):
-        yield one.__name__.removeprefix("_"), functools.partial(one, scenarios[0])
+    for check in (_deterministic, _independent_of_batch_size, _summarises_subsets, _summary_ignores_order):
+        yield check.__name__.removeprefix("_"), functools.partial(check, scenarios[0])
     yield "curves", functools.partial(_curves, scenarios[0])
     yield "card", lambda subject: _card(scenarios[0], subject)
 
 
 def _observed(metric: Metric, scenario: Scenario, batch_size: int = 8) -> tuple[Case, dict[str, np.ndarray]]:
-    """A case of random maps, and what the harness would hand to `summarise`."""
+    """Return a case of random maps, and the observations that the harness would hand to `summarise`."""
     split = scenario.split("test")
     maps = rng(0, "maps").standard_normal((len(split), *scenario.info.spatial)).astype(np.float32)
     maps.flags.writeable = False  # as the harness's memory maps are
@@ -56,12 +57,12 @@ def _observed(metric: Metric, scenario: Scenario, batch_size: int = 8) -> tuple[
             )
         case = dataclasses.replace(case, prepared=prepared)
         try:
-            seen = metric.observations(case, "under test")
+            observed = metric.observations(case, "under test")
         except PluginError as error:
             raise AssertionError(str(error)) from error
-        own = seen.keys() & _RESERVED
+        own = observed.keys() & _RESERVED
         assert not own, f"observe() gave {', '.join(sorted(own))}: the harness adds these, choose other names"
-    return case, {**seen, "label": split.labels, "target": case.targets}
+    return case, {**observed, "label": split.labels, "target": case.targets}
 
 
 def _prepared(metric: Metric, case: Case) -> dict[str, np.ndarray]:
@@ -75,7 +76,7 @@ def _prepared(metric: Metric, case: Case) -> dict[str, np.ndarray]:
 
 
 def _wanted(metric: Metric, scenario: Scenario) -> dict[str, Any]:
-    """What the metric asks for beyond the maps: features of the images, maps of the training split."""
+    """Return what the metric needs beside the maps: features of the images, maps of the training split."""
     import torch
 
     wanted: dict[str, Any] = {"training": scenario.split("train")}
@@ -91,12 +92,14 @@ def _wanted(metric: Metric, scenario: Scenario) -> dict[str, Any]:
 
 def _observations(scenario: Scenario, subject: Any) -> None:
     metric = fresh(subject, Metric)
-    _, seen = _observed(metric, scenario)
-    names = seen.keys() - {"label", "target"}
+    _, observed = _observed(metric, scenario)
+    names = observed.keys() - {"label", "target"}
     assert names, "observe() gave nothing: give at least one array of one row per sample"
     for name in names:
-        assert seen[name].dtype.kind in _NUMBERS, f"observation {name!r} is {seen[name].dtype}: give bool, int or float"
-    _value(metric, seen, "all samples")
+        assert observed[name].dtype.kind in _NUMBERS, (
+            f"observation {name!r} is {observed[name].dtype}: give bool, int or float"
+        )
+    _value(metric, observed, "all samples")
 
 
 def _deterministic(scenario: Scenario, subject: Any) -> None:
@@ -111,29 +114,29 @@ def _independent_of_batch_size(scenario: Scenario, subject: Any) -> None:
 
 def _summarises_subsets(scenario: Scenario, subject: Any) -> None:
     metric = fresh(subject, Metric)
-    _, seen = _observed(metric, scenario)
-    labels = seen["label"]
+    _, observed = _observed(metric, scenario)
+    labels = observed["label"]
     draw = rng(0, "subsets")
     subsets = {"one sample": np.array([0]), "one class only": np.flatnonzero(labels == labels[0])}
     subsets |= {f"resample {index}": draw.integers(len(labels), size=len(labels)) for index in range(20)}
     for name, rows in subsets.items():
-        _value(metric, {key: values[rows] for key, values in seen.items()}, name)
+        _value(metric, {key: values[rows] for key, values in observed.items()}, name)
 
 
 def _summary_ignores_order(scenario: Scenario, subject: Any) -> None:
     metric = fresh(subject, Metric)
-    _, seen = _observed(metric, scenario)
-    turned = {key: values[::-1] for key, values in seen.items()}
-    values = _value(metric, seen, "all samples"), _value(metric, turned, "all samples, last first")
+    _, observed = _observed(metric, scenario)
+    turned = {key: values[::-1] for key, values in observed.items()}
+    values = _value(metric, observed, "all samples"), _value(metric, turned, "all samples, last first")
     assert np.isclose(*values, rtol=1e-9, atol=1e-12, equal_nan=True), (
-        f"summarise() gives {values[0]}, and {values[1]} for the same samples in another order: it must not see it"
+        f"summarise() gives {values[0]}, and {values[1]} for the same samples in another order: ignore the order"
     )
 
 
 def _curves(scenario: Scenario, subject: Any) -> None:
     metric = fresh(subject, Metric)
-    _, seen = _observed(metric, scenario)
-    curves = metric.curves(seen)
+    _, observed = _observed(metric, scenario)
+    curves = metric.curves(observed)
     if curves is None:
         return
     for name, heights in curves.y.items():
@@ -141,6 +144,9 @@ def _curves(scenario: Scenario, subject: Any) -> None:
             f"curve {name!r} has shape {np.shape(heights)}: give one height per x, {np.shape(curves.x)}"
         )
     assert all((curves.x_label, curves.y_label)), "curves() gave no axis label: name the quantity and its unit"
+    for name, role in curves.roles.items():
+        assert name in curves.y, f"curves() gives a role to {name!r}, which is none of its curves: {list(curves.y)}"
+        assert role in get_args(CurveRole), f"curve {name!r} has the role {role!r}: use one of {get_args(CurveRole)}"
 
 
 def _card(scenario: Scenario, subject: Any) -> None:
@@ -154,11 +160,11 @@ def _card(scenario: Scenario, subject: Any) -> None:
     assert card, "card() is empty: say what the number means (score, target, ties, aggregation)"
 
 
-def _value(metric: Metric, seen: dict[str, np.ndarray], name: str) -> float:
+def _value(metric: Metric, observed: dict[str, np.ndarray], name: str) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            value = metric.summarise(seen)
+            value = metric.summarise(observed)
         except Exception as error:
             raise AssertionError(
                 f"summarise() raised {type(error).__name__}: {error} on {name}: give NaN where the metric is undefined"

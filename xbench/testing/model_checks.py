@@ -1,4 +1,4 @@
-"""What every model must hold."""
+"""The conformance checks of models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xbench.contracts.model import Model, class_scores
 from xbench.errors import UserError
-from xbench.seeding import isolated
+from xbench.runtime.randomness import isolated
 from xbench.testing.scenarios import Scenario, default_scenarios, fresh
 
 if TYPE_CHECKING:
@@ -19,23 +19,23 @@ _TOLERANCE = 1e-4
 
 
 def model_checks(scenarios: Sequence[Scenario] | None = None) -> Iterator[tuple[str, Callable[[Any], None]]]:
-    """The checks of a model: (name, check), where check takes an instance or a factory without arguments.
+    """Yield the checks of a model: (name, check), where check takes an instance or a factory without arguments.
 
-    A scenario whose images `build` refuses with a UserError is left out, but it must accept one.
+    Scenarios whose images `build` refuses with a UserError are skipped, but it must accept at least one.
 
     Args:
-        scenarios: Give the images; `default_scenarios()` where none are given. Their own models are not used.
+        scenarios: Scenarios for the images; by default `default_scenarios()`. Their own models are not used.
     """
     scenarios = default_scenarios() if scenarios is None else scenarios
     yield "builds_a_scenario", functools.partial(_builds, scenarios)
     for scenario in scenarios:
         yield f"logits_{scenario.name}", functools.partial(_logits, scenario)
-    for one in (_gradient_reaches_input, _deterministic, _independent_of_batch, _reproducible):
-        yield one.__name__.removeprefix("_"), functools.partial(_on_first, scenarios, one)
+    for check in (_gradient_reaches_input, _deterministic, _independent_of_batch, _reproducible):
+        yield check.__name__.removeprefix("_"), functools.partial(_on_first, scenarios, check)
 
 
 def _built(scenario: Scenario, subject: Any) -> nn.Module | None:
-    """In eval mode; None where the model refuses the scenario's images."""
+    """Return the module in eval mode, or None if the model refuses the scenario's images."""
     from torch import nn
 
     model = fresh(subject, Model)
@@ -52,11 +52,11 @@ def _images(scenario: Scenario) -> torch.Tensor:
     return scenario.split("test").batch(range(4)).images
 
 
-def _on_first(scenarios: Sequence[Scenario], one: Callable[[Scenario, nn.Module, Any], None], subject: Any) -> None:
+def _on_first(scenarios: Sequence[Scenario], check: Callable[[Scenario, nn.Module, Any], None], subject: Any) -> None:
     for scenario in scenarios:
         module = _built(scenario, subject)
         if module is not None:
-            one(scenario, module, subject)
+            check(scenario, module, subject)
             return
     _builds(scenarios, subject)
 
@@ -89,7 +89,7 @@ def _gradient_reaches_input(scenario: Scenario, module: nn.Module, subject: Any)
 
     del subject
     images = _images(scenario).clone().requires_grad_()
-    scores = class_scores(module(images.clone()))  # no leaf: another check tells who writes into it
+    scores = class_scores(module(images.clone()))  # not a leaf, because another check finds in-place changes
     advice = "no detach, no_grad, rounding or numpy between images and logits: gradient explainers need the path"
     assert scores.requires_grad, f"the logits do not depend on the images for autograd: {advice}"
     gradient = torch.autograd.grad(scores[:, 0].sum(), images, allow_unused=True, materialize_grads=True)[0]
@@ -106,7 +106,7 @@ def _deterministic(scenario: Scenario, module: nn.Module, subject: Any) -> None:
     with torch.inference_mode():
         first, second = module(given), module(images.clone())
     assert torch.equal(given, images), "a pass changes the images in place: write x = x - mean instead of x -= mean"
-    assert torch.equal(first, second), "two passes in eval mode give different logits: dropout or noise must rest then"
+    assert torch.equal(first, second), "two passes in eval mode give different logits: switch off dropout and noise"
     after = module.state_dict()
     changed = [name for name, value in state.items() if not torch.equal(value, after[name])]
     assert not changed, f"a pass in eval mode changed {', '.join(changed)}: it must change nothing"

@@ -1,4 +1,4 @@
-"""Tiny networks, in every style in which people write an activation."""
+"""Tiny networks, with activations written in every usual style."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from torch.nn import functional as F
 
 
 class LinearNetwork(nn.Module):
-    """logits = W x + b: every gradient method has a closed form."""
+    """A linear network, logits = W x + b, for which every gradient method has a closed form."""
 
     def __init__(self, channels: int, spatial: tuple[int, ...], outputs: int) -> None:
         super().__init__()
         self.linear = nn.Linear(channels * math.prod(spatial), outputs)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, *spatial) -> (N, outputs)."""
+        """Return the logits: (N, C, *spatial) -> (N, outputs)."""
         logits: torch.Tensor = self.linear(images.flatten(1))
         return logits
 
 
 class ConvNetwork(nn.Module):
-    """Three convolutions, global average pooling, a linear head; any image size from 8 x 8.
+    """A network of three convolutions, global average pooling and a linear head, for images of at least 8 x 8.
 
     Args:
-        channels: C.
-        outputs: Logits.
+        channels: Number of channels, C.
+        outputs: Number of logits.
         width: Channels of the first convolution, doubled by each of the others.
         relu: "module" (one nn.ReLU each), "inplace" (the same, in place), "reused" (one nn.ReLU called three times) or
             "functional" (F.relu, which no module hook sees).
-        batch_norm: A BatchNorm2d after each convolution.
+        batch_norm: Whether a BatchNorm2d follows each convolution.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ConvNetwork(nn.Module):
         self.head = nn.Linear(widths[-1], outputs)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) -> (N, outputs)."""
+        """Return the logits: (N, C, H, W) -> (N, outputs)."""
         features = images
         for index, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             features = norm(convolution(features))

@@ -1,4 +1,4 @@
-"""What a plugin is tried on: a tiny dataset and a tiny model of every shape that it will meet."""
+"""Scenarios to test plugins on: tiny datasets and models of the shapes that plugins meet."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from xbench.contracts.dataset import Dataset, DatasetInfo, Split
 from xbench.contracts.model import Model
-from xbench.seeding import isolated
-from xbench.session import Session
+from xbench.contracts.session import Session
+from xbench.runtime.randomness import isolated
 from xbench.testing.fakes import FakeDataset, FakeOptions, TinyModel, TinyOptions
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ Plugin = TypeVar("Plugin")
 
 @dataclass(eq=False)
 class Scenario:
-    """A dataset and an untrained model on it.
+    """A dataset and an untrained model for it.
 
     Attributes:
-        name: Part of the check's name.
-        dataset: Prepared on first use.
-        model: Built with a fixed seed.
+        name: Name of the scenario, which is part of the check's name.
+        dataset: The dataset. It is prepared on first use.
+        model: The model. It is built with a fixed seed.
     """
 
     name: str
@@ -41,24 +41,24 @@ class Scenario:
 
     @property
     def info(self) -> DatasetInfo:
-        """Of the dataset."""
+        """The dataset's facts."""
         return self.dataset.info
 
     def split(self, name: str) -> Split:
-        """One of its splits."""
+        """Return one of the dataset's splits."""
         if self._folder is None:
             self._folder = folder_of(self)
             self.dataset.prepare(self._folder, Session(self._folder))
         return self.dataset.open(name, self._folder)
 
     def module(self) -> nn.Module:
-        """The model in eval mode, its parameters frozen as the harness freezes them; the same weights every time."""
+        """Return the model in eval mode, frozen as by the harness, with the same weights every time."""
         with isolated(0, "scenario"):
             return self.model.build(self.info).eval().requires_grad_(False)
 
 
 def default_scenarios() -> list[Scenario]:
-    """One channel, three channels, an odd size; one logit, two, three; ReLU as modules, functional and in place."""
+    """Return scenarios of 1 and 3 channels, an odd size, 1 to 3 logits, and ReLU as module, function and in place."""
     return [
         Scenario("plain", FakeDataset(), TinyModel()),
         Scenario(
@@ -73,17 +73,17 @@ def default_scenarios() -> list[Scenario]:
 
 
 def folder_of(owner: Any) -> Path:
-    """A new folder that lasts as long as `owner`."""
+    """Return a new folder that exists as long as `owner`."""
     folder = tempfile.mkdtemp(prefix="xbench-checks-")
     weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
 
 
 def fresh(subject: Any, kind: Callable[..., Plugin]) -> Plugin:
-    """The plugin of class `kind` itself: given as an instance, or made by a factory."""
+    """Return the plugin of class `kind`, which is `subject` itself or is created by it."""
     contract = cast("type", kind)
-    made = subject if isinstance(subject, contract) else subject()
-    assert isinstance(made, contract), (
-        f"the factory gives a {type(made).__name__}: derive it from xbench.{contract.__name__}"
+    plugin = subject if isinstance(subject, contract) else subject()
+    assert isinstance(plugin, contract), (
+        f"the factory gives a {type(plugin).__name__}: derive it from xbench.{contract.__name__}"
     )
-    return cast("Plugin", made)
+    return cast("Plugin", plugin)

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from xbench.artifacts import Store
-from xbench.session import Session
+from xbench.contracts.session import Session
+from xbench.jobs.store import Store
 
 
 def test_help_imports_nothing_heavy():

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from xbench.cli import xbench
-from xbench.comparison import REPLICATES, Replicates, read_replicates, sampling, write_replicates
 from xbench.errors import UserError
-from xbench.results import SCHEMA, RunHeader, ScoreRow, read_header, read_scores, write_header, write_scores
-from xbench.statistics import interval, resamples
+from xbench.results.replicates import REPLICATES, Replicates, read_replicates, sampling, write_replicates
+from xbench.results.rows import SCHEMA, RunHeader, ScoreRow, read_header, read_scores, write_header, write_scores
+from xbench.statistics.resampling import interval, resamples
 
 _EMPTY = {str: "", int: 0, float: 0.0, bool: False}
 _HINTS = typing.get_type_hints(ScoreRow)

@@ -14,7 +14,7 @@ from xbench.cli.leaderboard_command import installed_suites
 from xbench.errors import UserError
 from xbench.leaderboard.records import content_digest, line
 from xbench.provenance import digest
-from xbench.results import read_header, write_header
+from xbench.results.rows import read_header, write_header
 
 SUITE = {"name": "mine", "version": 1, "fingerprint": digest("mine"), "changed": {}}
 

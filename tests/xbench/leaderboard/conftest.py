@@ -9,13 +9,14 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 
-from xbench.comparison import REPLICATES, Replicates, sampling, write_replicates
 from xbench.leaderboard import Entry, Submission, add_run, check_files
 from xbench.leaderboard.records import content_digest, line
 from xbench.leaderboard.thinning import thinned
 from xbench.provenance import digest
-from xbench.results import RunHeader, ScoreRow, write_header, write_scores
-from xbench.statistics import interval, rank_sets, resamples
+from xbench.results.replicates import REPLICATES, Replicates, sampling, write_replicates
+from xbench.results.rows import RunHeader, ScoreRow, write_header, write_scores
+from xbench.statistics.ranking import rank_sets
+from xbench.statistics.resampling import interval, resamples
 
 PATIENTS = [f"p{index}" for index in range(60)]
 EXPLAINERS = {"gradient": 0.40, "vinet": 0.60, "occlusion": 0.40, "random": 0.0}

@@ -13,11 +13,20 @@ import pytest
 
 from xbench.cli.leaderboard_command import installed_suites
 from xbench.errors import UserError
-from xbench.leaderboard import add_run, build, check_files, fields, read_board, read_submission, stale, submission_files
+from xbench.leaderboard import (
+    add_run,
+    build,
+    check_files,
+    ranked_groups,
+    read_board,
+    read_submission,
+    stale,
+    submission_files,
+)
 from xbench.leaderboard.checks import is_measured
 from xbench.leaderboard.pooling import pooled
 from xbench.provenance import digest
-from xbench.results import read_header, read_scores, write_header, write_scores
+from xbench.results.rows import read_header, read_scores, write_header, write_scores
 
 
 def table(board, name="quick-v1.csv"):
@@ -133,24 +142,24 @@ def test_ranks_and_differences_of_one_seed_are_those_of_the_run(run, board):
     folder = run("a")
     add_run(folder, board, "Ada")
     rows = {(row.metric, row.explainer): row for row in read_scores(folder / "scores.csv")}
-    for field in fields(read_board(board)):
-        for each in field.standings:
-            row = rows[field.setting.metric, each.explainer]
+    for group in ranked_groups(read_board(board)):
+        for each in group.standings:
+            row = rows[group.setting.metric, each.explainer]
             assert (each.rank, each.rank_high, set(each.rank_set)) == (row.rank, row.rank_high, set(row.rank_set))
             assert each.pooled == pooled(each.results)
-        assert len(field.differences) == 6
-        for each in field.differences:
+        assert len(group.differences) == 6
+        for each in group.differences:
             assert each.paired
             assert each.low < each.value < each.high
             told = each.p_holm < 0.05
-            standing = next(one for one in field.standings if one.explainer == each.first)
+            standing = next(one for one in group.standings if one.explainer == each.first)
             assert told == (each.second not in standing.rank_set)
 
 
 def test_a_strangers_explainer_joins_the_ranking_of_the_suite(run, board):
     add_run(run("a"), board, "Ada")
     add_run(run("b", explainers={"gradient": 0.40, "mine": 0.9}), board, "Bob")
-    found = {field.setting.metric: field for field in fields(read_board(board))}
+    found = {group.setting.metric: group for group in ranked_groups(read_board(board))}
     standings = {each.explainer: each for each in found["fidelity"].standings}
     assert next(iter(standings)) == "mine"
     assert (standings["mine"].rank, standings["vinet"].rank) == (1, 2)
@@ -162,7 +171,7 @@ VINET = {"cpu": {"vinet": "vinet:preset=tiny"}, "cuda": {"vinet": "vinet:preset=
 
 
 def names_and_seeds(board):
-    (fidelity,) = (field for field in fields(read_board(board)) if field.setting.metric == "fidelity")
+    (fidelity,) = (group for group in ranked_groups(read_board(board)) if group.setting.metric == "fidelity")
     return {each.explainer: [row.seed for row in each.rows] for each in fidelity.standings}
 
 
@@ -196,15 +205,15 @@ def test_precisions_are_never_averaged(run, board):
 def test_rows_of_another_device_are_ranked_with_those_of_this_one(run, board):
     add_run(run("baselines"), board, "Ada")
     add_run(run("theirs", device="cuda", explainers={"mine": 0.9, "gradient": 0.4}), board, "Bob")
-    field = next(field for field in fields(read_board(board)) if field.setting.metric == "fidelity")
-    names = [each.explainer for each in field.standings]
+    group = next(group for group in ranked_groups(read_board(board)) if group.setting.metric == "fidelity")
+    names = [each.explainer for each in group.standings]
     assert names[:2] == ["mine", "vinet"]
     assert {"gradient (cpu, 32)", "gradient (cuda, 32)"} < set(names)
-    assert (field.standings[0].rank, field.standings[1].rank) == (1, 2)
-    cpu = next(each for each in field.standings if each.explainer == "gradient (cpu, 32)")
+    assert (group.standings[0].rank, group.standings[1].rank) == (1, 2)
+    cpu = next(each for each in group.standings if each.explainer == "gradient (cpu, 32)")
     assert {"gradient (cuda, 32)", "occlusion"} <= set(cpu.rank_set) < set(names)
-    assert all({each.first, each.second} < set(names) for each in field.differences)
-    paired = {frozenset((each.first, each.second)): each.paired for each in field.differences}
+    assert all({each.first, each.second} < set(names) for each in group.differences)
+    paired = {frozenset((each.first, each.second)): each.paired for each in group.differences}
     assert not paired[frozenset(("gradient (cpu, 32)", "gradient (cuda, 32)"))]  # classifiers of their own
     assert paired[frozenset(("gradient (cpu, 32)", "vinet"))]
     assert len(paired) == len(names) * (len(names) - 1) // 2
@@ -216,8 +225,8 @@ def test_a_name_says_the_device_in_all_fields_of_a_suite_or_in_none(run, board):
     rows = [row for row in read_scores(folder / "scores.csv") if row.metric == "spread"]
     write_scores(rows, folder / "scores.csv")
     add_run(folder, board, "Bob")
-    for field in fields(read_board(board)):
-        names = {each.explainer for each in field.standings}
+    for group in ranked_groups(read_board(board)):
+        names = {each.explainer for each in group.standings}
         assert "gradient (cpu, 32)" in names
         assert "gradient" not in names
         assert {"vinet", "occlusion", "random"} < names
@@ -232,22 +241,22 @@ def test_a_twin_is_that_of_its_own_device(made_up):
         changes = dict.fromkeys(means, own) | {"copy": own | {"same_as": "vinet"}}
         changes["vinet"] = own | {"resolved": VINET[device]["vinet"]}
         handed_in.append(made_up.submission(seed, explainers=means, metrics=("fidelity",), changes=changes))
-    (field,) = fields(handed_in)
-    found = {each.explainer: each for each in field.standings}
+    (group,) = ranked_groups(handed_in)
+    found = {each.explainer: each for each in group.standings}
     for device, preset in (("cpu", "tiny"), ("cuda", "paper")):
         copy, original = found[f"copy ({device}, 32)"], found[f"vinet:preset={preset}"]
         assert copy.same_as == original.explainer
         assert (copy.ranks, copy.rank_set) == (original.ranks, original.rank_set)
-    assert not {"copy (cpu, 32)", "copy (cuda, 32)"} & {name for each in field.standings for name in each.rank_set}
+    assert not {"copy (cpu, 32)", "copy (cuda, 32)"} & {name for each in group.standings for name in each.rank_set}
 
 
 def test_one_explainer_under_two_names_of_a_run_counts_once(made_up):
     tiny = {"resolved": "vinet:preset=tiny"}
     means = {"vinet": 0.8, "vinet:preset=tiny": 0.8, "gradient": 0.5}
     changes = {"vinet": tiny, "vinet:preset=tiny": tiny | {"same_as": "vinet"}}
-    (field,) = fields([made_up.submission(explainers=means, metrics=("fidelity",), changes=changes)])
-    assert [(each.explainer, each.same_as) for each in field.standings] == [("vinet:preset=tiny", ""), ("gradient", "")]
-    assert field.standings[0].rows[0].explainer == "vinet"
+    (group,) = ranked_groups([made_up.submission(explainers=means, metrics=("fidelity",), changes=changes)])
+    assert [(each.explainer, each.same_as) for each in group.standings] == [("vinet:preset=tiny", ""), ("gradient", "")]
+    assert group.standings[0].rows[0].explainer == "vinet"
 
 
 def test_of_one_seed_handed_in_twice_the_later_stands(run, board, records, resealed):
@@ -268,10 +277,10 @@ def test_other_versions_suites_and_datasets_are_never_mixed(run, board):
     add_run(run("c", seed=2, dataset="e" * 64), board, "Ada")
     add_run(run("d", seed=3, suite={}), board, "Ada")
     add_run(run("e", seed=4, suite={}), board, "Ada")
-    found = fields(read_board(board))
-    assert len({field.setting for field in found}) == len(found) == 8
-    assert {each.results[0].row.seed for field in found for each in field.standings} == {0, 1, 2, 3}
-    custom = next(field for field in found if field.setting.suite.name.startswith("custom-"))
+    found = ranked_groups(read_board(board))
+    assert len({group.setting for group in found}) == len(found) == 8
+    assert {each.results[0].row.seed for group in found for each in group.standings} == {0, 1, 2, 3}
+    custom = next(group for group in found if group.setting.suite.name.startswith("custom-"))
     assert [row.seed for row in custom.standings[0].rows] == [3, 4]
     names = {path.name for path in build(board)}
     assert {"index.csv", "quick-v1.csv", "quick-v2.csv"} < names

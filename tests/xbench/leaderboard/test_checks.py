@@ -12,7 +12,7 @@ from xbench.leaderboard import add_run, build, check_files, read_submission
 from xbench.leaderboard.records import content_digest
 from xbench.leaderboard.thinning import as_record, thinned
 from xbench.provenance import digest
-from xbench.results import SCHEMA
+from xbench.results.rows import SCHEMA
 
 
 def test_an_honest_submission_is_in_order(handed_in, findings):
@@ -86,7 +86,7 @@ def _widened(records):
 
 
 def _first_alone(records):
-    """The best explainer claims to be told from all others."""
+    """The best explainer claims to be told apart from all others."""
     for row in records[1:5]:
         row["rank_set"] = [name for name in row["rank_set"] if name != "gradient"]
     records[1]["rank_set"], records[1]["rank"], records[1]["rank_high"] = [], 1, 1

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from xbench.cli import xbench
 from xbench.errors import UserError
-from xbench.leaderboard import add_run, derived, fields, read_board
+from xbench.leaderboard import add_run, derived, ranked_groups, read_board
 from xbench.leaderboard.site import write_site
 
 
@@ -94,17 +94,17 @@ def test_every_pair_is_there_with_its_difference(tmp_path, made_up):
     members = [made_up.submission(0, metrics=("fidelity", "spread"), changes=twin)]
     write_site(members, tmp_path / "out")
     _, found = data_of(tmp_path / "out" / "data" / "quick-v1" / "place-0-differences.js")
-    for field, data in zip(fields(members), found, strict=True):
-        names = [field.standings[at].explainer for at in data["who"]]
+    for group, data in zip(ranked_groups(members), found, strict=True):
+        names = [group.standings[at].explainer for at in data["who"]]
         assert set(names) == made_up.explainers.keys() - twin.keys()
         pairs = [(names[i], names[j]) for i in range(4) for j in range(i + 1, 4)]
-        assert [(each.first, each.second) for each in field.differences] == pairs
+        assert [(each.first, each.second) for each in group.differences] == pairs
         for column, wanted in (("value", "value"), ("p", "p_holm")):
-            exact = [getattr(each, wanted) for each in field.differences]
+            exact = [getattr(each, wanted) for each in group.differences]
             assert data[column] == pytest.approx(exact, rel=1e-5)
-        assert data["half"] == pytest.approx([each.high - each.value for each in field.differences], rel=1e-5)
+        assert data["half"] == pytest.approx([each.high - each.value for each in group.differences], rel=1e-5)
         assert data["paired"] is True
-        ranks = {each.explainer: each.ranks for each in field.standings}
+        ranks = {each.explainer: each.ranks for each in group.standings}
         assert [name for name, rank in ranks.items() if not rank] == ["occlusion"]  # no value, no rank
 
 

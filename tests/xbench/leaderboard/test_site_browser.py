@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from xbench.leaderboard import fields
+from xbench.leaderboard import ranked_groups
 from xbench.leaderboard.site import write_site
 
 NAMES = "#ranking-body tbody th .pick"
@@ -113,11 +113,11 @@ def test_two_explainers_and_their_paired_difference(page, members):
     page.choose("#second", "occlusion")
     near_the_comparison(page)
     wanted = {}
-    for field in fields(members):
-        if (field.setting.model, field.setting.sign) == ("net", "original"):
-            (found,) = (each for each in field.differences if {each.first, each.second} == {"gradient", "occlusion"})
+    for group in ranked_groups(members):
+        if (group.setting.model, group.setting.sign) == ("net", "original"):
+            (found,) = (each for each in group.differences if {each.first, each.second} == {"gradient", "occlusion"})
             turn = 1 if found.first == "gradient" else -1
-            wanted[field.setting.metric] = (turn * found.value, *sorted((turn * found.low, turn * found.high)))
+            wanted[group.setting.metric] = (turn * found.value, *sorted((turn * found.low, turn * found.high)))
     assert len(wanted) == 2
     for row, (metric, (value, low, high)) in enumerate(sorted(wanted.items()), 1):
         cells = page.text(f"#compare-body tbody tr:nth-child({row}) > *")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from xbench.agreement import agreement
 from xbench.report import agreement_chart
+from xbench.statistics.agreement import agreement
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import math
 import pytest
 from rich.console import Console
 
-from xbench.paper import PaperRow, beside_paper
 from xbench.report import beside_tables
+from xbench.results.paper import PaperRow, beside_paper
 
 
 def paper(method, value, explainer=None, **changes):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from xbench.calibration import calibration
 from xbench.report import calibration_chart
-from xbench.results import RunHeader, read_header, write_header
+from xbench.results.rows import RunHeader, read_header, write_header
+from xbench.statistics.reliability import calibration
 
 
 @pytest.fixture

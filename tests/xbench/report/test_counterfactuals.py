@@ -10,7 +10,7 @@ from PIL import Image
 from xbench import UserError
 from xbench.report import counterfactual_strips
 from xbench.report.canvas import DPI
-from xbench.report.counterfactual_arrays import (
+from xbench.results.counterfactuals import (
     COUNTERFACTUALS,
     CounterfactualArrays,
     read_counterfactuals,

@@ -4,14 +4,19 @@ import numpy as np
 import pytest
 from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 
-from xbench.report import CurveSeries, perturbation_curves, training_curves
+from xbench.report import perturbation_curves, training_curves
+from xbench.report.canvas import BLUE, VERMILLION
+from xbench.report.curves import curve_styles
+from xbench.results.curves import CurveSeries
 
 X = np.linspace(0, 100, 41)
+ROLES = {"MiF": "most_first", "LiF": "least_first"}
 
 
 def series(label, control=False):
-    return CurveSeries(label, control, X, {"MiF": np.exp(-X / 20), "LiF": 1 - X / 100})
+    return CurveSeries(label, control, X, {"MiF": np.exp(-X / 20), "LiF": 1 - X / 100}, ROLES)
 
 
 @pytest.fixture
@@ -49,6 +54,28 @@ class TestPerturbationCurves:
         assert len({line.get_color() for line in user.lines[-2:]}) == 2
         assert len({line.get_linestyle() for line in user.lines[-2:]}) == 2
         assert {line.get_color() for line in control.lines} == {"#555555"}
+
+    @pytest.mark.parametrize(
+        ("curves", "roles"),
+        [
+            ({"MiF": 1 - X / 50, "LiF": 1 - X / 100}, ROLES),
+            ({"LiF": 1 - X / 100, "MiF": 1 - X / 50}, ROLES),
+            ({"least": 1 - X / 100, "most": 1 - X / 50}, {"most": "most_first", "least": "least_first"}),
+        ],
+    )
+    def test_a_role_has_its_colour_whatever_the_name_and_the_order(self, tmp_path, axes, curves, roles):
+        perturbation_curves(tmp_path / "f", "", [CurveSeries("a", False, X, curves, roles)], "x", "y")
+        (panel, *_) = axes
+        looks = {tuple(line.get_ydata()): (line.get_color(), line.get_linestyle()) for line in panel.lines}
+        assert looks == {tuple(1 - X / 50): (VERMILLION, "-"), tuple(1 - X / 100): (BLUE, "--")}
+        # Removing the least important first keeps the score here, as it should: the area is blue.
+        shaded = max(panel.collections, key=lambda area: np.ptp(area.get_paths()[0].vertices[:, 1]))
+        assert to_hex(shaded.get_facecolor()[0][:3]).upper() == BLUE
+
+    def test_other_curves_take_the_looks_that_the_two_orders_leave(self):
+        mixed = CurveSeries("a", False, X, dict.fromkeys("pqrst", X), {"r": "least_first"})
+        assert curve_styles(mixed) == {"p": 0, "q": 2, "r": 1, "s": 3, "t": 0}
+        assert curve_styles(CurveSeries("a", False, X, dict.fromkeys("pq", X))) == {"p": 0, "q": 1}
 
     @pytest.mark.parametrize("count", [1, 2, 7, 20, 26])
     def test_any_number_of_explainers(self, tmp_path, axes, count):

@@ -34,7 +34,12 @@ def loaded_after(code):
 
 
 @pytest.mark.parametrize(
-    "code", ["import xbench.report", "import xbench.results, xbench.statistics, xbench.observations", DRAW]
+    "code",
+    [
+        "import xbench.report",
+        "import xbench.results.rows, xbench.statistics.resampling, xbench.results.observations",
+        DRAW,
+    ],
 )
 def test_neither_torch_nor_plugins_nor_pyplot(code):
     assert not loaded_after(code) & FORBIDDEN

@@ -6,7 +6,8 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from xbench.report import GalleryItem, Overlay, gallery
-from xbench.report.overlays import blended, robust_scale
+from xbench.report.overlays import blended
+from xbench.results.gallery import robust_scale
 
 RNG = np.random.default_rng(0)
 GREY = np.full((8, 8, 3), 0.4)

@@ -6,8 +6,8 @@ import math
 import pytest
 from rich.console import Console
 
-from xbench.classification import CLASSIFICATION
 from xbench.report import score_tables
+from xbench.statistics.classification import CLASSIFICATION
 
 
 def render(rows, header, width=120, terminal=False):
@@ -56,8 +56,8 @@ def test_all_figures_of_the_classifier_fit_100_columns(row, header):
     ("auc", "warning"),
     [
         ([0.96, 0.93, 0.98], None),
-        ([0.55, 0.45, 0.65], "its AUC can't be told from chance"),
-        ([0.55, 0.5, 0.6], "its AUC can't be told from chance"),
+        ([0.55, 0.45, 0.65], "its AUC can't be told apart from chance"),
+        ([0.55, 0.5, 0.6], "its AUC can't be told apart from chance"),
         ([0.2, 0.1, 0.3], "its AUC lies below chance"),
         ([None, None, None], None),
     ],
@@ -96,7 +96,7 @@ def test_unbeaten_controls_are_named(row, header):
         row("inverted:good", -0.9, control=True),
     ]
     text = render(rows, header())
-    assert lines_with(text, "not distinguishable") == ["not distinguishable from random (original): weak"]
+    assert lines_with(text, "can't be told apart") == ["can't be told apart from random (original): weak"]
     assert lines_with(text, "worse than") == [
         "worse than blurred:good (original): good",  # held against its own explainer only
         "worse than random (original): bad",
@@ -110,8 +110,8 @@ def test_lower_is_better_turns_beating_round(row, header):
 
 def test_every_explainer(row, header):
     rows = [row(name, 0.1, rank_set=("a", "b", "random")) for name in "ab"] + [row("random", 0.1, control=True)]
-    assert "not distinguishable from random (original): every explainer" in lines_with(
-        render(rows, header()), "not dis"
+    assert "can't be told apart from random (original): every explainer" in lines_with(
+        render(rows, header()), "can't be told"
     )
 
 

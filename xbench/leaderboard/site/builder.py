@@ -1,8 +1,7 @@
-"""A leaderboard's folder of pages: written beside and put in place whole."""
+"""Write a leaderboard's folder of pages, whole or not at all."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from importlib import resources
@@ -15,9 +14,9 @@ from xbench.leaderboard.site.editions import Edition, editions
 from xbench.leaderboard.site.pages import Links, render_edition, render_index
 from xbench.leaderboard.site.place_data import Origins, differences_data, rankings_data
 from xbench.leaderboard.tables import derived
-from xbench.report.naming import file_name
 from xbench.report.page.scripts import data_script
-from xbench.results import write_whole
+from xbench.results.naming import file_name
+from xbench.runtime.files import folder_beside, replace_folder, write_text
 
 REPORTS = "reports"
 """Folder of a leaderboard that may hold reports: `reports/<name of a submission's file, without .jsonl>/`."""
@@ -33,7 +32,7 @@ def write_site(submissions: Sequence[Submission], out: Path, reports: Path | Non
     """Write the pages of a leaderboard; a folder that holds such pages is replaced.
 
     Args:
-        submissions: In order.
+        submissions: Submissions in the order in which they were handed in.
         out: The folder.
         reports: Folder of reports, one a submission, to be copied and linked; what else is in it is left alone.
 
@@ -45,30 +44,25 @@ def write_site(submissions: Sequence[Submission], out: Path, reports: Path | Non
     """
     if out.exists() and not (out / _MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is not a leaderboard's site", "name another with --out")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        partial.mkdir(parents=True)
-        _write(submissions, partial, reports)
-        if out.exists():
-            shutil.rmtree(out)
-        partial.replace(out)
+        with folder_beside(out) as partial:
+            _write(submissions, partial, reports)
+            replace_folder(partial, out)
     except OSError as error:
         where = error.filename or out
         raise UserError(f"can't write {where}: {error.strerror or error}", "name another place with --out") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return out / "index.html"
 
 
 def _write(submissions: Sequence[Submission], folder: Path, reports: Path | None) -> None:
     _copy_assets(folder)
     for name, text in derived(submissions).items():
-        write_whole(folder / file_name(name), text)
+        write_text(folder / file_name(name), text)
     links = {submission.digest: _copy_report(submission, folder, reports) for submission in submissions}
-    found = editions(submissions)
-    for edition in found:
+    every = editions(submissions)
+    for edition in every:
         _write_edition(edition, folder, links)
-    write_whole(folder / "index.html", render_index(found))
+    write_text(folder / "index.html", render_index(every))
 
 
 def _copy_assets(folder: Path) -> None:
@@ -80,7 +74,7 @@ def _copy_assets(folder: Path) -> None:
 
 
 def _copy_report(submission: Submission, folder: Path, reports: Path | None) -> Links:
-    """Links to a submission's report, which is copied; none for what is no report, or lies elsewhere."""
+    """Copy a submission's report and return links to it; none where there is no report, or it lies elsewhere."""
     name = file_name(submission.name.removesuffix(".jsonl"))
     if reports is None or reports.is_symlink() or (reports / name).is_symlink():
         return Links()
@@ -93,7 +87,7 @@ def _copy_report(submission: Submission, folder: Path, reports: Path | None) -> 
 
 
 def _symlinks(folder: str, names: list[str]) -> list[str]:
-    """What must not be published: a link may lead anywhere on this machine."""
+    """Return the names that must not be published: a link may lead anywhere on this machine."""
     return [name for name in names if (Path(folder) / name).is_symlink()]
 
 
@@ -104,7 +98,7 @@ def _write_edition(edition: Edition, folder: Path, links: dict[str, Links]) -> N
         name = f"data/{stem}/place-{at}"
         texts = {"rankings": rankings_data(place, origins), "differences": differences_data(place)}
         for kind, data in texts.items():
-            write_whole(folder / f"{name}-{kind}.js", data_script(f"place-{at}-{kind}", data))
+            write_text(folder / f"{name}-{kind}.js", data_script(f"place-{at}-{kind}", data))
         places.append({"dataset": place.dataset, "model": place.model, "path": name})
     runs = [
         {
@@ -120,5 +114,5 @@ def _write_edition(edition: Edition, folder: Path, links: dict[str, Links]) -> N
         for submission in edition.submissions
     ]
     index = {"places": places, "runs": runs, "origins": origins.records}
-    write_whole(folder / f"data/{stem}/suite.js", data_script("suite", index))
-    write_whole(folder / f"{stem}.html", render_edition(edition, links))
+    write_text(folder / f"data/{stem}/suite.js", data_script("suite", index))
+    write_text(folder / f"{stem}.html", render_edition(edition, links))

@@ -1,4 +1,4 @@
-"""Submissions -> the versions of the suites: each has a page of its own, so no two are ever mixed."""
+"""Sort submissions by versions of suites: each version has a page of its own, so no two are ever mixed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from xbench.leaderboard.records import CUSTOM, Submission, SuiteKey
-from xbench.leaderboard.standings import Field, fields
-from xbench.report.naming import file_name
+from xbench.leaderboard.standings import RankedGroup, ranked_groups
+from xbench.results.naming import file_name
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,14 @@ class Place:
     """One dataset and classifier.
 
     Attributes:
-        dataset: Name.
+        dataset: Name of the dataset.
         model: The classifier.
-        fields: Scored there.
+        groups: What was scored there.
     """
 
     dataset: str
     model: str
-    fields: tuple[Field, ...]
+    groups: tuple[RankedGroup, ...]
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Edition:
     """One version of a suite.
 
     Attributes:
-        suite: Name, version, fingerprint.
-        submissions: Of it, in the order they were handed in.
-        places: Datasets and classifiers.
-        newest: The stem of the suite's newest version.
+        suite: Name, version and fingerprint of the suite.
+        submissions: Its submissions, in the order they were handed in.
+        places: Its datasets and classifiers.
+        newest: Stem of the suite's newest version.
     """
 
     suite: SuiteKey
@@ -44,7 +44,7 @@ class Edition:
 
     @property
     def stem(self) -> str:
-        """What its files are called."""
+        """Stem of the names of its files."""
         return _stem(self.suite)
 
     @property
@@ -58,15 +58,15 @@ class Edition:
         return self.suite.name.startswith(CUSTOM)
 
     @property
-    def fields(self) -> list[Field]:
-        """Of all places."""
-        return [field for place in self.places for field in place.fields]
+    def groups(self) -> list[RankedGroup]:
+        """The ranked groups of all places."""
+        return [group for place in self.places for group in place.groups]
 
 
 def editions(submissions: Iterable[Submission]) -> list[Edition]:
-    """By the suite's name, newest version first; runs without a suite at the end."""
+    """Sort submissions by the suite's name, newest version first; runs without a suite come last."""
     members: dict[SuiteKey, list[Submission]] = {}
-    for submission in sorted(submissions, key=lambda each: each.order):
+    for submission in sorted(submissions, key=lambda submission: submission.order):
         members.setdefault(submission.suite, []).append(submission)
     newest: dict[str, SuiteKey] = {}
     for suite in sorted(members, key=_age):
@@ -74,7 +74,7 @@ def editions(submissions: Iterable[Submission]) -> list[Edition]:
     ordered = sorted(members, key=_age, reverse=True)
     ordered.sort(key=lambda suite: (suite.name.startswith(CUSTOM), suite.name))
     return [
-        Edition(suite, tuple(members[suite]), _places(fields(members[suite])), _stem(newest[suite.name]))
+        Edition(suite, tuple(members[suite]), _places(ranked_groups(members[suite])), _stem(newest[suite.name]))
         for suite in ordered
     ]
 
@@ -87,10 +87,10 @@ def _stem(suite: SuiteKey) -> str:
     return file_name(suite.label)
 
 
-def _places(found: Sequence[Field]) -> tuple[Place, ...]:
-    """By dataset and classifier; where most explainers are ranked comes first, for a page opens there."""
-    members: dict[tuple[str, str], list[Field]] = {}
-    for field in found:
-        members.setdefault((field.setting.dataset, field.setting.model), []).append(field)
-    made = [Place(*names, tuple(group)) for names, group in members.items()]
-    return tuple(sorted(made, key=lambda place: -max(len(field.standings) for field in place.fields)))
+def _places(groups: Sequence[RankedGroup]) -> tuple[Place, ...]:
+    """Sort by dataset and classifier. Where most explainers are ranked comes first, since a page opens there."""
+    members: dict[tuple[str, str], list[RankedGroup]] = {}
+    for group in groups:
+        members.setdefault((group.setting.dataset, group.setting.model), []).append(group)
+    places = [Place(*names, tuple(of_place)) for names, of_place in members.items()]
+    return tuple(sorted(places, key=lambda place: -max(len(group.standings) for group in place.groups)))

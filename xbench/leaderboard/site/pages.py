@@ -1,4 +1,4 @@
-"""What stands in the pages from the start: words, counts, submissions, metric cards."""
+"""Render the part of the pages that needs no script: words, counts, submissions, metric cards."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import jinja2
 
-import xbench
 from xbench.leaderboard.records import Submission
 from xbench.leaderboard.site.editions import Edition
+from xbench.version import __version__
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Links:
 
 
 def render_index(editions: Sequence[Edition]) -> str:
-    """The page that lists the suites."""
+    """Render the page that lists the suites."""
     facts = [(edition, _facts(edition)) for edition in editions]
     return _template("index.html.j2").render(
-        version=xbench.__version__,
+        version=__version__,
         suites=[each for each in facts if not each[0].is_custom and not each[0].is_old],
         custom=[each for each in facts if each[0].is_custom],
         older=_older(editions),
@@ -39,17 +39,17 @@ def render_index(editions: Sequence[Edition]) -> str:
 
 
 def render_edition(edition: Edition, links: Mapping[str, Links]) -> str:
-    """The page of one version of a suite.
+    """Render the page of one version of a suite.
 
     Args:
         edition: The version.
-        links: To the reports, by the digest of the submission.
+        links: Links to the reports, by the digest of the submission.
     """
     return _template("edition.html.j2").render(
-        version=xbench.__version__,
+        version=__version__,
         edition=edition,
         facts=_facts(edition),
-        submissions=[_submission(each, links[each.digest]) for each in edition.submissions],
+        submissions=[_submission(submission, links[submission.digest]) for submission in edition.submissions],
         failed=_failed(edition),
         cards=_cards(edition),
     )
@@ -80,15 +80,15 @@ def _older(editions: Sequence[Edition]) -> dict[str, list[Edition]]:
 
 
 def _facts(edition: Edition) -> dict[str, Any]:
-    settings = [field.setting for field in edition.fields]
-    standings = [each for field in edition.fields for each in field.standings]
+    settings = [group.setting for group in edition.groups]
+    standings = [standing for group in edition.groups for standing in group.standings]
     datasets = list(dict.fromkeys(setting.dataset for setting in settings))
     return {
         "datasets": [(name, _is_phantom(name, edition)) for name in datasets],
         "models": list(dict.fromkeys(setting.model for setting in settings)),
         "metrics": len({setting.metric for setting in settings}),
-        "explainers": len({each.variant.resolved for each in standings if not each.control}),
-        "controls": len({each.variant.resolved for each in standings if each.control}),
+        "explainers": len({standing.variant.resolved for standing in standings if not standing.control}),
+        "controls": len({standing.variant.resolved for standing in standings if standing.control}),
         "seeds": sorted({submission.seed for submission in edition.submissions}),
         "submitters": list(dict.fromkeys(submission.submitter for submission in edition.submissions)),
         "last": edition.submissions[-1].submitted[:10],
@@ -118,7 +118,7 @@ def _submission(submission: Submission, links: Links) -> dict[str, Any]:
 
 
 def _failed(edition: Edition) -> list[dict[str, Any]]:
-    """What could not be scored and why: a line for all metrics of an explainer that failed for the same reason."""
+    """List what could not be scored and why: one line for all metrics that failed for the same reason."""
     metrics: dict[tuple[str, str, str, int, str], list[str]] = {}
     for submission in edition.submissions:
         for row in (entry.row for entry in submission.entries if entry.row.status != "ok"):
@@ -129,11 +129,11 @@ def _failed(edition: Edition) -> list[dict[str, Any]]:
 
 
 def _cards(edition: Edition) -> list[dict[str, Any]]:
-    """Every metric card that a ranking bears, once."""
+    """List every metric card that a ranking bears, once."""
     found: dict[str, dict[str, Any]] = {}
-    for field in edition.fields:
-        setting = field.setting
+    for group in edition.groups:
+        setting = group.setting
         found.setdefault(
-            setting.card, {"hash": setting.card, "metric": setting.metric, "sign": setting.sign, "card": field.card}
+            setting.card, {"hash": setting.card, "metric": setting.metric, "sign": setting.sign, "card": group.card}
         )
-    return sorted(found.values(), key=lambda each: (each["metric"], each["sign"], each["hash"]))
+    return sorted(found.values(), key=lambda card: (card["metric"], card["sign"], card["hash"]))

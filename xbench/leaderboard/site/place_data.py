@@ -1,4 +1,4 @@
-"""Fields -> what a page loads of a dataset and classifier: the rankings, and every paired difference."""
+"""Collect the data of a dataset and classifier that a page loads: the rankings, and every paired difference."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from xbench.leaderboard.records import Submission
 from xbench.leaderboard.site.editions import Place
-from xbench.leaderboard.standings import Field, Setting, Standing
+from xbench.leaderboard.standings import RankedGroup, Standing, SuiteSetting
 from xbench.leaderboard.tables import reproduce
 
 _DIGITS = 16  # of a fingerprint, as in the tables
@@ -17,10 +17,10 @@ Runs = tuple[Submission, ...]
 
 
 class Origins:
-    """Which submissions a row comes from, and the command that repeats them: each such group is told once.
+    """The submissions that rows come from, and the commands that repeat them; each group of submissions is kept once.
 
     Args:
-        submissions: Of the suite's version; groups name them by their positions.
+        submissions: Those of the suite's version; groups name them by their positions.
     """
 
     def __init__(self, submissions: Sequence[Submission]) -> None:
@@ -29,7 +29,7 @@ class Origins:
         self.records: list[dict[str, Any]] = []
 
     def number(self, runs: Runs) -> int:
-        """Position of these submissions' record among `records`."""
+        """Return the position of these submissions' record among `records`."""
         key = tuple(self._position[submission.digest] for submission in runs)
         if key not in self._groups:
             self._groups[key] = len(self.records)
@@ -38,29 +38,29 @@ class Origins:
 
 
 def rankings_data(place: Place, origins: Origins) -> list[dict[str, Any]]:
-    """The rankings of a place, their rows best first."""
-    apart = distinctions([field.setting for field in place.fields])
-    return [_ranking(field, words, origins) for field, words in zip(place.fields, apart, strict=True)]
+    """Return the rankings of a place, their rows best first."""
+    apart = distinctions([group.setting for group in place.groups])
+    return [_ranking(group, words, origins) for group, words in zip(place.groups, apart, strict=True)]
 
 
 def differences_data(place: Place) -> list[dict[str, Any]]:
-    """Every pair of explainers of each ranking, in the rankings' order.
+    """Return every pair of explainers of each ranking, in the rankings' order.
 
     The lists `value`, `half` (of the 95 % interval's width) and `p` (Holm's) run over the pairs of `who`, the positions
     of rows: the first with each later one, then the second, and so on. `paired` is true, false or a list.
     """
-    return [_differences(field) for field in place.fields]
+    return [_differences(group) for group in place.groups]
 
 
-def distinctions(settings: Sequence[Setting]) -> list[str]:
-    """What tells each setting from the others of its metric and sign, in words; empty where there is no other."""
-    groups: dict[tuple[str, str], list[Setting]] = {}
+def distinctions(settings: Sequence[SuiteSetting]) -> list[str]:
+    """Say what tells each setting from the others of its metric and sign; empty where there is no other."""
+    groups: dict[tuple[str, str], list[SuiteSetting]] = {}
     for setting in settings:
         groups.setdefault((setting.metric, setting.sign), []).append(setting)
     return [_distinction(setting, groups[setting.metric, setting.sign]) for setting in settings]
 
 
-def _distinction(setting: Setting, others: Sequence[Setting]) -> str:
+def _distinction(setting: SuiteSetting, others: Sequence[SuiteSetting]) -> str:
     words = {
         "subject": "own model" if setting.subject == "self" else "",
         "target": f"target {setting.target}",
@@ -69,13 +69,13 @@ def _distinction(setting: Setting, others: Sequence[Setting]) -> str:
         "card": f"card {setting.card[:8]}",
         "higher_is_better": "higher is better" if setting.higher_is_better else "lower is better",
     }
-    differing = [name for name in words if name == "subject" or len({getattr(one, name) for one in others}) > 1]
+    differing = [name for name in words if name == "subject" or len({getattr(other, name) for other in others}) > 1]
     return ", ".join(words[name] for name in differing if words[name])
 
 
-def _ranking(field: Field, apart: str, origins: Origins) -> dict[str, Any]:
-    setting = field.setting
-    position = {each.explainer: at for at, each in enumerate(field.standings)}
+def _ranking(group: RankedGroup, apart: str, origins: Origins) -> dict[str, Any]:
+    setting = group.setting
+    position = {standing.explainer: at for at, standing in enumerate(group.standings)}
     return {
         "metric": setting.metric,
         "apart": apart,
@@ -85,28 +85,28 @@ def _ranking(field: Field, apart: str, origins: Origins) -> dict[str, Any]:
         "split": setting.split,
         "card": setting.card,
         "higher": setting.higher_is_better,
-        "rows": [_row(each, position, origins) for each in field.standings],
+        "rows": [_row(standing, position, origins) for standing in group.standings],
     }
 
 
-def _row(each: Standing, position: Mapping[str, int], origins: Origins) -> dict[str, Any]:
-    rows, pooled = each.rows, each.pooled
+def _row(standing: Standing, position: Mapping[str, int], origins: Origins) -> dict[str, Any]:
+    rows, pooled = standing.rows, standing.pooled
     data = {
-        "e": each.explainer,
+        "e": standing.explainer,
         "v": pooled.value,
         "lo": pooled.low,
         "hi": pooled.high,
-        "r": [each.rank, each.rank_high],
-        "s": sorted(position[name] for name in each.rank_set),
+        "r": [standing.rank, standing.rank_high],
+        "s": sorted(position[name] for name in standing.rank_set),
         "n": min(row.n for row in rows),
         "g": min(row.groups for row in rows),
         "t": sum(row.seconds_fit + row.seconds_maps + row.seconds_metric for row in rows) / len(rows),
-        "o": origins.number(each.submissions),
+        "o": origins.number(standing.submissions),
         "f": [row.fingerprint[:_DIGITS] for row in rows],
     }
     optional = {
-        "c": each.control,
-        "same": each.same_as,
+        "c": standing.control,
+        "same": standing.same_as,
         "w": "; ".join(_distinct(row.warning for row in rows if row.warning)),
         "sd": None if math.isnan(pooled.seed_sd) else pooled.seed_sd,
     }
@@ -117,14 +117,14 @@ def _distinct(words: Iterable[str]) -> Iterable[str]:
     return dict.fromkeys(words)
 
 
-def _differences(field: Field) -> dict[str, Any]:
-    position = {each.explainer: at for at, each in enumerate(field.standings)}
-    pairs = field.differences
-    paired = [each.paired for each in pairs]
+def _differences(group: RankedGroup) -> dict[str, Any]:
+    position = {standing.explainer: at for at, standing in enumerate(group.standings)}
+    pairs = group.differences
+    paired = [pair.paired for pair in pairs]
     return {
-        "who": sorted({position[name] for each in pairs for name in (each.first, each.second)}),
-        "value": [each.value for each in pairs],
-        "half": [each.high - each.value for each in pairs],
-        "p": [each.p_holm for each in pairs],
+        "who": sorted({position[name] for pair in pairs for name in (pair.first, pair.second)}),
+        "value": [pair.value for pair in pairs],
+        "half": [pair.high - pair.value for pair in pairs],
+        "p": [pair.p_holm for pair in pairs],
         "paired": paired[0] if len(set(paired)) == 1 else paired,
     }

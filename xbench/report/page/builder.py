@@ -1,25 +1,20 @@
-"""A report's folder: data, tables, figures and the page; written beside and put in place whole."""
+"""Write the folder of a report, with the page and the files of its panels; whole or not at all."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xbench.errors import UserError
-from xbench.report.counterfactual_arrays import read_counterfactuals
-from xbench.report.curve_file import read_curves
-from xbench.report.gallery_arrays import read_galleries
-from xbench.report.naming import file_name
-from xbench.report.page.html import render
-from xbench.report.page.rankings import Place, place_data, places
+from xbench.report.page.draft import Draft
+from xbench.report.page.head import render
+from xbench.report.page.panel import SCRIPT, STYLE, Panel, Section
+from xbench.report.page.places import Place
 from xbench.report.page.scripts import data_script
-from xbench.report.page.sprites import gallery_data, ramps, strip_data
-from xbench.report.page.tables import csv_table, latex_overview, latex_ranking
-from xbench.results import write_whole
+from xbench.report.page.sprites import ramps
+from xbench.runtime.files import folder_beside, replace_folder
 
 if TYPE_CHECKING:
     from xbench.comparison import Comparison
@@ -28,13 +23,13 @@ if TYPE_CHECKING:
 MARK = "data/report.js"
 """The file by which a folder is known to be a report, which another report may replace."""
 
-_WORDS = {"models": "What each class would like to see", "training": "Losses and accuracy by epoch"}
-
 
 def write_report(
     comparison: Comparison,
     sources: Sequence[Source],
     out: Path,
+    panels: Sequence[Panel],
+    *,
     title: str = "",
     figures: bool = True,
     note: Callable[[str], None] = lambda _: None,
@@ -42,12 +37,13 @@ def write_report(
     """Write the report of one or several runs; a folder that holds a report is replaced.
 
     Args:
-        comparison: All that can be said of the runs' differences.
+        comparison: Comparison of the runs.
         sources: The runs compared, in the same order.
         out: The folder.
-        title: Of the page; made from the runs if empty.
+        panels: The sections of the page, in their order.
+        title: Title of the page; made from the runs if empty.
         figures: Whether to draw the figures for papers (SVG and PDF), which takes the most time.
-        note: Told what is being done.
+        note: Called with what is being done.
 
     Returns:
         The page, `out`/index.html.
@@ -57,147 +53,45 @@ def write_report(
     """
     if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is not a report", "name another with --out")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        partial.mkdir(parents=True)
-        _Writer(comparison, sources, partial, note).write(title, figures)
-        if out.exists():
-            shutil.rmtree(out)
-        partial.replace(out)
+        with folder_beside(out) as partial:
+            _write(Draft(comparison, sources, partial, figures, note), panels, title)
+            replace_folder(partial, out)
     except OSError as error:
         where = error.filename or out
         raise UserError(f"can't write {where}: {error.strerror or error}", "name another place with --out") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return out / "index.html"
 
 
-class _Writer:
-    """What the parts of one report share.
-
-    Args:
-        comparison: Of the runs.
-        sources: The runs.
-        folder: Where to write.
-        note: Told what is being done.
-    """
-
-    def __init__(
-        self, comparison: Comparison, sources: Sequence[Source], folder: Path, note: Callable[[str], None]
-    ) -> None:
-        self.comparison, self.sources, self.folder, self.note = comparison, sources, folder, note
-        curves = ((source.name, table) for source in sources for table in read_curves(source.folder))
-        self.places = places(comparison, curves)
-        self.stems: set[str] = set()
-
-    def write(self, title: str, figures: bool) -> None:
-        """Everything, the page last."""
-        _copy_assets(self.folder)
-        drawn = [self._place(at, place, figures) for at, place in enumerate(self.places)]
-        write_whole(self.folder / "tables" / "scores.csv", csv_table(self.comparison.rankings))
-        index = {
-            "places": drawn,
-            "galleries": self._galleries(),
-            "strips": self._strips(),
-            "ramps": ramps(),
-        }
-        write_whole(self.folder / MARK, data_script("report", index))
-        page = render(self.comparison, self.sources, self.places, title, self._pictures(), index)
-        write_whole(self.folder / "index.html", page)
-
-    def _place(self, at: int, place: Place, figures: bool) -> dict[str, Any]:
-        """Data, tables and figures of a place; what the page knows of it before it loads the data."""
-        files: dict[int, dict[str, str]] = {}
-        for number, ranking in enumerate(place.rankings):
-            setting = ranking.field.setting
-            stem = self._stem(place.dataset, place.model, setting.metric, setting.sign)
-            files[number] = {
-                "csv": self._text(f"tables/{stem}.csv", csv_table([ranking])),
-                "tex": self._text(f"tables/{stem}.tex", latex_ranking(ranking)),
-            }
-        overviews = {
-            sign: self._text(
-                f"tables/{self._stem(place.dataset, place.model, 'all-metrics', sign)}.tex",
-                latex_overview(place, sign),
-            )
-            for sign in place.signs
-        }
-        drawings: Mapping[tuple[str, str], dict[str, str]] = {}
-        if figures:
-            from xbench.report.page.figures import draw_figures
-
-            drawings = draw_figures(place, self.folder, self.note)
-            for number, ranking in enumerate(place.rankings):
-                files[number] |= drawings.get(("scores", ranking.field.setting.metric), {})
-        runs = self.comparison.runs
-        data = place_data(place, runs, files)
-        for table in data["curves"]:
-            table["files"] = drawings.get(("curves", f"{table['metric']} {table['sign']}"), {})
-        for agreement in data["agreements"]:
-            agreement["files"] = drawings.get(("agreement", agreement["place"]), {})
-        script = self._text(f"data/place-{at}.js", data_script(f"place-{at}", data))
-        return {
-            "dataset": place.dataset,
-            "model": place.model,
-            "signs": place.signs,
-            "metrics": place.metrics,
-            "overviews": overviews,
-            "script": script,
-        }
-
-    def _galleries(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        for source in self.sources:
-            for arrays in read_galleries(source.folder):
-                self.note(f"gallery of {arrays.dataset} / {arrays.model}")
-                name = f"gallery-{len(found)}"
-                script = self._text(f"data/{name}.js", data_script(name, gallery_data(arrays)))
-                found.append({"run": source.name, "dataset": arrays.dataset, "model": arrays.model, "script": script})
-        return found
-
-    def _strips(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        for source in self.sources:
-            for arrays in read_counterfactuals(source.folder):
-                self.note(f"counterfactuals of {arrays.explainer}")
-                name = f"strips-{len(found)}"
-                script = self._text(f"data/{name}.js", data_script(name, strip_data(arrays)))
-                about = {"run": source.name, "dataset": arrays.dataset, "model": arrays.model}
-                found.append(about | {"explainer": arrays.explainer, "script": script})
-        return found
-
-    def _pictures(self) -> dict[str, list[dict[str, str]]]:
-        """Figures of the runs that the page shows as they are: class views and trainings, by run."""
-        found: dict[str, list[dict[str, str]]] = {}
-        for source in self.sources:
-            for kind, usual in _WORDS.items():
-                for path in sorted((source.folder / kind).glob("*.svg")):
-                    target = self.folder / "pictures" / f"{self._stem(kind, path.stem)}.svg"
-                    target.parent.mkdir(exist_ok=True)
-                    shutil.copyfile(path, target)
-                    words = "Calibration" if path.stem.endswith("--calibration") else usual
-                    about = {"words": words, "name": path.stem, "path": target.relative_to(self.folder).as_posix()}
-                    found.setdefault(source.name, []).append(about)
-        return found
-
-    def _stem(self, *words: str) -> str:
-        """A file name that nothing else in this report has."""
-        stem = wanted = file_name(*words)
-        number = 1
-        while stem.lower() in self.stems:  # some file systems don't tell a from A
-            number += 1
-            stem = f"{wanted}-{number}"
-        self.stems.add(stem.lower())
-        return stem
-
-    def _text(self, name: str, text: str) -> str:
-        write_whole(self.folder / name, text)
-        return name
+def _write(draft: Draft, panels: Sequence[Panel], title: str) -> None:
+    """Write everything, the page last."""
+    places = [_place(draft, panels, at, place) for at, place in enumerate(draft.places)]
+    found = {panel: panel.section(draft) for panel in panels}
+    sections = {panel: section for panel, section in found.items() if section is not None}
+    _copy_assets(draft, sections)
+    data = {panel.name: section.data for panel, section in sections.items() if section.data is not None}
+    draft.text(MARK, data_script("report", {"places": places, "panels": data, "ramps": ramps()}))
+    draft.text("index.html", render(draft, title, sections))
 
 
-def _copy_assets(folder: Path) -> None:
-    target = folder / "assets"
-    target.mkdir()
+def _place(draft: Draft, panels: Sequence[Panel], at: int, place: Place) -> dict[str, Any]:
+    """Write what the panels have of a place, and return what the page knows of it before it loads that."""
+    found = {panel.name: panel.of_place(draft, place) for panel in panels}
+    return {
+        "dataset": place.dataset,
+        "model": place.model,
+        "signs": place.signs,
+        "metrics": place.metrics,
+        "script": draft.data(f"place-{at}", {name: data for name, data in found.items() if data is not None}),
+    }
+
+
+def _copy_assets(draft: Draft, sections: Mapping[Panel, Section]) -> None:
+    """Write what all panels share, and each panel's script and styles under its name."""
     for asset in resources.files("xbench.report.page").joinpath("assets").iterdir():
         if asset.name.endswith((".css", ".js")):
-            (target / asset.name).write_bytes(asset.read_bytes())
+            draft.text(f"assets/{asset.name}", asset.read_text(encoding="utf-8"))
+    for panel in sections:
+        for name, kind in ((SCRIPT, "js"), (STYLE, "css")):
+            if text := panel.file(name):
+                draft.text(f"assets/panel-{panel.name}.{kind}", text)

@@ -1,4 +1,4 @@
-"""Data -> the script files that bring it to the page: `file://` forbids a page to fetch, but not to load a script."""
+"""Write data as scripts, since a page opened from `file://` may load a script but not fetch a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", 
 
 
 def data_script(name: str, data: Any) -> str:
-    """A script that hands `data` to the page under `name`, as `xbenchData("name", {...});`."""
+    """Return a script that hands `data` to the page under `name`, as `xbenchData("name", {...});`."""
     text = json.dumps(plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign, escape in _UNSAFE.items():
         text = text.replace(sign, escape)
@@ -23,7 +23,7 @@ def data_script(name: str, data: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """`value` in JSON's terms: numbers to six significant digits, NaN and infinity as null."""
+    """Return `value` in JSON's terms: numbers to six significant digits, NaN and infinity as null."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
@@ -36,7 +36,7 @@ def plain(value: Any) -> Any:
 
 
 def rounded(value: float) -> float | int | None:
-    """To six significant digits, whole numbers without a point; None for what is not finite."""
+    """Round to six significant digits, whole numbers without a point; None for what is not finite."""
     if not math.isfinite(value):
         return None
     short = float(f"{value:.{_DIGITS}g}")

@@ -1,4 +1,4 @@
-"""What a report is made of."""
+"""The runs that a report is made of."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class Source:
     """A run that a report is made of.
 
     Attributes:
-        name: As the comparison calls it.
-        folder: Where it lies.
+        name: Name of the run in the comparison.
+        folder: Folder of the run.
     """
 
     name: str

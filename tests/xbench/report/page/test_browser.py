@@ -115,14 +115,14 @@ def test_all_metrics_side_by_side(page):
     page.choose("#metric", "all metrics")
     assert page.text("#ranking-body thead th span:first-child") == ["explainer", "fidelity", "roc_auc", "dice"]
     bold = page.text("#ranking-body tbody td:nth-child(2) strong")
-    assert len(bold) == 2  # vinet, and smoothgrad that can't be told from it
+    assert len(bold) == 2  # vinet, and smoothgrad that can't be told apart from it
 
 
 def test_what_an_explainer_cannot_be_told_from(page):
     pick = "#ranking-body tbody tr:first-child .pick"
     first, second = page.text(NAMES)[:2]
     page.click(pick)
-    assert page.text("#ranking-body .said") == [f"{first} can’t be told from: {second}"]
+    assert page.text("#ranking-body .said") == [f"{first} can’t be told apart from: {second}"]
     assert len(page.text("#ranking-body tr.related")) == 2
     assert page(f"document.querySelector('{pick}').getAttribute('aria-pressed')") == "true"
     assert any("its training failed" in text for text in page.text("#ranking-body .warning"))
@@ -270,7 +270,9 @@ def test_a_link_to_a_section_keeps_what_was_chosen(page):
 
 @pytest.mark.slow
 def test_fifty_explainers_by_twenty_metrics_by_three_models(browser, run_folder, report, tmp_path, monkeypatch):
-    monkeypatch.setattr("xbench.agreement._PERMUTATIONS", 99)  # the numbers are not at stake, their amount is
+    monkeypatch.setattr(
+        "xbench.statistics.agreement._PERMUTATIONS", 99
+    )  # the numbers are not at stake, their amount is
     explainers = {f"integrated-gradients:steps={index}": index / 50 for index in range(49)} | {"random": 0.0}
     metrics = tuple(f"metric-{index}" for index in range(20))
     run = run_folder(tmp_path / "run", explainers, ("net", "resnet", "densenet"), metrics, ("original", "absolute"))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from xbench.errors import UserError
-from xbench.report.curve_file import read_curves
-from xbench.report.gallery_arrays import read_galleries
-from xbench.results import read_scores
+from xbench.results.curves import read_curves
+from xbench.results.gallery import read_galleries
+from xbench.results.rows import read_scores
 
 EXPLAINERS = {"vinet": 0.6, "smoothgrad": 0.6, "gradient": 0.3, "random": 0.0}
 
@@ -25,7 +25,7 @@ def data_of(path):
 
 @pytest.mark.slow
 def test_a_real_run_becomes_a_whole_page(tiny, command, tmp_path):
-    assert tiny("--explainer", "gradient", "--out", "run").returncode == 0
+    assert tiny("--explainer", "gradient", "--out", "run", pictures=True).returncode == 0
     done = command("report", "run", "--title", "Tiny & small")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "run" / "report"
@@ -34,11 +34,11 @@ def test_a_real_run_becomes_a_whole_page(tiny, command, tmp_path):
     assert "<h1>Tiny &amp; small</h1>" in page
     assert "xbench run --dataset fake" in page
     assert 'aria-label="Calibration of tiny' in page
-    assert "What each class would like to see" in page
+    assert "Images that maximise each class’s score" in page
     name, place = data_of(folder / "data" / "place-0.js")
     assert name == "place-0"
     rows = {(row.explainer, row.sign): row for row in read_scores(tmp_path / "run" / "scores.csv")}
-    shown = {(row["e"], one["sign"]): row for one in place["rankings"] for row in one["rows"]}
+    shown = {(row["e"], one["sign"]): row for one in place["ranking"]["rankings"] for row in one["rows"]}
     assert shown.keys() == rows.keys()
     for key, row in rows.items():
         assert shown[key]["v"] == pytest.approx(row.value, rel=1e-5)
@@ -51,15 +51,17 @@ def test_a_real_run_becomes_a_whole_page(tiny, command, tmp_path):
     assert [one["name"] for one in gallery["explainers"]] == list(found.explainers)
     (table,) = read_curves(tmp_path / "run")
     assert {one.label for one in table.series} == {row.explainer for row in rows.values()}
+    assert all(sorted(one.roles.values()) == ["least_first", "most_first"] for one in table.series)
     for kind in ("svg", "pdf"):
         assert len(list((folder / "figures").glob(f"*.{kind}"))) == 2  # scores and curves
     assert all(path.read_bytes().startswith(b"%PDF") for path in (folder / "figures").glob("*.pdf"))
 
 
 def test_reports_need_neither_torch_nor_plugins():
-    code = "import sys, xbench.cli.report_command, xbench.report.page, xbench.comparison; print(*sys.modules)"
+    modules = "xbench.cli.report_command, xbench.report.page, xbench.report.panels, xbench.comparison"
+    code = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torch", "xbench_metrics", "xbench_baselines", "xbench.plan"} & set(done.stdout.split())
+    assert not {"torch", "xbench_metrics", "xbench_baselines", "xbench.run.plan"} & set(done.stdout.split())
 
 
 def test_names_are_text_whatever_they_hold(run_folder, report, tmp_path):
@@ -71,14 +73,15 @@ def test_names_are_text_whatever_they_hold(run_folder, report, tmp_path):
     page = (folder / "index.html").read_text()
     assert "<script>alert" not in page
     assert "<img src=x" not in page
-    assert page.count("<script") == 7
+    ours = page.count('<script defer src="assets/') + page.count('<script defer src="data/')
+    assert page.count("<script") == ours == 9
     assert "&lt;/script&gt;&lt;script&gt;alert(1)" in page
     for path in (folder / "data").iterdir():
         assert "<" not in path.read_text()
     names = {path.name for path in folder.rglob("*")}
     assert not any(set(name) & set('<>:"|?*') for name in names)
     _, place = data_of(folder / "data" / "place-0.js")
-    assert evil in [row["e"] for row in place["rankings"][0]["rows"]]
+    assert evil in [row["e"] for row in place["ranking"]["rankings"][0]["rows"]]
 
 
 def test_controls_rank_sets_warnings_twins_and_failures_are_said(run_folder, report, tmp_path):
@@ -95,14 +98,14 @@ def test_controls_rank_sets_warnings_twins_and_failures_are_said(run_folder, rep
         writer.writerows(rows)
     report(run.path, "--no-figures")
     _, place = data_of(run.path / "report" / "data" / "place-0.js")
-    shown = {row["e"]: row for row in place["rankings"][0]["rows"]}
+    shown = {row["e"]: row for row in place["ranking"]["rankings"][0]["rows"]}
     assert shown["random"]["c"] is True
     assert shown["smoothgrad"]["w"] == "its training failed"
     assert shown["gradient"]["same"] == "vinet"
-    assert place["missing"] == [
+    assert place["ranking"]["missing"] == [
         {"metric": "fidelity", "sign": "original", "e": "broken", "status": "failed", "why": "out of memory"}
     ]
-    order = [row["e"] for row in place["rankings"][0]["rows"]]
+    order = [row["e"] for row in place["ranking"]["rankings"][0]["rows"]]
     assert [order[index] for index in shown["vinet"]["s"]] == ["smoothgrad"]
 
 
@@ -116,7 +119,7 @@ def test_two_runs_are_one_report(run_folder, report, tmp_path):
     assert [(place["model"], place["metrics"]) for place in index["places"]] == [
         ("net", ["fidelity", "metric-one", "metric-two"])
     ]
-    assert [one["run"] for one in index["galleries"]] == ["one", "two"]
+    assert [one["run"] for one in index["panels"]["gallery"]] == ["one", "two"]
     _, place = data_of(tmp_path / "both" / "data" / "place-0.js")
     curves = next(one for one in place["curves"] if one["metric"] == "fidelity")
     assert [one["e"] for one in curves["series"]] == [*EXPLAINERS, "lime"]  # the same curve once
@@ -178,3 +181,18 @@ def test_the_papers_numbers_stand_beside_ours(run_folder, report, tmp_path):
     assert "[0.600, 0.800]" in page
     ours = next(row.value for row in read_scores(run.path / "scores.csv") if row.explainer == "vinet")
     assert f"{ours:.3f}" in page.split('id="paper"')[1]
+
+
+def test_pictures_of_a_run_are_named_by_what_they_show(run_folder, report, tmp_path):
+    run = run_folder(tmp_path / "run", EXPLAINERS, models=("net--calibration",)).scores().header()
+    names = {
+        "phantom--net--calibration": "Images that maximise each class’s score",  # the name ends like a diagram's
+        "phantom--net--calibration--calibration": "Calibration",
+    }
+    (run.path / "models").mkdir()
+    for name in names:
+        (run.path / "models" / f"{name}.svg").write_text("<svg/>")
+    report(run.path, "--no-figures")
+    page = (run.path / "report" / "index.html").read_text()
+    for name, words in names.items():
+        assert f"<figcaption>{words}: {name}</figcaption>" in page

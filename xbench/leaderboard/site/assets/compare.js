@@ -9,7 +9,7 @@
 "use strict";
 
 const xbenchCompare = (() => {
-  const { el, number, interval, intervalBar, create, known, breakable } = xbenchTable;
+  const { el, number, interval, probability, intervalBar, ranks, create, known, breakable } = xbenchTable;
   const LEVEL = 0.05;
 
   function find(ranking, differences, first, second) {
@@ -33,8 +33,6 @@ const xbenchCompare = (() => {
     };
   }
 
-  const probability = (p) => (!known(p) ? "–" : p < 0.001 ? "<0.001" : p.toFixed(3));
-
   function bar(found) {
     if (!known(found.low)) return "";
     const most = Math.max(Math.abs(found.low), Math.abs(found.high)) || 1;
@@ -46,7 +44,7 @@ const xbenchCompare = (() => {
     const rows = pairs.map(({ ranking, differences }) => ({ ranking, ...find(ranking, differences, first, second) }));
     const count = (words) => rows.filter((row) => row.words === words).length;
     const better = el("p", { class: "said", role: "status" }, `Of ${rows.length} metrics A is better in ${count("A is better")}, B in ${count("B is better")}; they can’t be told apart in ${count("not told apart")}.`);
-    const shown = (row) => (row ? `${number(row.v)} (${xbenchRankings.ranks(row)})` : "–");
+    const shown = (row) => (row ? `${number(row.v)} (${ranks(row)})` : "–");
     const table = el("div");
     create(table, {
       caption: el("span", {}, el("strong", { text: "A" }), ` ${first} less `, el("strong", { text: "B" }), ` ${second}`),

@@ -5,7 +5,7 @@
 "use strict";
 
 const xbenchDetails = (() => {
-  const { el, number, interval, known } = xbenchTable;
+  const { el, number, interval, ranks, badges, known } = xbenchTable;
 
   function listen(dialog, closed) {
     dialog.addEventListener("close", closed);
@@ -37,8 +37,8 @@ const xbenchDetails = (() => {
   function facts(ranking, row, place) {
     const others = row.s.map((index) => ranking.rows[index].e);
     return Object.entries({
-      value: `${number(row.v)} ${interval(row.lo, row.hi)}`, "sd over seeds": known(row.sd) ? number(row.sd) : "", rank: xbenchRankings.ranks(row),
-      "can’t be told from": others.join(", ") || "nothing: told from all others", "same maps as": row.same || "",
+      value: `${number(row.v)} ${interval(row.lo, row.hi)}`, "sd over seeds": known(row.sd) ? number(row.sd) : "", rank: ranks(row),
+      "can’t be told apart from": others.join(", ") || "nothing", "same maps as": row.same || "",
       scored: `${row.n} samples of ${row.g} patients, ${ranking.split} split of ${place.dataset}`, seconds: known(row.t) ? `${number(row.t)} a seed` : "",
       warning: row.w || "", card: ranking.card, fingerprints: row.f.join(", "),
     }).filter(([, text]) => text).flatMap(([name, text]) => [el("dt", { text: name }), el("dd", { class: name === "warning" ? "warning" : null, text })]);
@@ -48,7 +48,7 @@ const xbenchDetails = (() => {
     const origin = suite.origins[row.o];
     dialog.replaceChildren(
       el("button", { type: "button", class: "button close", text: "Close", on: { click: () => dialog.close() } }),
-      el("h2", { id: "details-title", text: row.e }, ...xbenchRankings.badges(row)),
+      el("h2", { id: "details-title", text: row.e }, ...badges(row)),
       el("p", { class: "note", text: `${xbenchRankings.title(ranking)}, ${ranking.sign} maps, ${place.dataset} / ${place.model}` }),
       el("h3", { text: origin.runs.length > 1 ? "The commands that reproduce it" : "The command that reproduces it" }), ...command(origin.command),
       el("dl", { class: "facts" }, ...facts(ranking, row, place)),

@@ -1,28 +1,17 @@
 /* rankings.js: a ranking as a table, and all rankings side by side.
 
-     xbenchRankings.ranks(row)                 "1" or "2–4"
-     xbenchRankings.badges(row)                control, twin, warning
      xbenchRankings.title(ranking)             the metric, and what tells it from others of its name
      xbenchRankings.overview(host, rankings, {shown, sign, sort, onSort})   draws; returns the number of rows shown
      xbenchRankings.ranking(ranking, {shown, submitters, suite, sort, onSort, address, open})   returns a node */
 "use strict";
 
 const xbenchRankings = (() => {
-  const { el, number, interval, intervalBar, create, known, breakable } = xbenchTable;
+  const { el, number, interval, intervalBar, ranks, badges, create, known, breakable } = xbenchTable;
 
-  const ranks = ({ r: [best, worst] }) => (best === worst ? String(best || "") : `${best}–${worst}`); // 0: it has no value
   const title = (ranking) => ranking.metric + (ranking.apart ? ` (${ranking.apart})` : "");
   const usable = (columns, sort) => (sort && columns.some((column) => column.key === sort.key) ? sort : null);
 
-  function badges(row) {
-    const found = [];
-    if (row.c) found.push(el("span", { class: "badge", text: "control" }));
-    if (row.same) found.push(el("span", { class: "badge", title: "the same maps: one method", text: `= ${row.same}` }));
-    if (row.w) found.push(el("span", { class: "badge warn", title: row.w, text: "⚠︎ warning" }));
-    return found;
-  }
-
-  /* The best explainer that is no control, and those it can't be told from: positions. */
+  /* The best explainer that is no control, and those it can't be told apart from: positions. */
   function leaders(ranking) {
     const best = ranking.rows.findIndex((row) => !row.c && known(row.v));
     if (best < 0) return new Set();
@@ -53,7 +42,7 @@ const xbenchRankings = (() => {
       })),
     ];
     create(host, {
-      caption: `${sign === "original" ? "Original" : "Absolute"} maps. ▲ higher is better, ▼ lower. The small numbers are the ranks that the data allow; bold: the best explainer and those that can’t be told from it.`,
+      caption: `${sign === "original" ? "Original" : "Absolute"} maps. ▲ higher is better, ▼ lower. The small numbers are the ranks that the data allow; bold: the best explainer and those that can’t be told apart from it.`,
       columns, rows: [...rows.values()], sort: usable(columns, sort), rowClass: (row) => (row.c ? "control" : null), onSort, empty: "no explainer fits the filters",
     });
     return rows.size;
@@ -75,7 +64,7 @@ const xbenchRankings = (() => {
       picked = picked === row ? null : row;
       made.update(rows);
       const others = picked && picked.s.map((index) => one.rows[index].e);
-      said.textContent = !picked ? "" : others.length ? `${picked.e} can’t be told from: ${others.join(", ")}` : `${picked.e} is told from all others`;
+      said.textContent = !picked ? "" : others.length ? `${picked.e} can’t be told apart from: ${others.join(", ")}` : `${picked.e} can be told apart from all others`;
       if (picked) box.querySelector('[aria-pressed="true"]').focus();
     };
     const related = (row) => picked && (row === picked || picked.s.includes(one.rows.indexOf(row)));
@@ -83,11 +72,11 @@ const xbenchRankings = (() => {
     const columns = [
       { key: "rank", title: "rank", numeric: true, hint: "the ranks that the data allow, 95 %", value: (row) => row.r[0] || null, cell: ranks },
       { key: "explainer", title: "explainer", header: true, value: (row) => row.e, cell: (row) => el("span", {},
-        el("button", { type: "button", class: "pick", "aria-pressed": picked === row, title: "show what it can’t be told from", on: { click: () => pick(row) } }, breakable(row.e)), ...badges(row)) },
+        el("button", { type: "button", class: "pick", "aria-pressed": picked === row, title: "show what it can’t be told apart from", on: { click: () => pick(row) } }, breakable(row.e)), ...badges(row)) },
       { key: "value", title: "value", numeric: true, descending: one.higher, value: (row) => row.v, cell: (row) => number(row.v) },
       { key: "bar", title: "95 % interval", sortable: false, value: () => null, cell: (row) => intervalBar({ value: row.v, low: row.lo, high: row.hi, min, max, muted: row.c }) },
       { key: "ci", title: "95 % CI", numeric: true, value: (row) => row.lo, cell: (row) => interval(row.lo, row.hi) },
-      { key: "set", title: "not told from", numeric: true, narrow: true, hint: "how many explainers it can’t be told from", value: (row) => row.s.length, cell: (row) => String(row.s.length) },
+      { key: "set", title: "not told apart", numeric: true, narrow: true, hint: "how many explainers it can’t be told apart from", value: (row) => row.s.length, cell: (row) => String(row.s.length) },
       { key: "n", title: "n", numeric: true, hint: "samples", value: (row) => row.n },
       { key: "seeds", title: "seeds", numeric: true, descending: true, hint: "how many", value: (row) => row.f.length, cell: (row) => el("span", { title: seeds(row).join(", ") }, String(row.f.length)) },
       { key: "by", title: "by", narrow: true, value: (row) => submitters(row).join(", "), cell: (row) => el("span", { class: "by", title: submitters(row).join(", "), text: submitters(row).join(", ") }) },
@@ -104,5 +93,5 @@ const xbenchRankings = (() => {
     return box;
   }
 
-  return { ranks, badges, title, overview, ranking };
+  return { title, overview, ranking };
 })();

@@ -6,8 +6,11 @@
      svg(tag, attributes, ...children)  the same in SVG's namespace
      number(value)                      three decimals, an exponent where they would hide the number, a dash for null
      interval(low, high)                "[0.349, 0.439]", or a dash
+     probability(p)                     "0.034", "<0.001", or a dash
      intervalBar({value, low, high, min, max, muted})   a small picture of an interval on the scale [min, max]
      breakable(text)                    the text with places to break a line behind : - _ , / and =
+     ranks({r: [best, worst]})          "1" or "2–4"; empty without a rank
+     badges({c, own, same, w})          what is said of an explainer: control, own model, same maps as another, warning
      matches(text, query)               whether every word of the query is in the text, whatever the case
      choose(select, values, chosen)     fill a <select> with strings or [value, words]
      state.read(), state.write(object)  text kept in the URL's fragment: "#sign=absolute&q=vinet"; nothing is sent
@@ -57,6 +60,19 @@ const xbenchTable = (() => {
 
   const known = (value) => value !== null && value !== undefined && !Number.isNaN(value);
   const interval = (low, high) => (known(low) && known(high) ? `[${number(low)}, ${number(high)}]` : "–");
+
+  const probability = (p) => (!known(p) ? "–" : p < 0.001 ? "<0.001" : p.toFixed(3));
+
+  const ranks = ({ r: [best, worst] }) => (best === worst ? String(best || "") : `${best}–${worst}`); // 0 stands for no rank
+
+  function badges(row) {
+    const found = [];
+    if (row.c) found.push(el("span", { class: "badge", text: "control" }));
+    if (row.own) found.push(el("span", { class: "badge", title: "scored against its own classifier", text: "own model" }));
+    if (row.same) found.push(el("span", { class: "badge", title: "the same maps: one method", text: `= ${row.same}` }));
+    if (row.w) found.push(el("span", { class: "badge warn", title: row.w, text: "⚠︎ warning" }));
+    return found;
+  }
 
   function intervalBar({ value, low, high, min, max, muted }) {
     const width = 120, height = 16, span = max - min || 1;
@@ -176,5 +192,5 @@ const xbenchTable = (() => {
     return { table, update(changed) { rows = changed; draw(); } };
   }
 
-  return { el, svg, number, interval, intervalBar, matches, choose, state, create, known, breakable };
+  return { el, svg, number, interval, probability, intervalBar, ranks, badges, matches, choose, state, create, known, breakable };
 })();

@@ -1,0 +1,1 @@
+"""Class activation maps, and the feature maps that they read."""

@@ -1,0 +1,1 @@
+"""Controls that every explainer must beat."""

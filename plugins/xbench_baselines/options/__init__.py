@@ -1,1 +1,0 @@
-"""Options, by family; importable without torch."""

@@ -1,0 +1,1 @@
+"""Explainers that perturb the image and watch the score."""

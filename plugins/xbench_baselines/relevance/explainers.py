@@ -1,0 +1,255 @@
+"""Layer-wise relevance propagation and Deep Taylor decomposition.
+
+Our own implementation, on the operations that a model calls: captum's LRP raises on `nn.Flatten` and `nn.Identity`, so
+on every timm network; zennit's hooks need a canonizer written for each residual architecture (without one, each
+addition doubles the relevance: 256 times the start on a ResNet-18), do not see functional calls, and compute each layer
+anew.
+Ours agrees with zennit to 1e-5 on networks that zennit handles.
+
+What all methods here share:
+
+- The start is S_c at the target's score and 0 elsewhere. Positive relevance is evidence for the target.
+- A batch norm right behind a convolution or dense layer is merged into it. Elsewhere it is a diagonal map.
+- Elementwise activations hand relevance on as it is, max pooling to the winner; averages are linear layers.
+- A sum of two activations splits relevance in proportion to them (zennit's `Norm`).
+- Of a product, the signal takes all and the gate none (Arras et al. 2017), as in squeeze-and-excitation.
+- Input normalisation is part of the model, and hands relevance on as it is: the relevance of a normalised pixel is that
+  of the pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from xbench import DatasetInfo, Explainer, class_scores, undisturbed
+from xbench.compute.gate import MAXIMA, deviation, probe, refusal
+from xbench.compute.passes import differentiable
+from xbench_baselines.relevance.flow import Composite, Flow, relevance
+from xbench_baselines.relevance.options import (
+    DeepTaylorOptions,
+    LrpAlphaBetaOptions,
+    LrpEpsilonOptions,
+    LrpGammaBoxOptions,
+    LrpGammaOptions,
+    LrpPresetOptions,
+)
+from xbench_baselines.relevance.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, RelevanceRule, WSquare
+from xbench_baselines.relevance.steps import STEPS, Ledger
+
+_CONSERVED = 0.01
+_Z_PLUS = AlphaBeta(alpha=1.0, beta=0.0, bias=False)
+
+
+class _Relevance(Explainer):
+    """Relevance of the pixels, (N, *spatial), summed over channels.
+
+    Attributes:
+        reaching: The least share of the start that must reach the pixels. LRP sets none: biases may take any.
+    """
+
+    reaching: ClassVar[float] = -math.inf
+
+    def composite(self) -> Composite:
+        """Which rule for which operation."""
+        raise NotImplementedError
+
+    def start(self, scores: torch.Tensor) -> torch.Tensor:
+        """Relevance at the output: (N,) -> (N,)."""
+        return scores
+
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the maps, (N, *spatial)."""
+        # In the copy, batch norms are part of the layers before them: what the rules make of them anyway.
+        network = differentiable(model, images, len(images))
+        return relevance(network, images, targets, self.composite(), self.start).sum(1)
+
+    def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
+        """Refuses operations without a rule, and a model through which relevance gets lost or multiplied.
+
+        The proof: relevance of the pixels, and what biases, stabilisers and closed ReLUs took, is the start to 1 %.
+        """
+        images = probe(info, model)
+        reason = refusal(model, images, Flow(self.composite()).rules(), (*STEPS, *MAXIMA), self._needed)
+        if reason is not None:
+            return reason
+        with undisturbed(model):
+            return self._unbalanced(model, images)
+
+    def _needed(self, operations: Counter[str]) -> str | None:  # noqa: ARG002
+        return None
+
+    def _unbalanced(self, model: nn.Module, images: torch.Tensor) -> str | None:
+        with torch.no_grad():
+            scores = class_scores(model(images))
+        # The largest score is the best conditioned; rules are linear in the relevance, so that any start will do.
+        targets = scores.abs().argmax(1)
+        ledger = Ledger(images)
+        maps = relevance(model, images, targets, self.composite(), torch.ones_like, ledger)
+        reached = maps.flatten(1).sum(1)
+        error = deviation(reached + ledger.taken, torch.ones_like(ledger.taken))
+        if error <= _CONSERVED:
+            least = float(reached.min())
+            return None if least >= self.reaching else f"only {least:.0%} of the relevance reaches the pixels"
+        return f"relevance is not conserved through this model: its sum is off by {error:.2g} of the start"
+
+
+class LrpEpsilon(_Relevance):
+    """LRP with the epsilon rule in every layer (Bach et al. 2015, eq. 58).
+
+    R_i = sum_j a_i w_ij / (z_j + epsilon sign z_j) R_j, z_j = sum_h a_h w_hj + b_j.
+
+    On a ReLU network without gates it is input x gradient, where the input is the normalised one, up to epsilon (Ancona
+    et al. 2018): do not count both as two opinions. epsilon = 1e-7 and the bias as in iNNvestigate's `lrp.epsilon`.
+    Without the bias (`bias=false`) the sum is conserved, but denominators near zero drown the map of a deep network in
+    noise: `supports` refuses where that happens.
+    Cost: one forward pass and one data-gradient of each layer, as the gradient.
+    """
+
+    options: LrpEpsilonOptions
+
+    def composite(self) -> Composite:
+        """The epsilon rule for all, batch norms included."""
+        rule = Epsilon(self.options.epsilon, self.options.bias)
+        batch_norm = rule if self.options.bias else None
+        return Composite(rule, rule, batch_norm=batch_norm, stabiliser=self.options.epsilon)
+
+
+class LrpGamma(_Relevance):
+    """LRP with the gamma rule in every layer (Montavon et al. 2019, section 10.2.1; signs as in Andeol et al. 2021).
+
+    R_i = sum_j a_i (w_ij + gamma w_ij+) / (sum_h a_h (w_hj + gamma w_hj+)) R_j.
+
+    Cost: beside the model's own pass, one forward pass and one data-gradient of each layer before a ReLU, two of the
+    others.
+    """
+
+    options: LrpGammaOptions
+
+    def composite(self) -> Composite:
+        """The gamma rule for all."""
+        rule = Gamma(self.options.gamma, self.options.bias)
+        return Composite(rule, rule)
+
+
+class LrpAlphaBeta(_Relevance):
+    """LRP with the alpha-beta rule in every layer (Bach et al. 2015, eq. 60); alpha = 2, beta = 1 by default.
+
+    R_i = sum_j (alpha (a_i w_ij)+ / sum_h (a_h w_hj)+ - beta (a_i w_ij)- / sum_h (a_h w_hj)-) R_j, alpha - beta = 1.
+
+    Cost: beside the model's own pass, two forward passes and two data-gradients of each layer (one each with
+    alpha = 1); twice that where inputs have both signs.
+    """
+
+    options: LrpAlphaBetaOptions
+
+    def composite(self) -> Composite:
+        """The alpha-beta rule for all."""
+        rule = AlphaBeta(self.options.alpha, self.options.alpha - 1, self.options.bias)
+        return Composite(rule, rule)
+
+
+class LrpGammaBox(_Relevance):
+    """LRP by layer: z^B on the image, gamma on convolutions, epsilon on dense layers (Montavon et al. 2019).
+
+    zennit's `EpsilonGammaBox(low=0, high=1)`. The box of the first layer's own input is that of pixels in [0, 1] behind
+    the model's normalisation. Cost: as `lrp-gamma`, and three data-gradients of the first layer.
+    """
+
+    options: LrpGammaBoxOptions
+
+    def composite(self) -> Composite:
+        """By kind of layer."""
+        gamma = Gamma(self.options.gamma, self.options.bias)
+        return Composite(gamma, Epsilon(self.options.epsilon, self.options.bias), first=Box())
+
+
+class LrpPresetA(_Relevance):
+    """iNNvestigate's `lrp.sequential_preset_a`: alpha-beta on convolutions, epsilon = 0.1 on dense layers.
+
+    A has alpha = 1, beta = 0 and B alpha = 2, beta = 1; the flat variants spread the relevance of the first layer
+    evenly over its receptive field (Lapuschkin et al. 2019; Kohlbrenner et al. 2020). Cost: as `lrp-alpha-beta`.
+    """
+
+    alpha: ClassVar[float] = 1.0
+    first: ClassVar[RelevanceRule | None] = None
+    options: LrpPresetOptions
+
+    def composite(self) -> Composite:
+        """By kind of layer."""
+        convolution = AlphaBeta(self.alpha, self.alpha - 1, self.options.bias)
+        return Composite(convolution, Epsilon(self.options.epsilon, self.options.bias), first=self.first)
+
+
+class LrpPresetB(LrpPresetA):
+    """`lrp.sequential_preset_b`: as A with alpha = 2, beta = 1."""
+
+    alpha = 2.0
+
+
+class LrpPresetAFlat(LrpPresetA):
+    """`lrp.sequential_preset_a_flat`: as A, and flat on the image."""
+
+    first = Flat()
+
+
+class LrpPresetBFlat(LrpPresetB):
+    """`lrp.sequential_preset_b_flat`: as B, and flat on the image."""
+
+    first = Flat()
+
+
+class _DeepTaylor(_Relevance):
+    """What both kinds of Deep Taylor share: no relevance below zero."""
+
+    signed = False
+
+    def start(self, scores: torch.Tensor) -> torch.Tensor:
+        """The positive part of the score."""
+        return scores.clamp(min=0)
+
+    def _needed(self, operations: Counter[str]) -> str | None:
+        return None if operations["Relu"] else "it has no ReLU, and Deep Taylor decomposes ReLU networks"
+
+
+class DeepTaylor(_DeepTaylor):
+    """Deep Taylor decomposition (Montavon et al. 2017): z+ in hidden layers, z^B on pixels in [0, 1].
+
+    R_i = sum_j a_i w_ij+ / (sum_h a_h w_hj+) R_j; in the first layer
+    R_i = sum_j (a_i w_ij - l_i w_ij+ - h_i w_ij-) / (its sum over i) R_j. The start is max(S_c, 0); no biases.
+
+    R >= 0 and its sum is max(S_c, 0): a map of zeros for a negative score. Only for ReLU networks, whose root points
+    the rules assume. Sums of activations split relevance by positive parts (z+). Cost: beside the model's own pass, one
+    forward pass and one data-gradient of each layer.
+    """
+
+    reaching = 0.5
+    options: DeepTaylorOptions
+
+    def composite(self) -> Composite:
+        """z+, and the rule of the first layer."""
+        first = Box() if self.options.first == "box" else WSquare()
+        return Composite(_Z_PLUS, _Z_PLUS, first=first, positive=True, activations=False)
+
+
+class DeepTaylorInnvestigate(_DeepTaylor):
+    """iNNvestigate's `deep_taylor` as it treats conv - batch norm - ReLU networks: w^2 in every layer.
+
+    R_i = sum_j w_ij^2 / (sum_h w_hj^2) R_j: its z+ rule is for layers with the ReLU inside, and here none has it. ReLU
+    and pooling hand relevance on as gradients, so the map knows the image only by which ReLUs are open, and what falls
+    on closed ones is lost. The start is max(S_c, 0). One thing differs: where it takes the gradient of a sum of two
+    activations, which doubles the relevance at every residual block, we split by positive parts, as in `deep-taylor`.
+
+    R >= 0, its sum at most max(S_c, 0). Cost: as `deep-taylor`.
+    """
+
+    reaching = 0.0
+
+    def composite(self) -> Composite:
+        """w^2 for all."""
+        rule = WSquare()
+        return Composite(rule, rule, mean=Flat(), positive=True, masks=True, activations=False)

@@ -1,0 +1,1 @@
+"""Checks of explainers: randomisation, stability, class sensitivity, sparsity."""

@@ -1,0 +1,1 @@
+"""Concordance of maps with the experts' masks."""

@@ -1,0 +1,1 @@
+"""Fidelity: the score while pixels are removed in the order of the map."""

@@ -1,0 +1,1 @@
+"""Accuracies on binarised maps, and the classifiers that are trained on them."""

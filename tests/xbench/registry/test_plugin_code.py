@@ -1,0 +1,328 @@
+"""Whatever a plugin computes with is in the fingerprint of what it computes, however it is installed."""
+
+import importlib
+import importlib.metadata
+import itertools
+import os
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from xbench import ExplainerSpec, PluginError
+from xbench.registry import libraries, plugin_code
+from xbench.registry.discovery import discover
+from xbench.registry.entries import Entry
+from xbench.registry.references import choose
+
+SOURCE = "from xbench import hookimpl\n"
+
+
+class Place:
+    """A folder on the import path, with distributions in it that a test writes file by file."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def write(self, files):
+        """Write files: path to text."""
+        for name, text in files.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    def describe(self, name, requires=(), **more):
+        """The metadata of a distribution whose entry point is the module of its name; `more`: further files."""
+        info = f"{name}-1.0.dist-info"
+        lines = [f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0", *(f"Requires-Dist: {one}" for one in requires)]
+        self.write({f"{info}/METADATA": "\n".join(lines) + "\n"})
+        self.write({f"{info}/entry_points.txt": f"[xbench]\n{name} = {name}\n"})
+        self.write({f"{info}/{file}": text for file, text in more.items()})
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    folder = tmp_path / "place"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    before = set(sys.modules)
+    yield Place(folder)
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+    forget()
+
+
+def forget():
+    for cached in (plugin_code._source, plugin_code._libraries, plugin_code._dependencies, libraries._all_providing):
+        cached.cache_clear()
+    importlib.invalidate_caches()
+
+
+def code(distribution="mine", factory="mine:Mine", **more):
+    """The code of an item, as a new process finds it."""
+    forget()
+    return plugin_code.code_of(
+        Entry(ExplainerSpec("mine", "a stranger's", factory=factory, **more), distribution, "1.0")
+    )
+
+
+def test_a_single_module_counts_and_its_neighbours_do_not(place):
+    place.write({"mine.py": SOURCE, "other.py": SOURCE})
+    place.describe("mine")
+    before = code()
+    place.write({"other.py": "x = 1\n"})
+    assert code() == before
+    place.write({"mine.py": SOURCE + "x = 1\n"})
+    assert code() != before
+
+
+def test_data_of_a_package_counts_and_what_python_compiled_does_not(place):
+    place.write({"mine/__init__.py": SOURCE, "mine/data/table.csv": "1", "mine/deep/inner.py": ""})
+    place.describe("mine")
+    before = code()
+    place.write({"mine/__pycache__/x.pyc": "1", "mine/deep/__pycache__/y.txt": "1", "mine/z.pyc": "1"})
+    assert code() == before
+    for changed in ("mine/data/table.csv", "mine/deep/inner.py"):
+        text = (place.folder / changed).read_text()
+        place.write({changed: text + "2"})
+        assert code() != before
+        place.write({changed: text})
+    place.write({"mine/data/another.csv": ""})
+    assert code() != before
+
+
+def test_a_plain_folder_counts_all_that_the_modules_import(place):
+    imports = "def f():\n    from mine_core.deep import thing\n    import single\n    import not_installed\n"
+    place.write(
+        {"mine/__init__.py": SOURCE + imports, "mine_core/__init__.py": "", "mine_core/deep.py": "import third"}
+    )
+    place.write({"single.py": "", "third.py": "", "unrelated.py": ""})
+    place.describe("mine")
+    before = code()
+    place.write({"unrelated.py": "x = 1"})
+    assert code() == before
+    for changed in ("mine_core/deep.py", "mine_core/__init__.py", "single.py", "third.py"):
+        text = (place.folder / changed).read_text()
+        place.write({changed: text + "\nx = 1\n"})
+        assert code() != before, changed
+        place.write({changed: text})
+    assert code() == before
+
+
+def test_rooms_of_xbench_that_compute_nothing_count_for_who_imports_them(place, monkeypatch):
+    place.write({"mine.py": "from xbench.testing import fakes"})
+    place.describe("mine")
+    followed = {}
+    whole = plugin_code._follow_imports
+    monkeypatch.setattr(plugin_code, "_follow_imports", lambda units: (whole(units), followed.update(units)))
+    code()
+    assert set(followed) == {"mine", "xbench.testing"}
+
+
+@pytest.mark.parametrize("recorded", ["RECORD", "top_level.txt"])
+def test_all_packages_that_the_metadata_name_count(place, recorded):
+    files = ["mine.py", "mine_data/__init__.py", "mine_data/table.csv", "loose.py", "../../../bin/mine", "mine.pth"]
+    listed = {"RECORD": "\n".join(f"{name},," for name in files), "top_level.txt": "mine\nmine_data\nloose\ngone\n"}
+    place.write({"mine.py": SOURCE, "mine_data/__init__.py": "", "mine_data/table.csv": "1", "loose.py": ""})
+    place.describe("mine", **{recorded: listed[recorded]})
+    before = code()
+    for changed in ("mine_data/table.csv", "loose.py"):
+        text = (place.folder / changed).read_text()
+        place.write({changed: text + "2"})
+        assert code() != before, changed
+        place.write({changed: text})
+
+
+def test_an_editable_install_counts_where_its_code_lies(place, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path / "checkout"))
+    checkout = Place(tmp_path / "checkout")
+    checkout.write({"mine/__init__.py": "import mine_core", "mine_core/__init__.py": "", "mine_core/table.csv": "1"})
+    place.describe("mine", RECORD="_editable_impl_mine.pth,,\nmine-1.0.dist-info/METADATA,,\n")
+    place.write({"_editable_impl_mine.pth": str(checkout.folder)})
+    before = code()
+    place.write({"_editable_impl_mine.pth": str(checkout.folder) + "/"})
+    assert code() == before
+    checkout.write({"mine_core/table.csv": "2"})
+    assert code() != before
+
+
+def test_the_same_code_counts_the_same_wherever_it_lies(place, tmp_path, monkeypatch):
+    place.write({"mine/__init__.py": SOURCE, "mine/table.csv": "1"})
+    place.describe("mine", RECORD="mine/__init__.py,,\nmine/table.csv,,\n")
+    before = code()
+    elsewhere = tmp_path / "lib" / "site-packages"
+    elsewhere.parent.mkdir()
+    place.folder.rename(elsewhere)
+    monkeypatch.syspath_prepend(str(elsewhere))
+    assert code() == before
+
+
+def test_plugins_in_a_zip_file_count(place, tmp_path, monkeypatch):
+    place.write({"mine/__init__.py": SOURCE + "import single", "mine/table.csv": "1", "single.py": "", "other.py": ""})
+    place.describe("mine", ["numpy"])
+    others = [one for one in sys.path if one != str(place.folder)]
+    numbers = itertools.count()
+
+    def packed():
+        archive = tmp_path / f"plugins-{next(numbers)}.zip"  # Python keeps in mind what is in a zip file
+        with zipfile.ZipFile(archive, "w") as file:
+            for path in filter(Path.is_file, sorted(place.folder.rglob("*"))):
+                file.write(path, path.relative_to(place.folder).as_posix())
+        monkeypatch.setattr(sys, "path", [str(archive), *others])
+        return code()
+
+    before = packed()
+    assert before["libraries"] == {"numpy": importlib.metadata.version("numpy")}
+    for changed in ("mine/table.csv", "single.py"):
+        text = (place.folder / changed).read_text()
+        place.write({changed: text + "2"})
+        assert packed() != before, changed
+        place.write({changed: text})
+    place.write({"other.py": "x = 1"})
+    assert packed() == before
+
+
+def test_another_part_of_a_namespace_is_another_distributions(place):
+    place.write({"ours/mine/__init__.py": SOURCE, "ours/theirs/__init__.py": ""})
+    place.write({"mine.py": SOURCE})
+    place.describe("mine")
+    before = code(factory="ours.mine:Mine")
+    place.write({"ours/theirs/__init__.py": "x = 1"})
+    assert code(factory="ours.mine:Mine") == before
+    place.write({"ours/mine/__init__.py": "x = 1"})
+    assert code(factory="ours.mine:Mine") != before
+
+
+def test_versions_of_all_that_the_distribution_requires_here_count(place):
+    place.write({"mine.py": SOURCE})
+    here = f'python_version >= "{sys.version_info.major}.0"'
+    requires = [
+        "numpy>=1",
+        f"Scikit_Image>=0.1; {here}",
+        'timm; extra == "more"',
+        'scipy; python_version < "3"',
+        "absent",
+    ]
+    place.describe("mine", requires)
+    versions = {name: importlib.metadata.version(name) for name in ("numpy", "scikit-image")}
+    assert code()["libraries"] == versions | {"absent": None}
+
+
+def test_a_required_module_counts_by_the_version_of_who_brings_it(place, monkeypatch):
+    place.write({"mine.py": SOURCE, "homemade.py": "", "brought/__init__.py": ""})
+    place.describe("mine", ["brings-it"])
+    place.describe("brings_it", RECORD="brought/__init__.py,,\n")
+    monkeypatch.setattr(libraries, "_all_providing", lambda: pytest.fail("slow"))
+    monkeypatch.setattr(libraries._all_providing, "cache_clear", lambda: None, raising=False)
+    assert code(requires=("brought", "numpy"))["libraries"]["brings-it"] == "1.0"
+
+
+def test_a_required_module_of_no_distribution_counts_by_content(place, monkeypatch):
+    place.write({"mine.py": SOURCE, "homemade.py": ""})
+    place.describe("mine")
+    before = code(requires=("homemade",))
+    place.write({"homemade.py": "x = 1"})
+    assert code(requires=("homemade",))["libraries"]["homemade"] != before["libraries"]["homemade"]
+    with pytest.raises(
+        PluginError, match=r"explainer mine \(mine 1.0\) can't be told .* module nowhere can't be found"
+    ):
+        code(requires=("nowhere",))
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "module", "package"])
+def test_what_an_item_declares_counts_by_content(place, tmp_path, kind):
+    place.write({"mine.py": SOURCE, "helper.py": "", "helpers_of/__init__.py": "", "helpers_of/deep.py": ""})
+    place.describe("mine")
+    data = Place(tmp_path / "data")
+    data.write({"table.csv": "1", "folder/deep/a.bin": "1"})
+    wanted, where, changed = {
+        "file": (data.folder / "table.csv", data, "table.csv"),
+        "folder": (data.folder / "folder", data, "folder/deep/a.bin"),
+        "module": ("helper", place, "helper.py"),
+        "package": ("helpers_of", place, "helpers_of/deep.py"),
+    }[kind]
+    before = code(depends_on=(wanted,))
+    assert before != code()
+    where.write({changed: "x = 2"})
+    assert code(depends_on=(wanted,)) != before
+    assert code(depends_on=(wanted,))["source"] == before["source"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [("gone.csv", "'.*gone.csv' does not exist"), ("empty", "no file of empty can be hashed")],
+)
+def test_a_declared_file_that_is_not_there_is_the_plugins_fault(place, tmp_path, wanted, words):
+    place.write({"mine.py": SOURCE})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PluginError, match=words):
+        code(depends_on=(tmp_path / wanted,))
+
+
+@pytest.mark.parametrize("wanted", ["data/table.csv", "table.csv ", ""])
+def test_a_string_that_names_no_module_is_refused(wanted):
+    with pytest.raises(PluginError, match="is not the name of a module"):
+        ExplainerSpec("mine", "s", factory="mine:Mine", depends_on=(wanted,))
+
+
+def test_a_relative_path_is_refused(tmp_path):
+    relative = type(tmp_path)("table.csv")
+    with pytest.raises(PluginError, match=r"'table\.csv' is not absolute"):
+        ExplainerSpec("mine", "s", factory="mine:Mine", depends_on=(relative,))
+
+
+def test_code_without_a_file_is_no_empty_hash(place):
+    with pytest.raises(PluginError, match=r"explainer mine \(mine 1.0\) .* module mine can't be found"):
+        code()
+    with pytest.raises(PluginError, match="no file of module itertools can be hashed: its origin is built-in"):
+        code(factory="itertools:chain")
+    place.write({"folder/notes.txt": ""})
+    with pytest.raises(PluginError, match="folder is a folder without a module"):
+        code(factory="folder:Mine")
+
+
+def test_an_item_whose_code_can_not_be_hashed_is_not_made(place, tmp_path):
+    spec = f"""ExplainerSpec("bare", "s", factory="mine:Mine", depends_on=(Path({str(tmp_path / "gone")!r}),))"""
+    place.write(
+        {
+            "mine.py": "from pathlib import Path\nfrom xbench import Explainer, ExplainerSpec, hookimpl\n"
+            f"@hookimpl\ndef xbench_explainers():\n    yield {spec}\n"
+            "class Mine(Explainer):\n    def attribute(self, model, images, targets):\n        return images\n"
+        }
+    )
+    place.describe("mine")
+    forget()
+    choice = choose("explainer", "bare", discover())
+    for ask in (choice.create, choice.identity):
+        with pytest.raises(PluginError, match=r"explainer bare \(mine 1.0\) can't be told from a changed one"):
+            ask()
+
+
+def test_a_built_in_counts_its_own_libraries_and_not_those_of_others(monkeypatch):
+    registry = discover()
+
+    def identities():
+        forget()
+        items = (("metric", "quantus:Sparseness"), ("explainer", "gradient"), ("metric", "fidelity"))
+        return [choose(*item, registry).identity() for item in items]
+
+    quantus, *others = identities()
+    assert quantus["libraries"] == {"quantus": importlib.metadata.version("quantus")}
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99" if name == "quantus" else version(name))
+    changed, *same = identities()
+    assert changed != quantus
+    assert same == others
+    monkeypatch.undo()
+    forget()
+
+
+def test_the_working_folder_is_not_read_for_a_name_in_a_docstring(place, monkeypatch):
+    place.write({"mine.py": '"""\nfrom data import nothing\n"""\n', "data/huge.bin": "1"})
+    place.describe("mine")
+    before = code()
+    monkeypatch.chdir(place.folder)
+    place.write({"data" + os.sep + "huge.bin": "2"})
+    assert code() == before

@@ -1,0 +1,1 @@
+"""Computation with networks: passes, rules for operations, proofs, training, and the copy that scores."""

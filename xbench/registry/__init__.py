@@ -1,0 +1,1 @@
+"""The installed plugins, their items, and references to items."""

@@ -1,0 +1,1 @@
+"""Panel of how far metrics put the explainers in the same order."""

@@ -1,0 +1,1 @@
+"""Metric cards: what the numbers mean."""

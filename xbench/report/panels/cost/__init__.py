@@ -1,0 +1,1 @@
+"""Panel of each explainer's cost."""

@@ -1,0 +1,1 @@
+"""The way from an image to its counterfactual."""

@@ -1,0 +1,1 @@
+"""Panel of curves, with a small picture for each explainer."""

@@ -1,0 +1,1 @@
+"""Images, the expert's outline, and the map of every explainer."""

@@ -1,0 +1,1 @@
+"""The classifiers: test figures, calibration, training."""

@@ -1,0 +1,1 @@
+"""A paper's own numbers beside ours."""

@@ -1,0 +1,1 @@
+"""Rankings with intervals and rank sets, their tables and figures."""

@@ -1,0 +1,1 @@
+"""Panel of how to reproduce the numbers, and of the downloads."""

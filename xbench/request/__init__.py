@@ -1,0 +1,1 @@
+"""The user's request: configuration, selection of plugins, suites, and grids of conventions."""

@@ -1,0 +1,1 @@
+"""Intervals, tests, classification figures, reliability and rank agreement; numpy alone."""
