@@ -26,9 +26,10 @@ _numbers = itertools.count()
 
 @pytest.fixture(autouse=True)
 def same_weights():
-    """Networks that a test builds have the same weights in every run and every order of tests."""
+    """Networks have the same weights, and torch gives the same warnings, in every run and every order of tests."""
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+        sys.modules["torch"].set_warn_always(True)  # it gives most warnings once in a process
 
 
 class Shelf:
