@@ -1,4 +1,4 @@
-"""Class activation maps: the last feature maps of a network, each weighted by what it does for the class.
+"""Class activation maps: the last feature maps of a network, each weighted by its effect on the class score.
 
 f_k is a feature map of h x w positions (or d x h x w). S_c is the score of the target before softmax or sigmoid: for
 one output neuron, S_1 = z and S_0 = -z. g is dS_c/df. The map is made at the size of f and enlarged to the image
