@@ -6,11 +6,11 @@ import traceback
 
 
 class XbenchError(Exception):
-    """Something xbench can explain in one line.
+    """An error that xbench can explain in one line.
 
     Args:
-        message: What is wrong, naming the thing and the value.
-        hint: What to do about it, or an empty string.
+        message: Description of the fault, which names the thing and the value.
+        hint: Advice for the user, or an empty string.
     """
 
     exit_code = 1
@@ -24,10 +24,10 @@ class XbenchError(Exception):
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
     def kept(self) -> XbenchError:
-        """The same to be kept: where it was raised is a note (`__notes__`), which tracebacks print, and not frames.
+        """Return a copy that may be kept. It tells where it was raised in a note (`__notes__`) instead of in frames.
 
-        Frames hold whatever was at work in them: networks, batches, maps. A new error of the same kind, so that nothing
-        that others attached to this one is held either.
+        Frames would keep everything that was used in them: networks, batches, maps. The copy is a new error of the same
+        kind, so that it does not keep anything that others attached to this one either.
         """
         kind = next(one for one in type(self).__mro__ if one.__module__ == __name__)
         error: XbenchError = kind(self.message, self.hint)

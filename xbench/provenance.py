@@ -67,7 +67,7 @@ def code_files(root: Traversable, name: str) -> dict[str, Traversable]:
 
     Args:
         root: The file or folder.
-        name: What the paths begin with: "package" or "module.py".
+        name: Beginning of the paths: "package" or "module.py".
 
     Raises:
         PluginError: There is none.

@@ -1,4 +1,4 @@
-"""Images that cost nothing: a bright blob on texture."""
+"""Images that are cheap to make: a bright blob on texture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def nodules(count: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images with a blob each (N, 1, H, W), labels, and masks: texture for the segmentation, a mask for the overlap."""
+    """Return images with one blob each, (N, 1, H, W), on texture that can be segmented, their labels and masks."""
     from scipy.ndimage import gaussian_filter
 
     draws = np.random.default_rng(0)

@@ -1,9 +1,9 @@
 """Brocki et al., Tables 1 to 3, with captum, Quantus, scikit-learn and the XRAI authors' package.
 
-Twice: as one would write it today, each score by the call that a library's documentation shows (`quantus_fidelity`,
-`documented_dice`); and tuned by somebody who knows what takes the time (`fidelity`, `dice`): perturbed images stay
-tensors, and an image's segments are made once for all maps. Maps are the same for both: everything that can be batched
-is, and each map is made once for both signs.
+There are two versions. The documented one is written as users would write it today, with the calls that the libraries'
+documentation shows (`quantus_fidelity`, `documented_dice`). The other one is tuned (`fidelity`, `dice`): perturbed
+images stay tensors, and an image's segments are made once for all maps. Both use the same maps, which are batched where
+possible. Each map is made once for both signs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Maps = Mapping[str, np.ndarray]
 def captum_maps(
     model: nn.Module, images: torch.Tensor, targets: torch.Tensor, pool: torch.Tensor, rows: int, samples: int
 ) -> dict[str, np.ndarray]:
-    """The eight estimators: name -> (N, H, W)."""
+    """Return the maps of the eight estimators by name, (N, H, W) each."""
 
     def batched(explain: attr.Attribution, size: int = rows, **options: object) -> np.ndarray:
         parts = [
@@ -64,7 +64,7 @@ def captum_maps(
 def fidelity(
     model: nn.Module, images: torch.Tensor, labels: np.ndarray, maps: np.ndarray, fill: float, rows: int
 ) -> float:
-    """Area between the curves of balanced accuracy, least and most important pixels first."""
+    """Return the area between the curves of balanced accuracy, least and most important pixels first."""
     pixels = maps[0].size
     counts = np.round(np.linspace(0, pixels, STEPS + 1)).astype(int)
     order = torch.from_numpy(np.argsort(-maps.reshape(len(maps), -1), axis=1)).to(images.device)
@@ -86,7 +86,7 @@ def fidelity(
 def quantus_fidelity(
     model: nn.Module, images: torch.Tensor, labels: np.ndarray, maps: np.ndarray, fill: float, rows: int
 ) -> float:
-    """The same area by Quantus' pixel flipping: an answer is right where the true class of two has most of the mass."""
+    """Return the same area by Quantus' pixel flipping. Of two classes, the model answers with the more probable one."""
     pixels = maps[0].size
     flipping = quantus.PixelFlipping(
         features_in_step=pixels // STEPS,
@@ -110,24 +110,24 @@ def quantus_fidelity(
 
 
 def roc_auc(maps: np.ndarray, masks: np.ndarray) -> float:
-    """Mean over images of the exact AUC."""
+    """Return the mean over images of the exact AUC."""
     return float(np.mean([roc_auc_score(mask.ravel(), one.ravel()) for one, mask in zip(maps, masks, strict=True)]))
 
 
 def segments(images: np.ndarray) -> list[list[np.ndarray]]:
-    """XRAI's segments of each image."""
+    """Return XRAI's segments of each image."""
     return [xrai._get_segments_felzenszwalb(image[0]) for image in images]
 
 
 def documented_dice(images: np.ndarray, maps: np.ndarray, masks: np.ndarray) -> float:
-    """As `dice`, by the package's own call for an image and its map, which segments the image."""
+    """Return the same as `dice`, by the package's own call for an image and its map, which segments the image."""
     return dice(images, maps, masks, [None] * len(images))
 
 
 def dice(
     images: np.ndarray, maps: np.ndarray, masks: np.ndarray, segmented: Sequence[list[np.ndarray] | None]
 ) -> float:
-    """Maximum over areas of the mean Dice of XRAI's regions."""
+    """Return the maximum over areas of the mean Dice of XRAI's regions."""
     parameters = xrai.XRAIParameters()
     curves = []
     for image, one, mask, segs in zip(images, maps, masks, segmented, strict=True):

@@ -1,6 +1,6 @@
-"""Checks that each run in a process of their own, within a limit and a common budget, and what came of them.
+"""Checks that run in processes of their own, within a limit and a common budget, and their results.
 
-Nothing here imports torch, so that the process that watches over the others can't fail as they may.
+Nothing here imports torch, so that the process that watches the others can't fail in the same way.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ NO_TIME = "no time left"
 
 
 class Verdict(NamedTuple):
-    """What figures say.
+    """The verdict on the figures of a check.
 
     Attributes:
-        status: "passed"; "missed", where it ran and is not as good as asked; "failed", or "not run".
-        measured: In a line.
-        reason: Of anything but "passed".
+        status: "passed", "missed" if it ran but is not as good as asked, "failed" or "not run".
+        measured: Measured values in one line.
+        reason: Reason for any status but "passed".
     """
 
     status: Status
@@ -39,17 +39,17 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Check:
-    """A script to run and what is asked of its figures.
+    """A script to run, and the requirements on its figures.
 
     Attributes:
-        name: Of the check, in a few words.
-        asked: What must be measured, in a line.
-        words: The script in this folder and its options; `--json FILE` is added. "{seconds}" becomes what it is granted
-            less what a process needs to start, "{out}" the folder of results.
-        judge: The figures that the script wrote -> verdict.
-        limit: Seconds after which it is killed.
+        name: Name of the check in a few words.
+        asked: Requirement in one line.
+        words: The script in this folder and its options; `--json FILE` is added. "{seconds}" is replaced by the granted
+            seconds minus the start of a process, "{out}" by the folder of results.
+        judge: Function from the figures that the script wrote to the verdict.
+        limit: Seconds after which the script is killed.
         needs: Modules that must be installed.
-        least: With less than so many seconds left it is not started.
+        least: Least number of seconds that must be left to start it.
     """
 
     name: str
@@ -63,16 +63,16 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a check.
+    """The result of a check.
 
     Attributes:
         name: Name of the check.
-        asked: What the check asks for.
-        status: What became of it, one of `Verdict`'s.
-        measured: What was measured, in words.
+        asked: Requirement in one line.
+        status: Status, as in `Verdict`.
+        measured: Measured values in words.
         reason: Why it did not pass; empty if it did.
-        seconds: It took; 0 where it was not run.
-        figures: What the script wrote.
+        seconds: Seconds that it took; 0 if it was not run.
+        figures: Figures that the script wrote, or None.
     """
 
     name: str
@@ -90,10 +90,10 @@ def run_checks(
     """Run checks in order until the time is over.
 
     Args:
-        checks: The most worth first.
-        seconds: For all of them.
-        out: Where each leaves its figures and what it printed.
-        report: Called with all results before the first check and after each.
+        checks: The checks, the most important first.
+        seconds: Time for all of them.
+        out: Folder for the figures and the output of each check.
+        report: Function that is called with all results before the first check and after each one.
 
     Returns:
         One result per check.
@@ -117,13 +117,13 @@ def run_checks(
 
 
 def run_check(check: Check, granted: float, out: Path) -> Result:
-    """Run one, for as long as granted; what it wrote before it failed or was killed is kept."""
+    """Run one check for at most the granted seconds. Figures that it wrote before it failed or was killed are kept."""
     slug = "".join(sign if sign.isalnum() else "-" for sign in check.name)
     figures_path, log = out / f"{slug}.json", out / f"{slug}.log"
     figures_path.unlink(missing_ok=True)
     given = {"{seconds}": f"{max(1, granted - 25):.0f}", "{out}": str(out)}
     words = [_filled(word, given) for word in check.words]
-    # `--json` first: a script may take all that comes after some word.
+    # `--json` comes first, because a script may take all words after some option.
     line = [sys.executable, str(HERE / words[0]), "--json", str(figures_path), *words[1:]]
     start = time.monotonic()
     code = _watched(line, granted, log)
@@ -145,7 +145,7 @@ def _filled(word: str, given: dict[str, str]) -> str:
 
 
 def _watched(line: Sequence[str], granted: float, log: Path) -> int | None:
-    """The exit code, or None where it had to be killed; so are the processes that it started."""
+    """Return the exit code, or None if it had to be killed. The processes that it started are killed too."""
     with log.open("w") as file:
         process = subprocess.Popen(line, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
         try:
@@ -168,33 +168,33 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _judged(check: Check, figures: dict[str, Any]) -> Verdict:
     try:
         return check.judge(figures)
-    except Exception as error:  # figures of a script that was killed may be half of them
+    except Exception as error:  # a script that was killed may have written only some of its figures
         return Verdict("failed", "", f"its figures can't be read: {type(error).__name__}: {error}")
 
 
 def _last_words(log: Path, code: int) -> str:
-    """Why a process ended, as far as the last line that it printed says so."""
+    """Return why a process ended: its exit code and the last line that it printed."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     ended = f"signal {-code}" if code < 0 else f"exit code {code}"
     return f"{ended}: {lines[-1][:300]}" if lines else ended
 
 
 def write_whole(path: Path, text: str) -> None:
-    """The old file or the new one, never a part."""
+    """Write a file so that a reader finds either the old or the new one, never a part."""
     beside = path.with_name(path.name + ".part")
     beside.write_text(text)
     os.replace(beside, path)  # noqa: PTH105
 
 
 def write_results(out: Path, header: dict[str, Any], results: Sequence[Result]) -> None:
-    """`results.json`, and the same to read, `results.md`."""
+    """Write `results.json`, and the same results for readers, `results.md`."""
     whole = {"header": header, "checks": [asdict(result) for result in results]}
     write_whole(out / "results.json", json.dumps(whole, indent=1))
     write_whole(out / "results.md", table(header, results))
 
 
 def table(header: dict[str, Any], results: Sequence[Result]) -> str:
-    """Markdown: the header's lines, and a row per check."""
+    """Return the results in Markdown: the lines of the header, and one row per check."""
     lines = [f"# {header['title']}", "", *(f"- {key}: {value}" for key, value in header.items() if key != "title"), ""]
     lines += ["| check | asked | measured | result | s |", "|---|---|---|---|---|"]
     for result in results:

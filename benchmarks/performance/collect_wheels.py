@@ -1,15 +1,17 @@
-"""Collect the wheels that another machine lacks to run xbench, for its Python and platform, to be carried there.
+"""Collect the wheels that another machine lacks to run xbench, for its Python and platform.
 
     python benchmarks/performance/collect_wheels.py --python 3.12 --platform manylinux_2_28_x86_64 --into wheels
         [--have NAME,NAME,...|FILE] [--extra test] [--also NAME,NAME,...]
 
-What depends on what is read from what is installed here, markers evaluated for the other machine. `--have` is what that
-machine has, as a list or as a file with the output of its `pip list` or `pip freeze`; what is needed by nothing else is
-left out too. For the checks of gpu.py beside xbench itself: `--also captum,saliency,scikit-learn,pytest`.
+Dependencies are read from the distributions that are installed here, with markers evaluated for the other machine.
+`--have` names the distributions of that machine, as a list or as a file with the output of its `pip list` or
+`pip freeze`. Distributions that only those need are left out too. The checks of gpu.py need more than xbench itself:
+`--also captum,saliency,scikit-learn,pytest`.
 
-Each distribution is taken in the version that is installed here, or where that has no wheel for the other Python, in
-the newest that does. What is published as source alone is built here, and kept if the wheel fits any machine. Printed:
-names, versions and sizes, what could not be had, and the line that installs all of it there without a network.
+Each distribution is collected in the version that is installed here. If that version has no wheel for the other Python,
+the newest one that has is used. A distribution that is only published as source is built here, and kept if its wheel
+fits any machine. The script prints names, versions and sizes, missing wheels, and the command that installs everything
+on the other machine without a network.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 ROOT = Path(__file__).resolve().parents[2]
 XBENCH = "xbench"
-# The same modules by another name.
+# Distributions with the same modules under another name.
 ALIKE = {"opencv-python": "opencv-python-headless"}
 _PLATFORM = r"(manylinux|musllinux|macosx|win)\w*"
 _OLDEST, _LEGACY = 5, {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
@@ -40,7 +42,7 @@ Requires = Callable[[str], Iterable[str]]
 
 
 def installed(name: str) -> list[str]:
-    """What a distribution that is installed here requires; nothing if it is not."""
+    """Return the requirements of a distribution that is installed here, or an empty list if it is not."""
     try:
         return metadata.requires(name) or []
     except metadata.PackageNotFoundError:
@@ -48,11 +50,11 @@ def installed(name: str) -> list[str]:
 
 
 def environment(python: str, platform: str) -> dict[str, str]:
-    """What markers see on the other machine.
+    """Return the environment in which markers are evaluated on the other machine.
 
     Args:
-        python: "3.12".
-        platform: As in the name of a wheel: "manylinux_2_28_x86_64", "win_amd64", "macosx_11_0_arm64".
+        python: Version of Python, such as "3.12".
+        platform: Platform as in the name of a wheel: "manylinux_2_28_x86_64", "win_amd64", "macosx_11_0_arm64".
     """
     system = next((names for start, names in _SYSTEMS.items() if platform.startswith(start)), _LINUX)
     machine = re.sub(r"^(manylinux|musllinux|macosx)_\d+_\d+_|^(manylinux\d+|linux|win)_", "", platform)
@@ -71,12 +73,12 @@ def environment(python: str, platform: str) -> dict[str, str]:
 def closure(
     wanted: Iterable[str], have: Iterable[str], requires: Requires, target: Mapping[str, str]
 ) -> dict[str, list[Requirement]]:
-    """What has to be carried: canonical name -> everything that asks for it.
+    """Return the distributions that the other machine lacks: canonical name -> the requirements that ask for it.
 
     Args:
-        wanted: Requirements: "xbench[test]", "captum>=0.9".
-        have: Names that are there already.
-        requires: Name -> its requirements.
+        wanted: Requirements, such as "xbench[test]" or "captum>=0.9".
+        have: Names of distributions that the machine has.
+        requires: Function from a name to its requirements.
         target: Environment of the markers.
     """
     there = {canonicalize_name(name) for name in have}
@@ -104,12 +106,12 @@ def names_in(have: str) -> list[str]:
     """Read names from a list with commas, or from a file with such a list or the output of `pip list` or `pip freeze`.
 
     Raises:
-        SystemExit: What looks like a file is not there.
+        SystemExit: The value looks like a path, but there is no such file.
     """
     text = have
     if "," not in have and ("/" in have or have.endswith(".txt")) and not Path(have).is_file():
         sys.exit(f"no such file: {have}")
-    if "," not in have and Path(have).is_file():  # a long list is no path that a system takes
+    if "," not in have and Path(have).is_file():  # a long list would be refused as a path
         text = Path(have).read_text()
     lines = [line.strip() for line in text.splitlines()]
     parts = [part.strip() for line in lines if not line.startswith(("-", "#")) for part in line.split(",")]
@@ -118,7 +120,7 @@ def names_in(have: str) -> list[str]:
 
 
 def tags(platform: str) -> list[str]:
-    """The platform and the older ones whose wheels it takes too."""
+    """Return the platform, and the older platforms whose wheels it also accepts."""
     new = re.fullmatch(r"manylinux_2_(\d+)_(\w+)", platform)
     if not new:
         return [platform]
@@ -129,12 +131,12 @@ def tags(platform: str) -> list[str]:
 
 
 def pip(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run pip; its output is kept."""
+    """Run pip and return its exit code and output."""
     return subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True, check=False)
 
 
 def fetch(name: str, asked: list[Requirement], python: str, platform: str, into: Path) -> Path | None:
-    """The wheel of a distribution, downloaded or built; None if there is none for the other machine."""
+    """Download or build the wheel of a distribution. Return None if there is none for the other machine."""
     there = ["--python-version", python, "--implementation", "cp", "--only-binary=:all:", "--no-deps"]
     there += [word for tag in tags(platform) for word in ("--platform", tag)]
     limits = ",".join(sorted({str(one.specifier) for one in asked if str(one.specifier)}))
@@ -152,7 +154,7 @@ def fetch(name: str, asked: list[Requirement], python: str, platform: str, into:
 
 
 def build(into: Path) -> Path:
-    """The wheel of xbench itself, of these sources."""
+    """Build the wheel of xbench itself from these sources."""
     done = pip("wheel", "--quiet", "--no-deps", "--wheel-dir", str(into), str(ROOT))
     made = wheel_of(XBENCH, into)
     if done.returncode or made is None:
@@ -161,7 +163,7 @@ def build(into: Path) -> Path:
 
 
 def wheel_of(name: str, folder: Path) -> Path | None:
-    """The newest file there of a distribution."""
+    """Return the newest wheel of a distribution in a folder, or None."""
     found = [path for path in folder.glob("*.whl") if parse_wheel_filename(path.name)[0] == name]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
@@ -174,20 +176,20 @@ def _of_any_machine(wheel: Path | None) -> Path | None:
 
 
 def main() -> int:
-    """Collect, and print what there is; 0 if nothing is lacking."""
+    """Collect the wheels and print a table. Return 0 if none is lacking."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--python", required=True, help="of the other machine: 3.12")
+    parser.add_argument("--python", required=True, help="version on the other machine, such as 3.12")
     parser.add_argument("--platform", required=True, help="as in the name of a wheel: manylinux_2_28_x86_64")
-    parser.add_argument("--have", default="", help="names with commas, or a file of pip list or pip freeze")
-    parser.add_argument("--extra", action="append", default=[], help="of xbench; repeatable")
+    parser.add_argument("--have", default="", help="its distributions, with commas; or a file of pip list or freeze")
+    parser.add_argument("--extra", action="append", default=[], help="extra of xbench; may be repeated")
     parser.add_argument("--also", default="", help="further distributions, with commas")
-    parser.add_argument("--into", type=Path, required=True, help="folder of the wheels; a new one")
+    parser.add_argument("--into", type=Path, required=True, help="new or empty folder for the wheels")
     given = parser.parse_args()
     if not re.fullmatch(r"3\.\d+", given.python):
         parser.error(f"--python {given.python} is no version: 3.12, say")
     if not re.fullmatch(_PLATFORM, given.platform):
         parser.error(f"--platform {given.platform} is not the end of a wheel's name: manylinux_2_28_x86_64, say")
-    names_in(given.have)  # a wrong file is found before anything is made
+    names_in(given.have)  # find a wrong file before any folder is made
     given.into.mkdir(parents=True, exist_ok=True)
     if any(given.into.iterdir()):
         parser.error(f"{given.into} is not empty: what lies there would be carried too")
@@ -214,7 +216,7 @@ def main() -> int:
 
 
 def print_table(wheels: Iterable[Path]) -> None:
-    """Names, versions and sizes, the largest first, and the total."""
+    """Print names, versions and sizes, the largest first, and the total."""
     sizes = {wheel: wheel.stat().st_size / 1e6 for wheel in wheels}
     for wheel in sorted(sizes, key=lambda one: -sizes[one]):
         name, version, *_ = parse_wheel_filename(wheel.name)

@@ -1,9 +1,9 @@
-"""The tests that need an NVIDIA GPU, counted.
+"""Run and count the tests that need an NVIDIA GPU.
 
 python benchmarks/performance/cuda_tests.py [--json FILE]
 
-They lie in tests/gpu, beside this folder's parent: a copy of the sources has them, a wheel has not. Which xbench they
-test is which is installed.
+The tests are in tests/gpu, beside this folder's parent. A copy of the sources has them, but a wheel does not. They test
+the installed xbench.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TESTS = ROOT / "tests" / "gpu"
 
 
 class Outcomes:
-    """What became of each test, for pytest to report to."""
+    """The outcomes of the tests, as pytest reports them."""
 
     def __init__(self) -> None:
         self.passed = 0
@@ -37,7 +37,7 @@ class Outcomes:
             self.passed += 1
 
     def pytest_collectreport(self, report: Any) -> None:
-        """A module that can't be imported has failed."""
+        """Count a module that can't be imported as failed."""
         if report.failed:
             self.failed.append(f"{report.nodeid} (collection)")
         elif report.skipped:
@@ -45,7 +45,7 @@ class Outcomes:
 
 
 def main() -> None:
-    """Run them; exits with pytest's code only where it could not run them."""
+    """Run the tests. Exit with pytest's code only if it could not run them."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

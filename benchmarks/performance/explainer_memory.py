@@ -2,8 +2,8 @@
 
 python benchmarks/performance/explainer_memory.py [--device cpu] [NAME ...]
 
-Every number is of a process of its own; images are explained 16 at a time, as the harness does. It is the memory that
-tensors held on the device at once where torch counts that, else the process's peak.
+Every number comes from a separate process. Images are explained 16 at a time, as in a run. The number is the peak
+memory of tensors on the device if torch counts it, else the peak of the process.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def explain(name: str, options: dict[str, int], count: int, device: str) -> None
 
 
 def peak(name: str, options: dict[str, int], count: int, device: str) -> float:
-    """In a process of its own, in MB."""
+    """Return the peak memory of a separate process, in MB."""
     words = [f"{key}={value}" for key, value in options.items()]
     line = [sys.executable, __file__, "--device", device, "--one", name, str(count), *words]
     return float(subprocess.run(line, check=True, capture_output=True, text=True).stdout.split()[-1])

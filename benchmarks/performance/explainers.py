@@ -1,14 +1,14 @@
-"""Each explainer's wall time over the bare passes it needs, and over a library's for the same maps.
+"""Each explainer's wall time relative to the bare passes that it needs, and to a library's time for the same maps.
 
     python benchmarks/performance/explainers.py [NAME ...] [--model convnet] [--size 64] [--images 8] [--repeats 5]
                                                 [--device cpu] [--default-samples] [--csv FILE]
 
-Bare passes: forward passes without gradients on the fastest copy of the network (batch norms folded, channels-last),
-and forward and backward passes to the image on the network itself, each in the best of several batch sizes, on images
-that are there already. How many an explainer needs is in `needs`. All sides are timed in turn, short ones several times
-over, and a ratio is the median over the turns, because a machine's speed drifts. As in a run, what is made of the
-network is made once for all batches and not counted. The library (references.py) makes the same maps: the same samples,
-steps, background and superpixels.
+Bare passes are forward passes without gradients on the fastest copy of the network (batch norms folded, channels-last),
+and forward and backward passes to the image on the network itself. Each kind uses the best of several batch sizes, on
+images that are already on the device. `needs` counts the passes of each explainer. All sides are timed in turn, and
+short ones several times, because a machine's speed drifts. A ratio is the median over the turns. As in a run, copies of
+the network are made once for all batches, and are not timed. The library (references.py) makes the same maps, with the
+same samples, steps, background and superpixels.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ from xbench.runtime.devices import float32
 from xbench_baselines.perturbation.superpixels import Superpixels
 
 ROWS = (1, 2, 4, 8, 16, 32, 64)
-FEWER = {"samples": 100, "masks": 200, "background": 20}  # of what is the same work again and again
-MOMENT = 0.3  # seconds that a timing takes at least
+FEWER = {"samples": 100, "masks": 200, "background": 20}  # fewer repetitions of the same work
+MOMENT = 0.3  # least seconds of a timing
 
 
 class Passes(NamedTuple):
-    """For all images together: forward alone, and forward and backward."""
+    """Numbers of passes for all images together: only forward, and forward and backward."""
 
     forward: float = 0
     gradient: float = 0
 
 
 def needs(name: str, options: Any, images: int, segments: float, windows: int) -> Passes | None:
-    """The passes that an explainer can't do without; None where nobody counted them.
+    """Return the least passes that an explainer needs, or None if they were not counted.
 
     Args:
-        name: Of the explainer.
+        name: Name of the explainer.
         options: Its options.
-        images: Explained.
-        segments: Superpixels an image, in the mean.
-        windows: Of occlusion, an image.
+        images: Number of explained images.
+        segments: Mean number of superpixels per image.
+        windows: Number of occlusion windows per image.
     """
     samples = getattr(options, "samples", 0)
     one = ("gradient", "input-x-gradient", "deconvolution", "guided-backpropagation")
@@ -66,8 +66,8 @@ def needs(name: str, options: Any, images: int, segments: float, windows: int) -
         **dict.fromkeys(("lime", "kernelshap"), Passes(forward=samples * images)),
         "integrated-gradients": Passes(gradient=getattr(options, "steps", 0) * images),
         "integrated-gradients-bw": Passes(gradient=2 * getattr(options, "steps", 0) * images),
-        "deeplift": Passes(forward=images, gradient=images),  # of the reference, and of the image
-        "guided-gradcam": Passes(gradient=2 * images),  # one by the rule, one without
+        "deeplift": Passes(forward=images, gradient=images),  # one for the reference and one for the image
+        "guided-gradcam": Passes(gradient=2 * images),  # one with the rule and one without
         "visualbackprop": Passes(forward=images),
         "lrp-epsilon": Passes(gradient=images),
         "occlusion": Passes(forward=(windows + 1) * images),
@@ -78,7 +78,7 @@ def needs(name: str, options: Any, images: int, segments: float, windows: int) -
 
 
 class Bare:
-    """Bare passes of a network, each kind in its best batch."""
+    """Bare passes of a network, each kind with its best batch size."""
 
     def __init__(self, model: nn.Module, images: torch.Tensor, device: str) -> None:
         self._device = device
@@ -92,7 +92,7 @@ class Bare:
         self.each = {kind: {rows: self._each(run, rows) for rows in ROWS} for kind, run in self.kinds.items()}
 
     def rows(self, kind: str, count: float) -> int:
-        """The fastest batch size that `count` passes can fill."""
+        """Return the fastest batch size that `count` passes can fill."""
         return min((rows for rows in ROWS if rows <= max(1, count)), key=lambda rows: self.each[kind][rows])
 
     def _each(self, run: Callable[[int], Any], rows: int) -> float:
@@ -100,7 +100,7 @@ class Bare:
         return min(seconds(lambda: run(rows), self._device) for _ in range(5)) / rows
 
     def time(self, passes: Passes) -> float:
-        """Of so many passes, from the mean of at least ten."""
+        """Return the seconds of the passes, computed from the mean of at least ten."""
         total = 0.0
         for kind, count in passes._asdict().items():
             if count:
@@ -113,7 +113,7 @@ class Bare:
 
 
 def last_stage(model: nn.Module, images: torch.Tensor) -> nn.Module:
-    """The module whose output is the last map of more than a pixel, for captum's Grad-CAM."""
+    """Return the module whose output is the last map of more than one pixel, for captum's Grad-CAM."""
     found: list[nn.Module] = []
     hooks = [
         module.register_forward_hook(
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--default-samples", action="store_true", help="not fewer of what is the same work again")
+    parser.add_argument("--default-samples", action="store_true", help="do not reduce samples, masks and background")
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -146,7 +146,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """`main`, with its options."""
+    """Measure with the options of `main`."""
     registry = discover()
     names = options.names or [
         entry.spec.name
@@ -185,7 +185,7 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def noise(info: DatasetInfo, count: int) -> Split:
-    """Smooth random images, so that superpixels are like those of real ones."""
+    """Return smooth random images, whose superpixels are like those of real images."""
     from scipy.ndimage import gaussian_filter
 
     draws = np.random.default_rng(0)
@@ -198,7 +198,7 @@ def noise(info: DatasetInfo, count: int) -> Split:
 def measured(
     name: str, registry: Any, model: nn.Module, split: Split, batch: Batch, bare: Bare, info: DatasetInfo, options: Any
 ) -> dict[str, Any]:
-    """One line of the table."""
+    """Measure one explainer, and return its line of the table."""
     choice = choose("explainer", name, registry)
     fewer = {
         key: min(value, getattr(choice.options, key))
@@ -215,7 +215,7 @@ def measured(
         with tempfile.TemporaryDirectory() as folder:
             explainer.fit(model, split, split, info, Session(Path(folder), device=options.device))
             explainer.restore(Path(folder), model, info, options.device)
-    batch = explainer.ready(batch)  # superpixels are made once for all explainers, and are not counted
+    batch = explainer.ready(batch)  # superpixels are made once for all explainers, and are not timed
     targets = torch.zeros(len(batch), dtype=torch.int64, device=options.device)
     labels = Superpixels().join(batch).feature.long()
     window = round(options.size**0.5)
@@ -229,7 +229,7 @@ def measured(
         return explainer.explain(model, batch, targets, name)
 
     mine, over_bare, over_library = [], [], []
-    with unchanging(model):  # as a run promises
+    with unchanging(model):  # a run makes the same promise
         ours()
         times = max(1, round(MOMENT / seconds(ours, options.device)))
         for _ in range(options.repeats):

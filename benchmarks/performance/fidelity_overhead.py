@@ -1,12 +1,12 @@
-"""Fidelity's wall time over the fastest bare forward passes this machine gives for what it needs.
+"""Fidelity's wall time relative to the bare forward passes that it needs, at this machine's fastest.
 
     python benchmarks/performance/fidelity_overhead.py [convnet|resnet50] [--images N] [--repeats R] [--size S]
                                                        [--device cpu] [--precision 32] [--json FILE]
 
 The bare passes run the fastest copy of the network found by trying all of them (batch norm folded or not, channels-last
-or not) with every batch size, on images that are already there. Both sides are timed in turn, R times; the ratio is
-taken pair by pair, because a machine's speed drifts. Every repeat has a metric of its own: one that met a map before
-remembers what came of it, and evaluates nothing.
+or not) with every batch size, on images that are already on the device. Both sides are timed in turn, R times. The
+ratio is taken pair by pair, because a machine's speed drifts. Every repeat has its own metric, because a metric
+remembers the results of maps that it has seen, and does not evaluate them again.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ ROWS = (16, 32, 64, 128, 256, 512, 1024)
 
 
 def network(name: str, info: DatasetInfo) -> torch.nn.Module:
-    """The network, untrained: its speed does not depend on its weights."""
+    """Return the network untrained, because its speed does not depend on its weights."""
     torch.manual_seed(0)
     model = ConvNet(ConvNetOptions()) if name == "convnet" else TimmClassifier(TimmOptions(), name)
     module = model.build(info).eval()
-    for part in module.modules():  # statistics of a trained network: neither dead nor exploding
+    for part in module.modules():  # give it the statistics of a trained network: neither dead nor exploding
         if isinstance(part, torch.nn.BatchNorm2d):
             part.running_mean.uniform_(-0.1, 0.1)
     return module
 
 
 def bare_passes(scorer: Scorer, images: torch.Tensor, passes: int) -> None:
-    """`passes` images through the scorer, in its own batches."""
+    """Pass `passes` images through the scorer in batches of its own size."""
     size = scorer.batch_size
     batch = images.repeat(-(-size // len(images)), 1, 1, 1)[:size].contiguous()
     for _ in range(passes // size):
@@ -62,7 +62,7 @@ def bare_passes(scorer: Scorer, images: torch.Tensor, passes: int) -> None:
 def fastest(
     module: torch.nn.Module, images: torch.Tensor, device: str, precision: str, all_rows: Sequence[int]
 ) -> Scorer:
-    """The best of all copies and batch sizes, each timed three times."""
+    """Return the fastest of all copies and batch sizes, each timed three times."""
     best: tuple[float, Scorer] | None = None
     for folded, channels_last, rows in itertools.product((True, False), (True, False), all_rows):
         scorer = Scorer(module, ScoringRecipe(rows, folded, channels_last, precision, 0.0, 0.0), device)
@@ -82,7 +82,7 @@ def fastest(
 def noise_case(
     score: Callable[[torch.Tensor], torch.Tensor], info: DatasetInfo, count: int, session: Session
 ) -> tuple[Case, torch.Tensor]:
-    """What the metric is given: maps of noise for images of noise; and the images, on the device."""
+    """Return a case with maps of noise for images of noise, and the images on the device."""
     draws = np.random.default_rng(0)
     pictures = draws.random((count, info.channels, *info.spatial), dtype=np.float32)
     names = [str(index) for index in range(count)]
@@ -101,12 +101,12 @@ def noise_case(
 
 
 def observe(case: Case) -> None:
-    """Both curves of every map, by a metric that has met none of them."""
+    """Compute both curves of every map, with a metric that has not seen the maps."""
     Fidelity(FidelityOptions()).observe(case)
 
 
 def needed(count: int) -> int:
-    """How many passes `observe` needs for so many maps."""
+    """Return the number of passes that `observe` needs for `count` maps."""
     return count * 2 * (FidelityOptions().steps - 1)
 
 
@@ -116,8 +116,8 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="convnet", choices=sorted(SIZES))
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--size", type=int, help="of an image's side")
-    parser.add_argument("--rows", type=int, nargs="+", help="of the bare passes: the fastest is taken")
+    parser.add_argument("--size", type=int, help="side of the images in pixels")
+    parser.add_argument("--rows", type=int, nargs="+", help="batch sizes of the bare passes; the fastest is taken")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="32")
     parser.add_argument("--json", type=Path)
@@ -127,7 +127,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """`main`, with its options."""
+    """Measure with the options of `main`."""
     discover()  # a plugin may bring the device
     device, side = options.device, options.size or SIZES[options.model]
     info = DatasetInfo("noise", ("a", "b"), 1, (side, side))

@@ -1,18 +1,18 @@
-"""Everything that is to be measured on a GPU, in one line and under eight minutes, without a network.
+"""Run everything that must be measured on a GPU, with one command, in under eight minutes and without a network.
 
     python benchmarks/performance/gpu.py [--out gpu-results] [--minutes 8] [--device cuda]
     python benchmarks/performance/gpu.py --rehearse [--device cpu]
 
-The checks are listed below, the most worth first. Each runs in a process of its own and is killed at its limit, so that
-none takes another with it. `results.json` and `results.md` in the folder of results are written anew after each, and
-hold what there is when the time is over. It exits with 0 when every check ran and passed.
+The checks are listed below, the most important first. Each check runs in its own process and is killed at its limit, so
+that it can't take another one with it. After each check, `results.json` and `results.md` are written anew to the folder
+of results, so they hold all results so far when the time is over. The exit code is 0 if every check ran and passed.
 
-`--rehearse` runs all of it to its end on a machine without a GPU, at about a tenth of the size. That shows that it
-runs; how far it is from what is asked there means nothing, and it exits with 0 when nothing failed.
+`--rehearse` runs all checks on a machine without a GPU, at about a tenth of the size. This only shows that they run: it
+does not matter whether they reach the limits. The exit code is 0 if nothing failed.
 
-It needs the xbench wheel (with what it depends on), this folder, and for some checks pytest with tests/gpu beside this
-folder's parent, captum, scikit-learn and saliency. Of xbench's extra "test" that is all; collect_wheels.py collects
-what another machine lacks of it. A check says so where its library is missing.
+The script needs the xbench wheel with its dependencies, and this folder. Some checks also need captum, scikit-learn,
+saliency, and pytest with tests/gpu beside this folder's parent. They need nothing else of xbench's extra "test".
+collect_wheels.py collects what another machine lacks. A check whose library is missing reports it.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from checks import Check, Result, Verdict, run_check, run_checks, table, write_r
 
 DIFFERENCE, THROUGHPUT, TIMES, OVERHEAD = 1e-3, 0.8, 5.0, 1.1
 PIXEL_AUC, ABOVE_GUESSING, IMPORTANCE = 0.7, 0.1, 0.5
-SECONDS_MACHINE = 60  # to ask what machine this is
-PATIENCE = 4  # times the limits, in a rehearsal
+SECONDS_MACHINE = 60  # limit for the description of the machine
+PATIENCE = 4  # factor of the limits in a rehearsal
 SMALL_DATA = "lidc-phantom:size=32,max_slice_thickness=1.0"
 
 
@@ -68,7 +68,7 @@ REHEARSAL = Sizes(
 
 
 def cuda_tests(figures: dict[str, Any]) -> Verdict:
-    """None may fail, and some must run."""
+    """Judge the CUDA tests: none may fail or be skipped, and some must run."""
     if "absent" in figures:
         return Verdict("not run", "", figures["absent"])
     passed, failed, skipped = figures["passed"], figures["failed"], figures["skipped"]
@@ -81,7 +81,7 @@ def cuda_tests(figures: dict[str, Any]) -> Verdict:
 
 
 def equal_maps(figures: dict[str, Any]) -> Verdict:
-    """All within the difference; the worst are named."""
+    """Judge the maps: all must be within the difference. The worst are named."""
     rows = [row for row in figures["rows"] if "refused" not in row]
     compared = [row for row in rows if "difference" in row]
     errors = [f"{row['explainer']} of {row['model']}: {row['error']}" for row in rows if "error" in row]
@@ -99,14 +99,14 @@ def equal_maps(figures: dict[str, Any]) -> Verdict:
 
 
 def throughput(figures: dict[str, Any]) -> Verdict:
-    """Fidelity's passes in a second over the bare ones."""
+    """Judge fidelity's passes per second, as a share of the bare ones."""
     share = 1 / figures["ratio"]
     measured = f"{share:.0%}: {1e3 / figures['ms_a_pass']:.0f} of {1e3 / figures['bare_ms_a_pass']:.0f} images a second"
     return _missed_if(share < THROUGHPUT, measured, "slower than asked")
 
 
 def main_job(figures: dict[str, Any]) -> Verdict:
-    """It ran; the second time it must give the same numbers."""
+    """Judge the main job: it must run, and a second run must give the same numbers."""
     times = [f"{name} {value:.1f} s" for name, value in figures.items() if isinstance(value, float)]
     found = [f"{key} {value}" for key, value in next(iter(figures["found"].values())).items()]
     measured = ", ".join(times) + "; " + ", ".join(found)
@@ -114,7 +114,7 @@ def main_job(figures: dict[str, Any]) -> Verdict:
 
 
 def five_times(figures: dict[str, Any]) -> Verdict:
-    """All parts together, against the libraries as they are documented."""
+    """Judge the time of all parts together against the documented use of the libraries."""
     parts = [
         f"{part} {spent['documented'] / spent['our']:.1f} and {spent['tuned'] / spent['our']:.1f} times"
         for part, spent in figures.items()
@@ -126,7 +126,7 @@ def five_times(figures: dict[str, Any]) -> Verdict:
 
 
 def training(figures: dict[str, Any]) -> Verdict:
-    """Each step over its bare passes."""
+    """Judge the time of each training step relative to its bare passes."""
     rows = [(row, statistics.median(row["ratios"])) for row in figures["rows"]]
     lines = [
         f"{row['explainer']} {row['precision']}: {row['seconds_a_step']:.3f} s for {row['images']} images, "
@@ -142,7 +142,7 @@ def _megabytes(row: dict[str, Any]) -> str:
 
 
 def learning(figures: dict[str, Any]) -> Verdict:
-    """The first row is the preset's own shift; the others are for comparison."""
+    """Judge the first row, which is the preset's own shift. The others are for comparison."""
     lines = [
         f"shift={row['shift']:g}, {row['epochs']} epochs: pixel AUC {row['pixel_auc']:.3f}, accuracy "
         f"{row['accuracy']:.3f} (most frequent class {row['most_frequent_class']:.3f}), importance loss "
@@ -151,7 +151,7 @@ def learning(figures: dict[str, Any]) -> Verdict:
     ]
     own = figures["rows"][0]
     right = own["accuracy"] >= own["most_frequent_class"] + ABOVE_GUESSING
-    # A map that is 1 almost everywhere has given nothing up, wherever its last digits are largest.
+    # A map that is 1 almost everywhere removes nothing, so it has learned nothing, even if its pixel AUC is high.
     learned = right and own["pixel_auc"] >= PIXEL_AUC and own["importance_loss"] <= IMPORTANCE
     return _missed_if(not learned, "; ".join(lines), "the preset's own shift did not in this time")
 
@@ -161,7 +161,7 @@ def _missed_if(missed: bool, measured: str, reason: str) -> Verdict:
 
 
 def all_checks(sizes: Sizes, device: str) -> list[Check]:
-    """The checks in their order: what decides most, first."""
+    """Return the checks in their order, the most important first."""
     on = ("--device", device)
     keep = ("--keep", "{out}/main-job", "--seeds", *sizes.main_job.split(), *on)
     more = sizes.main_job_more.split()
@@ -222,14 +222,14 @@ def all_checks(sizes: Sizes, device: str) -> list[Check]:
 
 
 def machine(device: str, out: Path) -> dict[str, Any]:
-    """What machine this is, asked in a process of its own."""
+    """Return a description of the machine, made in its own process."""
     asked = Check("machine", "", ("machine.py", "--device", device), lambda _: Verdict("passed", ""), SECONDS_MACHINE)
     found = run_check(asked, SECONDS_MACHINE, out)
     return found.figures or {"machine": f"could not be asked: {found.reason}"}
 
 
 def header(options: argparse.Namespace, device: str) -> dict[str, Any]:
-    """Describe the machine, the time and the kind of run, to stand above the results."""
+    """Describe the machine, the time and the kind of run, for the top of the results."""
     title = "xbench: rehearsal of the GPU checks" if options.rehearse else "xbench on a GPU"
     found: dict[str, Any] = {"title": title}
     if options.rehearse:
@@ -242,18 +242,18 @@ def header(options: argparse.Namespace, device: str) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run all, print the table; 0 if all ran and passed."""
+    """Run all checks and print the table. Return 0 if all ran and passed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder of the results [gpu-results]")
-    parser.add_argument("--minutes", type=float, help="in all; what no time is left for is not run [8]")
-    parser.add_argument("--device", help="to measure, as torch names it [cuda; in a rehearsal cpu]")
+    parser.add_argument("--minutes", type=float, help="time for all checks; those without time left are not run [8]")
+    parser.add_argument("--device", help="device to measure, in torch's words [cuda; in a rehearsal cpu]")
     parser.add_argument(
-        "--rehearse", action="store_true", help="run all of it small, without a GPU; at most 20 minutes"
+        "--rehearse", action="store_true", help="run small versions of all checks without a GPU; at most 20 minutes"
     )
     options = parser.parse_args()
     if options.minutes is not None and options.minutes <= 0:
         parser.error(f"--minutes {options.minutes:g} is no time")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what runs is killed too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the running check is killed too
     start = time.monotonic()
     device = options.device or ("cpu" if options.rehearse else "cuda")
     options.out = options.out.resolve() / time.strftime("%Y-%m-%d-%H%M%S")
@@ -271,7 +271,7 @@ def main() -> int:
     def report(results: Any) -> None:
         write_results(options.out, above, results)
 
-    # The last seconds are for what must be written.
+    # The last seconds are for writing the results.
     minutes = options.minutes or (20 if options.rehearse else 8)
     results = run_checks(checks, 60 * minutes - (time.monotonic() - start) - 5, options.out, report)
     above["minutes"] = round((time.monotonic() - start) / 60, 2)
@@ -282,7 +282,7 @@ def main() -> int:
 
 
 def fine(result: Result, rehearsal: bool) -> bool:
-    """Whether it ran and passed; in a rehearsal, whether it did not fail and was not cut short."""
+    """Return whether a check ran and passed, or in a rehearsal, whether it did not fail and was not cut short."""
     if rehearsal:
         return result.status in ("passed", "missed") or "NVIDIA" in result.reason
     return result.status == "passed"

@@ -1,4 +1,4 @@
-"""What machine this is: its accelerator, driver, libraries and versions, as JSON.
+"""Describe this machine as JSON: its accelerator, driver, libraries and their versions.
 
 python benchmarks/performance/machine.py [--device cuda] [--json FILE]
 """
@@ -18,7 +18,7 @@ import torch
 
 
 def driver() -> str | None:
-    """Of the NVIDIA GPU; None where nvidia-smi is not there or fails."""
+    """Return the version of the NVIDIA GPU's driver, or None if nvidia-smi is missing or fails."""
     words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
@@ -28,7 +28,7 @@ def driver() -> str | None:
 
 
 def described(device: str) -> dict[str, Any]:
-    """The facts that a figure can't be read without."""
+    """Return the facts about the machine that a reader of figures needs."""
     gpu = torch.cuda.is_available()
     return {
         "device": device,
@@ -46,7 +46,7 @@ def described(device: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write what machine this is."""
+    """Print and write the description of the machine."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--json", type=Path)

@@ -1,13 +1,13 @@
-"""The main job on this machine: wall time cold and warm, and what it found, for several seeds.
+"""Run the main job on this machine: its wall time with a cold and a warm cache, and its results for several seeds.
 
     python benchmarks/performance/main_job.py [--seeds 0 1 2] [--keep FOLDER] [--device auto] [--explainer vinet]
                                               [--more WORD ...] [--json FILE]
 
-Cold: `xbench run --explainer vinet --metric fidelity` with an empty cache, everything trained. Warm: the same line
-again, which must give the same numbers. Then, per seed: the classifier's held-out AUC and accuracy, VINet's own
-accuracy, importance loss and kept pixels on the test split, the pixel AUC of its maps against the readers' masks, and
-fidelities with their intervals. Without seeds (`--seeds` alone) what the cold run found. `--more` ends the line: words
-for xbench.
+The cold run is `xbench run --explainer vinet --metric fidelity` with an empty cache, so everything is trained. The warm
+run is the same command again, and must give the same numbers. The script then prints for each seed the classifier's
+held-out AUC and accuracy, VINet's own accuracy, importance loss and kept pixels on the test split, the pixel AUC of its
+maps against the readers' masks, and fidelities with their intervals. Without seeds (`--seeds` alone), it prints the
+results of the cold run. `--more` must come last: all words after it are passed to xbench.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DATASET = "lidc-phantom"
 
 
 def xbench(words: Sequence[str], folder: Path, cache: Path) -> float:
-    """Run the command line; wall seconds. What it says is shown where it fails."""
+    """Run the command line and return its wall time in seconds. Its output is shown if it fails."""
     start = time.perf_counter()
     environment = os.environ | {"XBENCH_CACHE": str(cache)}
     done = subprocess.run(
@@ -53,7 +53,7 @@ def xbench(words: Sequence[str], folder: Path, cache: Path) -> float:
 
 
 def pixel_auc(maps: np.ndarray, split: Split) -> float:
-    """Mean over images of the Mann-Whitney AUC of a map against the mask; images without a mask are left out."""
+    """Return the mean over images with a mask of the Mann-Whitney AUC of the map against the mask."""
     batch = split.batch(np.arange(len(split)))
     areas = []
     for values, mask in zip(maps, batch.masks.numpy(), strict=True):
@@ -65,19 +65,19 @@ def pixel_auc(maps: np.ndarray, split: Split) -> float:
 
 
 def rows_of(run: Path) -> dict[str, dict[str, str]]:
-    """The rows of scores.csv by their explainer."""
+    """Return the rows of scores.csv by explainer."""
     with (run / "scores.csv").open(newline="") as file:
         return {row["explainer"]: row for row in csv.DictReader(file)}
 
 
 def data_of(cache: Path, reference: str) -> tuple[Any, Path]:
-    """The dataset, and the one folder of a cache of main jobs where it was prepared."""
+    """Return the dataset, and the only folder in the cache of main jobs where it was prepared."""
     (made,) = (cache / "artifacts" / "data").glob("*/manifest.json")
     return choose("dataset", reference, discover()).create(), made.parent
 
 
 def figures(run: Path, cache: Path, explainer: str, reference: str) -> dict[str, str]:
-    """What one run found."""
+    """Return the results of one run."""
     scores = rows_of(run)
     header = json.loads((run / "run.json").read_text())
     models = {model["name"]: model["metrics"] for model in header["models"]}
@@ -91,7 +91,7 @@ def figures(run: Path, cache: Path, explainer: str, reference: str) -> dict[str,
         found["VINet accuracy"] = f"{own['accuracy'][0]:.3f}"
     found |= {"importance loss": f"{maps.mean():.3f}", "kept pixels": f"{(maps >= 0.1).mean():.3f}"}
     test = dataset.open("test", folder)
-    if len(test) == len(maps):  # not with --limit
+    if len(test) == len(maps):  # with --limit, the maps are of fewer images
         found["pixel AUC"] = f"{pixel_auc(maps, test):.3f}"
     for name in (explainer, _itself(explainer), "gradient", "random"):
         if name in scores:
@@ -101,7 +101,7 @@ def figures(run: Path, cache: Path, explainer: str, reference: str) -> dict[str,
 
 
 def _itself(explainer: str) -> str:
-    """The explainer, scored against the classifier that was trained with it."""
+    """Return the explainer's reference, scored against the classifier that was trained with it."""
     return explainer + ("," if "=" in explainer else ":") + "subject=self"
 
 
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--explainer", default="vinet")
     parser.add_argument("--dataset", default=DATASET)
-    parser.add_argument("--once", help="with what a kept cache has: one run of this name, no second one")
+    parser.add_argument("--once", help="make only one run, of this name, with a cache that was kept")
     parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="words for xbench")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -126,9 +126,9 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> None:
-    """`main`, with its options."""
+    """Measure with the options of `main`."""
     cache = folder / "cache"
-    explainer = choose("explainer", options.explainer, discover()).label  # as tables of results call it
+    explainer = choose("explainer", options.explainer, discover()).label  # its name in tables of results
     line = ("run", "--explainer", explainer, "--metric", "fidelity", "--dataset", options.dataset)
     line = (*line, "--device", options.device, *options.more)
     first = options.once or "cold"

@@ -1,12 +1,12 @@
-"""Every explainer's maps on a device against the CPU's: the largest difference, and the order of pixels.
+"""Compare every explainer's maps on a device with the CPU's: the largest difference, and the order of pixels.
 
     python benchmarks/performance/maps_by_device.py [NAME ...] [--device cuda] [--models convnet timm:resnet18]
                                                     [--size 64] [--images 3] [--json FILE]
 
 Both devices get the same weights and images, true float32, and fewer samples than the defaults. Trained explainers are
-trained on the CPU, for one epoch, and restored on both. An explainer of another one's maps gets the CPU's. Per model
-and explainer, the worst image: the largest difference of a map over its largest value on the CPU; Spearman's
-correlation; and the share of pixels that are removed at the very same place in the order.
+trained on the CPU for one epoch, and restored on both devices. An explainer of another one's maps gets the CPU's maps.
+Three figures of the worst image are printed per model and explainer: the largest difference of a map relative to its
+largest value on the CPU, Spearman's correlation, and the share of pixels with the same place in the order of removal.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from xbench.registry.references import Choice, choose
 from xbench.runtime.devices import float32
 from xbench_metrics.ranking import rank
 
-INNER = "gradient"  # of an explainer that is made of another
-TRAINING = 16  # images
+INNER = "gradient"  # the explainer whose maps an explainer of another one gets
+TRAINING = 16  # number of training images
 FEWER = {"samples": 16, "masks": 64, "background": 8, "pool": 16, "steps": 8, "iterations": 3}
 SHORT = {"epochs": 1, "train_batch": 8, "preset": "tiny"}
 
 
 class Setting(NamedTuple):
-    """What is explained."""
+    """The images and classes to explain."""
 
     info: DatasetInfo
     split: Split
@@ -49,7 +49,7 @@ class Setting(NamedTuple):
 
 
 def setting(size: int, images: int) -> Setting:
-    """Images with a blob each, their masks, and what is explained: the class that the image is of."""
+    """Return images with one blob each, their masks, and the classes to explain, which are the true ones."""
     pictures, labels, masks = nodules(max(TRAINING, images), size)
     names = [str(index) for index in range(len(pictures))]
     split = Split.from_arrays(pictures, labels, names, names, masks)
@@ -59,7 +59,7 @@ def setting(size: int, images: int) -> Setting:
 
 
 def shortened(reference: str) -> Choice:
-    """The explainer, with options that cost little."""
+    """Return the explainer with options that cost little."""
     choice = choose("explainer", reference, discover())
     wanted = {}
     for key, value in (FEWER | SHORT).items():
@@ -70,18 +70,18 @@ def shortened(reference: str) -> Choice:
 
 
 def maps(choice: Choice, model: nn.Module, given: Setting, device: str, state: Path, inner: torch.Tensor) -> np.ndarray:
-    """The maps that a device makes: float32 (N, H, W)."""
+    """Return the maps that a device makes, float32 (N, H, W)."""
     explainer, batch = choice.create(), given.batch.to(device)
     if isinstance(explainer, MapTransform):
         return explainer.checked_transform(inner.to(device), batch, choice.name).cpu().numpy()
     if explainer.trained:
         explainer.restore(state, model, given.info, device)
-    with unchanging(model):  # as a run promises
+    with unchanging(model):  # a run makes the same promise
         return explainer.explain(model, batch, given.targets.to(device), choice.name).cpu().numpy()
 
 
 def compared(one: np.ndarray, other: np.ndarray, seeds: torch.Tensor) -> dict[str, float]:
-    """How far `other` is from `one`, (N, H, W) both, in the worst image."""
+    """Return how much the maps `other` differ from `one`, both (N, H, W), in the worst image."""
     flat, beside = one.reshape(len(one), -1), other.reshape(len(one), -1)
     largest = np.abs(flat).max(1)
     apart = np.abs(flat - beside).max(1) / np.where(largest > 0, largest, 1)
@@ -93,7 +93,11 @@ def compared(one: np.ndarray, other: np.ndarray, seeds: torch.Tensor) -> dict[st
 
 
 def row(reference: str, name: str, models: dict[str, nn.Module], given: Setting, device: str) -> dict[str, Any]:
-    """One explainer of one model; "error" where it can't be compared, "refused" where it does not fit."""
+    """Compare the maps of one explainer of one model.
+
+    Returns:
+        The figures, with "error" if the maps can't be compared, or "refused" if the explainer does not fit the model.
+    """
     found: dict[str, Any] = {"model": name, "explainer": reference}
     start = time.perf_counter()
     try:
@@ -147,7 +151,7 @@ def main() -> None:
 
 
 def line(made: dict[str, Any]) -> str:
-    """Of the table."""
+    """Return a line of the table."""
     words = f"{made['model']}  {made['explainer']}"
     if "difference" not in made:
         return f"{words:<46}  {made.get('refused') or made['error']}"[:160]

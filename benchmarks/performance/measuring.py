@@ -1,4 +1,4 @@
-"""What the scripts share: time on a device, its memory, and figures in a file."""
+"""Measurements for all scripts: time on a device, its memory, and figures in a file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 
 
 def wait(device: str | torch.device) -> None:
-    """Wait until the device has finished its work: only then can a value of it be read."""
+    """Wait until the device has finished its work, by reading a value from it."""
     torch.zeros((), device=device).item()
 
 
 def seconds(work: Callable[[], Any], device: str | torch.device) -> float:
-    """Wall time, to the end of what the device has to do."""
+    """Return the wall time of the work, up to the moment at which the device has finished it."""
     wait(device)
     start = time.perf_counter()
     work()
@@ -27,7 +27,7 @@ def seconds(work: Callable[[], Any], device: str | torch.device) -> float:
 
 
 def peak_memory(device: str, work: Callable[[], Any]) -> float | None:
-    """MB of the device that tensors held at once during the work; None where torch does not count them."""
+    """Return the peak memory of tensors on the device during the work in MB, or None if torch does not count it."""
     backend = getattr(torch, torch.device(device).type, None)
     if not hasattr(backend, "max_memory_allocated"):
         return None
@@ -37,7 +37,7 @@ def peak_memory(device: str, work: Callable[[], Any]) -> float | None:
 
 
 def write(figures: dict[str, Any], path: Path | None) -> None:
-    """Write figures as JSON, whole or not at all; without a path nothing."""
+    """Write figures as JSON, whole or not at all. Without a path, nothing is written."""
     if path is not None:
         beside = path.with_name(path.name + ".part")
         beside.write_text(json.dumps(figures, indent=1))

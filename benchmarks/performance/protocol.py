@@ -3,13 +3,13 @@
     python benchmarks/performance/protocol.py [--model convnet] [--size 64] [--images 200] [--samples 200]
                                               [--device cpu] [--json FILE]
 
-All sides get the same untrained network and the same rendered images with masks, and start from nothing but a device
-that is warm. The libraries are used in two ways (by_libraries.py): by the calls that their documentation shows, and
-tuned by hand. Printed: the seconds of maps, fidelity, ROC-AUC and Dice on all sides, the ratios, the share of our
-fidelity that its passes take when they are made bare, and the largest difference of a score on the same maps.
+All sides get the same untrained network and the same rendered images with masks. They start with nothing prepared but a
+warm device. The libraries are used in two ways (by_libraries.py): with the calls that their documentation shows, and
+tuned by hand. The script prints the seconds of maps, fidelity, ROC-AUC and Dice on all sides and their ratios. It also
+prints the share of bare passes in our fidelity's time, and the largest difference of a score on the same maps.
 
-Our fidelity does not evaluate an order of removal twice: of absolute maps only those of methods that have a sign. The
-libraries know nothing of each other's maps, and do.
+Our fidelity does not evaluate the same order of removal twice. So it evaluates absolute maps only for methods with
+signed maps. The libraries do not know each other's maps, so they evaluate all of them.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ ESTIMATORS = (
     *("expected-gradients", "smoothgrad", "smoothgrad-squared", "random"),
 )
 SECONDS: dict[str, float] = {}
-"""Of each side's work, and "bare passes": of the passes of our fidelity, made again with nothing between them."""
+"""Seconds of each side's work, and of the "bare passes": the passes of our fidelity again, with nothing between."""
 
 
 @contextmanager
 def timed(name: str) -> Iterator[None]:
-    """Add the time inside to SECONDS. What is timed ends with results on the CPU, so that the device has done it."""
+    """Add the time inside to SECONDS. The timed work ends with results on the CPU, so the device has finished it."""
     start = time.perf_counter()
     yield
     SECONDS[name] = SECONDS.get(name, 0.0) + time.perf_counter() - start
@@ -63,12 +63,12 @@ class CountedScorer:
         self.sizes: Counter[int] = Counter()
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """As the scorer, counted."""
+        """Return the scorer's logits, and count the images."""
         self.sizes[len(images)] += 1
         return self._scorer(images)
 
     def again(self, images: torch.Tensor) -> None:
-        """As many passes of the same sizes, of images that are there."""
+        """Run as many passes of the same sizes again, on images that are already on the device."""
         for size, times in self.sizes.items():
             batch = images.repeat(-(-size // len(images)), 1, 1, 1)[:size].contiguous()
             for _ in range(times):
@@ -76,7 +76,7 @@ class CountedScorer:
 
 
 def ours(model: nn.Module, split: Split, info: DatasetInfo, targets: np.ndarray, samples: int) -> dict[str, Any]:
-    """Maps and scores, name -> array and (name, sign, metric) -> value."""
+    """Return our maps, by name, and their scores, by name, sign and metric."""
     registry = discover()
     maps: dict[str, np.ndarray] = {}
     device = str(next(model.parameters()).device)
@@ -94,7 +94,7 @@ def ours(model: nn.Module, split: Split, info: DatasetInfo, targets: np.ndarray,
                 if explainer.trained:
                     explainer.fit(model, split, split, info, session)
                     explainer.restore(folder, model, info, device)
-                with unchanging(model):  # as a run promises
+                with unchanging(model):  # a run makes the same promise
                     parts = [
                         explainer.explain(model, batch.to(device), chosen[at : at + len(batch)], estimator)
                         for at, batch in zip(range(0, len(split), 16), split.batches(16), strict=True)
@@ -112,7 +112,7 @@ def our_scores(
     maps: dict[str, np.ndarray],
     session: Session,
 ) -> dict[tuple[str, str, str], float]:
-    """(estimator, sign, metric) -> value."""
+    """Return the scores by estimator, sign and metric."""
     registry = discover()
     images = split.batch(range(min(64, len(split)))).images
     recipe = calibrate(model, images, session.device, "32")
@@ -147,7 +147,7 @@ def our_scores(
 def theirs(
     model: nn.Module, split: Split, targets: np.ndarray, maps: dict[str, np.ndarray], samples: int, rows: int
 ) -> dict[tuple[str, str, str, str], float]:
-    """The libraries' time for maps of their own; their scores of *our* maps, so that they can be compared."""
+    """Time the libraries' own maps, and return their scores of *our* maps, so that scores can be compared."""
     batch = split.batch(range(len(split)))
     there = batch.images.to(next(model.parameters()).device)
     chosen = torch.from_numpy(targets).to(there.device)
@@ -174,7 +174,7 @@ def theirs(
 
 
 def line(name: str, spent: dict[str, float]) -> str:
-    """Seconds of the three sides, and how many times ours the others are."""
+    """Return a line with the seconds of the three sides, and the ratios of the others to ours."""
     ours = spent["our"]
     others = "".join(
         f"{spent[way]:>{width}.1f}s{spent[way] / ours:>7.1f}x" for way, width in (("documented", 11), ("tuned", 9))
@@ -183,7 +183,7 @@ def line(name: str, spent: dict[str, float]) -> str:
 
 
 def warm(model: nn.Module, images: torch.Tensor) -> None:
-    """A pass forward and backward: the first one sets the device up, for whoever comes first."""
+    """Run one pass forward and backward, because the first one of a process sets up the device."""
     gradients(model, images, torch.zeros(len(images), dtype=torch.int64, device=images.device)).cpu()
 
 
@@ -193,8 +193,8 @@ def main() -> None:
     parser.add_argument("--model", default="convnet")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--samples", type=int, default=200, help="of expected gradients")
-    parser.add_argument("--rows", type=int, default=16, help="rows of the libraries' passes: take the fastest")
+    parser.add_argument("--samples", type=int, default=200, help="samples of expected gradients")
+    parser.add_argument("--rows", type=int, default=16, help="rows of the libraries' passes; choose the fastest")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -204,7 +204,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """`main`, with its options."""
+    """Measure with the options of `main`."""
     info = DatasetInfo("blobs", ("dim", "bright"), 1, (options.size, options.size), has_masks=True)
     torch.manual_seed(0)
     model = choose("model", options.model, discover()).create().build(info)

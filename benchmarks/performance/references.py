@@ -1,4 +1,4 @@
-"""The same maps by the libraries that people use: captum, zennit. In the best way that their interfaces offer."""
+"""The same maps by captum and zennit, used in the best way that their interfaces offer."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from zennit.types import Convolution, Linear
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be explained.
+    """Images to explain, and everything that the explainers need for them.
 
     Attributes:
-        model: (N, C, H, W) -> (N, K).
-        images: (N, C, H, W).
-        targets: int64 (N,).
-        options: Of the explainer.
-        background: (B, C, H, W).
+        model: Model, (N, C, H, W) -> (N, K).
+        images: Images, (N, C, H, W).
+        targets: Classes, int64 (N,).
+        options: Options of the explainer.
+        background: Background images, (B, C, H, W).
         labels: Superpixels, int64 (N, H, W).
-        layer: The last convolutional stage.
-        rows: Rows of one pass.
+        layer: Last convolutional stage.
+        rows: Number of rows of one pass.
     """
 
     model: nn.Module
@@ -58,7 +58,7 @@ def _smooth(kind: str) -> Reference:
 
 def _shap(stdevs: float) -> Reference:
     def run(work: Work) -> torch.Tensor:
-        # It takes all samples of an image in one pass; image by image, that is what fits.
+        # captum passes all samples at once. Those of one image fit, so the images are explained one by one.
         explain = attr.GradientShap(work.model).attribute
         options = {"n_samples": work.options.samples, "stdevs": stdevs}
         return torch.cat(
@@ -90,7 +90,7 @@ def _both_paths(work: Work) -> torch.Tensor:
 
 
 def _deepshap(work: Work) -> torch.Tensor:
-    # It repeats every image for every background image in one pass.
+    # captum repeats every image for every background image in one pass, so the images are explained one by one.
     explain = attr.DeepLiftShap(work.model).attribute
     return torch.cat(
         [
@@ -129,7 +129,7 @@ def _occlusion(work: Work) -> torch.Tensor:
 
 
 def _off(work: Work, n: int) -> torch.Tensor:
-    """Image n with every superpixel at its own mean."""
+    """Return image n with every superpixel at its own mean."""
     image, labels = work.images[n], work.labels[n]
     count = int(labels.max()) + 1
     sums = image.new_zeros(len(image), count).index_add_(1, labels.flatten(), image.flatten(1))
@@ -138,7 +138,7 @@ def _off(work: Work, n: int) -> torch.Tensor:
 
 
 def _image_by_image(method: Callable[..., Any], **options: Any) -> Reference:
-    """Captum's superpixel methods take one image at a time, for its superpixels are its own."""
+    """Explain one image at a time, as captum's superpixel methods need because each image has its own superpixels."""
 
     def run(work: Work) -> torch.Tensor:
         explain = method(work.model)

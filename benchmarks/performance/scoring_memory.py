@@ -2,7 +2,7 @@
 
 python benchmarks/performance/scoring_memory.py [--device cpu]
 
-It is the memory of the host: what the device holds hangs on a batch, not on the number of images.
+Only the host's memory is measured. The device's memory depends on the batch size, not on the number of images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SIDE, STEP = 64, 0.25
 
 
 def score(folder: Path, count: int, device: str) -> None:
-    """Map-by-map scoring as the harness does it: images and maps memory-mapped."""
+    """Score the maps as a run does, with memory-mapped images and maps."""
     from xbench.compute.scorer import Scorer, ScoringRecipe
     from xbench.contracts.dataset import DatasetInfo, Split
     from xbench.contracts.metric import Case

@@ -1,22 +1,22 @@
-"""Seconds of a training step of the trained explainers over the bare passes that it needs, and peak memory.
+"""Time of a training step of the trained explainers relative to the bare passes that it needs, and peak memory.
 
     python benchmarks/performance/training_cost.py [cyclegan-am|vinet] [--preset tiny|paper] [--steps N] [--repeats R]
                                                    [--size S] [--batch N] [--device cpu] [--precision 32 ...]
                                                    [--json FILE]
 
-An epoch of training (`fit`: batches, losses, gradient clipping, optimisers) is timed, and beside it, in turn, the bare
-passes of its steps: the same networks on a batch that is already there, forward and backward, with a
-sum in place of the losses and no optimiser. For K classes a step of cyclegan-am needs
+Two things are timed in turn. One is an epoch of training (`fit`: batches, losses, gradient clipping, optimisers). The
+other are the bare passes of its steps: the same networks on a batch that is already on the device, forward and
+backward, with a sum in place of the losses and without an optimiser. For K classes, a step of cyclegan-am needs
 
     each generator     K + K images forward and backward: toward every class, and back
     each discriminator real and generated images forward and backward for its own step; the same again for the
-                       generators' (real ones too: their batch norms see both), without gradients of its weights
+                       generators' step (with real ones, because batch norms see both), without gradients of its weights
     the classifier     K images forward and backward to the image
 
-and one of vinet a pass forward and backward of its network. What a training costs besides its steps (building,
-validation, a checkpoint) is in the time of an epoch of one step, which is taken off that of N + 1 steps; one such epoch
-comes before all that is timed, because the first training of a process imports what later ones find. Peak memory is
-what tensors held on the device at once where torch counts that, else that of a process of its own.
+A step of vinet needs one pass forward and backward of its network. The cost of a training besides its steps (building,
+validation, a checkpoint) is measured as an epoch of one step, and subtracted from an epoch of N + 1 steps. One such
+epoch runs before anything is timed, because the first training of a process imports modules. Peak memory is that of
+tensors on the device if torch counts it, else that of a separate process.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CLASSES, VALIDATION = 2, 8
 
 
 def noise(count: int, side: int) -> Split:
-    """Images of noise: speed does not depend on what they show."""
+    """Return images of noise, because speed does not depend on their content."""
     images = np.random.default_rng(0).random((count, 1, side, side), dtype=np.float32)
     names = [str(index) for index in range(count)]
     return Split.from_arrays(images, np.arange(count) % CLASSES, names, names)
@@ -56,9 +56,9 @@ class Work:
     """One explainer's training, and its bare passes.
 
     Args:
-        name: Of the explainer.
-        precision: Of both.
-        given: From the command line: `preset`, `steps`, `size`, `batch`, `device`.
+        name: Name of the explainer.
+        precision: Precision of the training and of the bare passes.
+        given: Options of the command line: `preset`, `steps`, `size`, `batch`, `device`.
     """
 
     def __init__(self, name: str, precision: str, given: argparse.Namespace) -> None:
@@ -78,15 +78,15 @@ class Work:
         self.bare_step = _BARE[name](self)
 
     def training(self) -> float:
-        """Seconds of the steps of an epoch."""
+        """Return the seconds of the steps of an epoch."""
         return measuring.seconds(self.fit, self.device) - measuring.seconds(self.fit_one, self.device)
 
     def fit(self) -> None:
-        """One epoch, with all that belongs to it."""
+        """Train for one epoch, with everything that belongs to it."""
         self._fit(self.train)
 
     def fit_one(self) -> None:
-        """An epoch of one step."""
+        """Train for an epoch of one step."""
         self._fit(self.train.select(np.arange(self.batch)))
 
     def _fit(self, train: Split) -> None:
@@ -95,7 +95,7 @@ class Work:
             self.explainer.fit(self.model, train, self.validation, self.info, session)
 
     def bare(self) -> float:
-        """Seconds of the bare passes of as many steps."""
+        """Return the seconds of the bare passes of as many steps."""
         session = Session(Path(), self.device, self.precision)
 
         def run() -> None:
@@ -159,7 +159,7 @@ _BARE = {"cyclegan-am": _cyclegan, "vinet": _vinet}
 
 
 def peak(name: str, precision: str, given: argparse.Namespace) -> float:
-    """Of a training in a process of its own, in MB."""
+    """Return the peak memory of a training in a separate process, in MB."""
     words = [f"--{key}={getattr(given, key)}" for key in ("preset", "steps", "size", "device")]
     words += [f"--batch={given.batch}"] if given.batch else []
     line = [sys.executable, __file__, name, *words, "--precision", precision, "--memory"]
@@ -167,7 +167,7 @@ def peak(name: str, precision: str, given: argparse.Namespace) -> float:
 
 
 def measured(name: str, precision: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Ratios to the bare passes, seconds of a step, and memory."""
+    """Return the ratios to the bare passes, the seconds of a step, and the memory."""
     work = Work(name, precision, given)
     work.bare()
     on_device = measuring.peak_memory(work.device, work.fit)
@@ -197,14 +197,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("name", nargs="?", choices=sorted(_BARE))
     parser.add_argument("--preset", default="tiny")
-    parser.add_argument("--steps", type=int, default=8, help="of an epoch")
+    parser.add_argument("--steps", type=int, default=8, help="steps of an epoch")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--size", type=int, default=64, help="of an image's side")
-    parser.add_argument("--batch", type=int, help="images of a step; the preset's if not given")
+    parser.add_argument("--size", type=int, default=64, help="side of the images in pixels")
+    parser.add_argument("--batch", type=int, help="images of a step; the preset's number if not given")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", nargs="+", default=["32"])
-    parser.add_argument("--memory", action="store_true", help="train once and print the process's peak alone")
-    parser.add_argument("--host-memory", action=argparse.BooleanOptionalAction, default=True, help="where no other is")
+    parser.add_argument("--memory", action="store_true", help="train once and print only the peak of the process")
+    host = "measure the process's memory on the host if the device's can't be measured"
+    parser.add_argument("--host-memory", action=argparse.BooleanOptionalAction, default=True, help=host)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     rows: list[dict[str, Any]] = []

@@ -1,13 +1,14 @@
-"""Whether VINet's paper preset learns, in a short training: where its maps lie, and how right its classifier is.
+"""Check in a short training whether VINet's paper preset learns: where its maps lie, and how good its classifier is.
 
     python benchmarks/performance/vinet_learning.py [--shifts 0 20] [--seconds 100] [--device cpu] [--run FOLDER]
                                                     [--dataset lidc-phantom] [--limit N] [--json FILE]
 
-The preset's shift is the paper's, 0, with which the map may carry the answer from the start and lie anywhere; 20 is
-that of the authors' code. Each shift trains for as many epochs as its share of the seconds holds, by the time that two
-took. On the test split: the mean pixel AUC of the maps against the readers' masks (0.5: no better than chance),
-the importance loss, kept pixels, and the accuracy of VINet's own classifier beside that of the most frequent class.
-`--run` is a folder of main_job.py that was kept: its images are taken, not rendered again.
+The preset's shift is the paper's, 0. With it, the map may carry the answer from the start and lie anywhere. The code of
+the paper's authors uses 20. Each shift gets the same share of the seconds. Two epochs are timed first, to find how many
+epochs fit. On the test split, the script measures the mean pixel AUC of the maps against the readers' masks (0.5 is
+chance), the importance loss, the share of kept pixels, and the accuracies of VINet's own classifier and of the most
+frequent class.
+`--run` is a folder that main_job.py kept. Its images are used instead of rendering them again.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ BATCH = 32
 
 @contextmanager
 def images_of(options: argparse.Namespace) -> Iterator[tuple[DatasetInfo, dict[str, Split]]]:
-    """The dataset's splits: of the run that was kept, else rendered."""
+    """Yield the dataset's geometry and splits, from the run that was kept if there is one, else rendered."""
     with tempfile.TemporaryDirectory() as name:
         if options.run is not None and (options.run / "cold" / "scores.csv").exists():
             dataset, folder = data_of(options.run / "cache", options.dataset)
@@ -51,7 +52,7 @@ def images_of(options: argparse.Namespace) -> Iterator[tuple[DatasetInfo, dict[s
 
 
 class Epochs(SilentProgress):
-    """Notes when each epoch of a training ended."""
+    """Progress that records when each epoch of a training ended."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +60,7 @@ class Epochs(SilentProgress):
 
     @contextmanager
     def task(self, label: str, total: float | None = None) -> Iterator[Any]:
-        """A bar that is told something at the end of each epoch."""
+        """Yield the bar whose note changes at the end of each epoch."""
         del label, total
         yield self
 
@@ -67,20 +68,20 @@ class Epochs(SilentProgress):
         """Ignore the progress."""
 
     def note(self, text: str) -> None:
-        """An epoch is over."""
+        """Record the end of an epoch."""
         del text
         self.ends.append(time.perf_counter())
 
 
 class Trial(NamedTuple):
-    """What is trained on, and where."""
+    """The data and the device of a training."""
 
     info: DatasetInfo
     splits: dict[str, Split]
     device: str
 
     def fit(self, shift: float, epochs: int, folder: Path, progress: SilentProgress) -> Any:
-        """An explainer, trained."""
+        """Return a trained explainer."""
         given = {"name": "vinet", "preset": "paper", "shift": shift, "epochs": epochs}
         explainer = choose("explainer", given, discover()).create()
         session = Session(folder, self.device, progress=progress)
@@ -88,7 +89,7 @@ class Trial(NamedTuple):
         return explainer
 
     def pace(self) -> tuple[float, float]:
-        """Seconds of an epoch, and of what a first training needs besides."""
+        """Return the seconds of an epoch, and those that a first training takes besides its epochs."""
         progress = Epochs()
         with tempfile.TemporaryDirectory() as folder:
             whole = measuring.seconds(lambda: self.fit(0.0, 2, Path(folder), progress), self.device)
@@ -96,7 +97,7 @@ class Trial(NamedTuple):
         return epoch, whole - 2 * epoch
 
     def trained(self, shift: float, epochs: int) -> dict[str, Any]:
-        """Train, and look at the test split."""
+        """Train, and return the figures of the test split."""
         with tempfile.TemporaryDirectory() as folder:
             explainer = self.fit(shift, epochs, Path(folder), SilentProgress())
             explainer.restore(Path(folder), nn.Module(), self.info, self.device)
@@ -122,7 +123,7 @@ def main() -> None:
     """Print a line per shift."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--shifts", type=float, nargs="+", default=[0.0, 20.0])
-    parser.add_argument("--seconds", type=float, default=100, help="of all that trains")
+    parser.add_argument("--seconds", type=float, default=100, help="seconds of all trainings")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--run", type=Path)
     parser.add_argument("--dataset", default=DATASET)

@@ -1,14 +1,15 @@
-"""XRAI's time a map against its authors' package, for one and for several maps of an image.
+"""XRAI's time per map compared with its authors' package, for one and for several maps of an image.
 
     python benchmarks/performance/xrai.py [--sizes 64 224] [--maps 1 10] [--repeats R]
 
 Both sides get the same image, the same attributions and the authors' own parameters (dilation 5, 50 pixels), so they
-do the same work and must give the same maps; the largest difference is printed. Timed in turn, on one thread; medians.
+do the same work and must give the same maps. The largest difference is printed. The sides are timed in turn on one
+thread, and medians are printed.
 
-- `whole`: segmentation of the image included. Ours is made once an image, whatever the number of maps. The package
-  makes its own for every map.
-- `shared`: the segmentation is there already. Ours starts from the label maps and dilates them for every map, as the
-  explainer does; the package starts from its list of dilated masks, so it has less to do than ours.
+- `whole`: includes the segmentation of the image. xbench makes it once per image, whatever the number of maps. The
+  package makes it for every map.
+- `shared`: starts from a finished segmentation. xbench starts from the label maps and dilates them for every map, as
+  the explainer does. The package starts from its list of dilated masks, so it has less to do.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ Maps = list[np.ndarray]
 
 
 def timed(work: Callable[[], Maps]) -> tuple[float, Maps]:
-    """Wall seconds, and what came out."""
+    """Return the wall time in seconds, and the result."""
     start = time.perf_counter()
     made = work()
     return time.perf_counter() - start, made
 
 
 def ours(image: np.ndarray, attributions: Maps, labels: np.ndarray | None = None) -> Maps:
-    """As the explainer does it: label maps once, the rest for every map."""
+    """Make the maps as the explainer does: the label maps once, the rest for every map."""
     found = Regions().compute(image[None]) if labels is None else labels
     return [rank_regions(RegionSet.dilated(found, RADIUS), values, MIN_PIXEL_DIFF).map for values in attributions]
 
 
 def theirs(image: np.ndarray, attributions: Maps, masks: Maps | None = None) -> Maps:
-    """As the package's users do it."""
+    """Make the maps as users of the package do."""
     parameters = XRAIParameters()
     parameters.experimental_params["min_pixel_diff"] = MIN_PIXEL_DIFF
     return [

@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def run(dataset: str, metrics: tuple[str, ...], out: Path) -> None:
-    """`xbench run` of all explainers in both signs."""
+    """Run `xbench run` for all explainers in both signs."""
     words = [word for name in EXPLAINERS for word in ("--explainer", name)]
     words += [word for name in metrics for word in ("--metric", name)]
     command = [
@@ -107,7 +107,7 @@ def run(dataset: str, metrics: tuple[str, ...], out: Path) -> None:
 
 
 def correlations(world: World, sign: str) -> dict[str, Correlation]:
-    """Each metric's rank correlation with the truth, over the explainers that are no control."""
+    """Return each metric's rank correlation with the truth, over the explainers that are not controls."""
     scored, truths = chosen(world.scored, sign), chosen(world.truth, sign)
     truth = {row.explainer: row for row in truths if row.metric.partition(":")[0] == TRUTH}
     drawn = read_replicates(world.scored / REPLICATES) | read_replicates(world.truth / REPLICATES)
@@ -130,18 +130,18 @@ def correlations(world: World, sign: str) -> dict[str, Correlation]:
 
 
 def chosen(folder: Path, sign: str) -> list[ScoreRow]:
-    """Scored rows of the explainers that are no control and no other's double."""
+    """Return the scored rows of explainers that are neither controls nor duplicates of another explainer."""
     rows = read_scores(folder / "scores.csv")
     return [row for row in rows if not (row.control or row.same_as or math.isnan(row.value)) and row.sign == sign]
 
 
 def better(row: ScoreRow, value: np.ndarray | float) -> np.ndarray | float:
-    """The value, more being better."""
+    """Return the value, negated if lower is better."""
     return value if row.higher_is_better else -value
 
 
 def write(found: Mapping[tuple[str, str], Mapping[str, Correlation]], path: Path) -> None:
-    """One line a world, sign and metric."""
+    """Write one line per world, sign and metric."""
     with path.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["classifier", "sign", "metric", "spearman", "ci_low", "ci_high", "p"])
@@ -152,7 +152,7 @@ def write(found: Mapping[tuple[str, str], Mapping[str, Correlation]], path: Path
 
 
 def draw(found: Mapping[tuple[str, str], Mapping[str, Correlation]], stem: Path) -> None:
-    """A panel a sign: each metric's correlation with the truth, with and without the letter."""
+    """Draw one panel per sign: each metric's correlation with the truth, with and without the letter."""
     colours = {"the agent decides": BLUE, "the letter decides": VERMILLION}
     order = list(dict.fromkeys(metric for by_metric in found.values() for metric in by_metric))[::-1]
     with drawing(7.5, 0.9 + 0.26 * len(order), "Do metrics rank explainers as the truth does?") as figure:

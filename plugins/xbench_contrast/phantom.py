@@ -37,7 +37,7 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Columns:
-    """What the manifest says of an image beside its id, patient (`group`), class, split and hash.
+    """The columns of the manifest beside an image's id, patient (`group`), class, split and hash.
 
     Attributes:
         level_mm: Height above the bifurcation of the pulmonary trunk, mm.

@@ -23,7 +23,7 @@ WINDOW = (-1000.0, 400.0)
 
 @dataclass(frozen=True)
 class Columns:
-    """What the manifest says of an image beside its id, patient (`group`), class, split and hash.
+    """The columns of the manifest beside an image's id, patient (`group`), class, split and hash.
 
     Attributes:
         malignancy_median: Median of the readers' ratings, 1..5.

@@ -13,7 +13,7 @@ from xbench.comparison.groups import Entry, RankedGroup, RunSetting
 from xbench.runtime.seeding import rng
 
 PLACE = ("dataset", "dataset_fingerprint", "model", "model_fingerprint", "sampling")
-"""What groups of one metric card may differ in and still be blocks of one test."""
+"""The fields in which groups of one metric card may differ and still be blocks of one test."""
 
 _PERMUTATIONS = 9999
 

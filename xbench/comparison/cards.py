@@ -19,7 +19,7 @@ class Apart:
     Attributes:
         first: Metric, place and runs of one result, in words.
         second: Metric, place and runs of the other.
-        reasons: What differs, such as "removal: mean vs zero".
+        reasons: Differences, such as "removal: mean vs zero".
         runs: The runs of both.
     """
 

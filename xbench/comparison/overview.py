@@ -41,7 +41,7 @@ class Comparison:
         apart: Results of one metric that may not be ranked together, with what differs.
         blocks: Tests over several datasets or models.
         agreements: Agreements between metrics, per dataset, model and sign.
-        warnings: What the user must know.
+        warnings: Warnings for the user.
     """
 
     runs: tuple[Run, ...]

@@ -32,7 +32,7 @@ class Ranking:
     """A group in order.
 
     Attributes:
-        group: What was ranked.
+        group: The group that was ranked.
         standings: Standings, best first; those without a value last.
         reference: Label of the entry that the differences are to; empty where there are none.
         chosen: Whether the user named the reference, rather than the ranking finding it to be the best.

@@ -53,13 +53,13 @@ def ssim_terms(
     """Compute the parts of the structural similarity (Wang et al. 2004, eq. 13) of each window.
 
     Args:
-        x: (N, C, *spatial), in [0, 1].
-        y: Of the same shape.
-        means: The window. All five moments go through it at once.
-        constants: c1 and c2.
+        x: First images, (N, C, *spatial), in [0, 1].
+        y: Second images, with the shape of `x`.
+        means: Function that averages over each window. All five moments go through it at once.
+        constants: The constants c1 and c2.
 
     Returns:
-        (N, C, *windows) each.
+        The parts, (N, C, *windows) each.
     """
     moments = torch.stack([x, y, x * x, y * y, x * y])
     windows = means(moments.flatten(0, 1))
@@ -78,12 +78,13 @@ def ssim(first: torch.Tensor, second: torch.Tensor, data_range: torch.Tensor | f
     where there are none, it is over all positions, with the image mirrored at its borders.
 
     Args:
-        first: (N, C, *spatial).
-        second: Of the same shape.
-        data_range: L, of all images or of each (N,). Where it is 0, both images are one constant, and the result is 1.
+        first: First images, (N, C, *spatial).
+        second: Second images, with the shape of `first`.
+        data_range: Range L of all images, or of each, (N,). If it is 0, both images are one constant, and the result
+            is 1.
 
     Returns:
-        float64, or the widest type that the device has, (N,), in [-1, 1]: the mean over channels and positions.
+        Mean over channels and positions, in [-1, 1], (N,), as float64 or the widest type that the device has.
     """
     wide = widest(first.device)
     x, y = first.to(wide), second.to(wide)
@@ -138,7 +139,7 @@ def _centred_ranks(values: torch.Tensor) -> torch.Tensor:
     places = torch.arange(values.shape[1], device=values.device).expand_as(order)
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    # The first place of a run of equal values, and the last: the next run's first, less one.
+    # `first` is the first place of each run of equal values, and `last` is its last place.
     first = torch.where(new, places, 0).cummax(1).values
     ends = torch.cat([new[:, 1:], torch.ones_like(new[:, :1])], 1)
     last = torch.where(ends, places, values.shape[1]).flip(1).cummin(1).values.flip(1)

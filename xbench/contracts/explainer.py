@@ -78,7 +78,7 @@ class Explainer(ABC):
         return self.attribute(model, batch.images, targets)
 
     def attribution(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> Attribution:
-        """For explainers that promise what a map adds up to: the maps, and by how much each misses its sum."""
+        """Return the maps, and for explainers that promise a sum of each map, how much each misses it."""
         return Attribution(self.attribute_batch(model, batch, targets))
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:  # noqa: ARG002

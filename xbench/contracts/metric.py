@@ -155,7 +155,7 @@ class Metric(ABC):
 
     Attributes:
         higher_is_better: Whether higher values are better.
-        needs: What the metric needs beside the maps: "masks" of the expert; "transfer", an explainer that makes
+        needs: Needs of the metric beside the maps: "masks" of the expert; "transfer", an explainer that makes
             counterfactual images; "masked", an explainer whose own classifier reads images through its maps; "train",
             the maps of the training split; "explain", the ready explainer; "targets", the explained classes already in
             `prepare`.

@@ -71,7 +71,7 @@ class PresetOptions(Options):
         """Refuse presets with unknown names, unknown options or values that are not allowed.
 
         Raises:
-            ValueError: Of the class's own author; pydantic's message names the option.
+            ValueError: The class declares a wrong preset. pydantic's message names the option.
         """
         super().__pydantic_init_subclass__(**kwargs)
         for name, values in cls.presets.items():

@@ -1,8 +1,8 @@
-"""What a curve shows; a module of its own, for those who read curves without torch."""
+"""The role of a curve. It has its own module, so that curves can be read without importing torch."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 CurveRole = Literal["most_first", "least_first", "other"]
-"""What a curve shows: pixels removed from the most important on, from the least important on, or anything else."""
+"""Role of a curve: the most important pixels are removed first, the least important first, or anything else."""

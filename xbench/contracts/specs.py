@@ -129,7 +129,7 @@ class ExplainerSpec(Spec):
         joins: "run": added to every run automatically; "explainer": added for every explainer of the user (as
             `inverted:<explainer>`); "no": only when asked for.
         default: The argument that is used where none is given (`xrai` means `xrai:integrated-gradients-bw`).
-        model: What the explainer needs from a model, in words ("ReLU activations"); empty for nothing.
+        model: Requirements on a model in words, such as "ReLU activations"; empty for none.
     """
 
     kind: ClassVar[str] = "explainer"
@@ -190,4 +190,4 @@ SPECS: Mapping[str, type[Spec]] = {
 """The record of each kind, in the order in which kinds are listed. The hook of a kind is `xbench_<kind>s`."""
 KINDS = tuple(SPECS)
 CELL_KINDS = tuple(kind for kind in KINDS if kind != SuiteSpec.kind)
-"""What a cell of a run is made of."""
+"""The kinds of items that make up a cell of a run."""

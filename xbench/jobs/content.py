@@ -1,4 +1,4 @@
-"""What the scored samples are, by content: the same on every machine, whatever code made them."""
+"""The hash of the scored samples' content, which is the same on every machine, whatever code made the samples."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _BATCH = 64
 
 
 def content_of(info: DatasetInfo, split: Split) -> str:
-    """SHA-256 over a split in its order: images, masks, labels, ids, patients; and over classes and geometry.
+    """Return the SHA-256 of a split's images, masks, labels, ids and patients in order, and of classes and geometry.
 
-    The samples' seeds, which follow the run, and the dataset's name, licence and citation are left out. How many
-    samples are read at a time does not matter. A dataset that rounds its images (to whole HU, say) has the same hash on
-    machines whose last bits differ.
+    The samples' seeds are left out, because they depend on the run, and so are the dataset's name, licence and
+    citation. The number of samples that are read at a time does not matter. A dataset that rounds its images (to whole
+    HU, for example) has the same hash on machines whose last bits differ.
     """
     images, masks = hashlib.sha256(), hashlib.sha256()
     has_mask: list[bool] = []
@@ -35,7 +35,7 @@ def content_of(info: DatasetInfo, split: Split) -> str:
 
 
 def _geometry(info: DatasetInfo) -> dict[str, Any]:
-    """What metrics may ask of a dataset, as JSON."""
+    """Return the properties of a dataset that metrics may use, as JSON."""
     return {
         "classes": list(info.classes),
         "channels": int(info.channels),

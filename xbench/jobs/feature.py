@@ -26,10 +26,10 @@ class FeatureJob(Job):
 
     Args:
         store: The cache.
-        settings: Of the run.
-        feature: Computed for each image.
+        settings: Settings of the run.
+        feature: The feature to compute for each image.
         owner: The explainer or metric that asks for it. Items of one plugin with the same requirements share it.
-        data: Whose scored samples.
+        data: The dataset whose scored samples are used.
     """
 
     kind = "feature"

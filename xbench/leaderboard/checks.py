@@ -24,8 +24,8 @@ class Checked:
 
     Attributes:
         submissions: The submissions in order, by the names of their files.
-        findings: What is wrong with the others.
-        notes: What could not be checked here, and what a reader should know.
+        findings: Faults of the others.
+        notes: Notes on checks that were not possible here, and other notes for the reader.
     """
 
     submissions: tuple[Submission, ...]

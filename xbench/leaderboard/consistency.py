@@ -20,7 +20,7 @@ Numbered = tuple[int, Fault]
 """Index of the row (-1: the header), and what is wrong."""
 
 _SHARED = (*(field.name for field in dataclasses.fields(Setting)), "model_fingerprint")
-"""What the rows share that a run ranks together."""
+"""The fields that are equal in all rows that a run ranks together."""
 
 
 def inner_faults(submission: Submission) -> Iterator[Numbered]:

@@ -16,7 +16,7 @@ class Finding:
 
     Attributes:
         file: Path of the file.
-        message: What is wrong, with the value.
+        message: Description of the fault, with the value.
         line: Number of the line, from 1; 0 where the finding is about the whole file.
         field: Which value of the line; empty where the finding is about the whole line.
     """

@@ -22,7 +22,7 @@ RUNS = "runs"
 SUITE_NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 SUITE_VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 CUSTOM = "custom-"
-"""What the suite of a run without a suite begins with."""
+"""Beginning of the suite name of a run without a suite."""
 
 # What does not change a number, or (the seed) is to be aggregated.
 _NOT_OF_THE_RUN = ("out", "cache", "seed", "device", "batch_size", "workers", "model_view", "allow_pickle")

@@ -57,7 +57,7 @@ class Standing(Ranked):
     explainer of several.
 
     Attributes:
-        variant: What its results have in common.
+        variant: The fields that its results have in common.
         control: Whether it must lose.
         results: One result per seed, by seed.
         submissions: Where each result comes from.
@@ -101,7 +101,7 @@ class RankedGroup:
     replicates. The rule that makes ranks of the tests is the same.
 
     Attributes:
-        setting: What they share.
+        setting: The setting that they share.
         card: The metric card, which says what the number means.
         standings: Best first; those without a value last.
     """

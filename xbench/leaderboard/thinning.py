@@ -38,7 +38,7 @@ class Thinned:
 
     @property
     def values(self) -> np.ndarray:
-        """float64 (B,), to 1/508 of their range; NaN where undefined."""
+        """The values to within 1/508 of their range, float64 (B,); NaN where undefined."""
         values = self.low + self.codes.astype(np.float64) * ((self.high - self.low) / _STEPS)
         return np.where(self.codes == _UNDEFINED, np.nan, values)
 

@@ -18,7 +18,7 @@ class Verdict:
     Attributes:
         row: The row as handed in.
         again: The row as computed here; None where it could not be computed.
-        fault: What disagrees, or why it could not be computed; empty if it agrees.
+        fault: Disagreement, or why it could not be computed; empty if it agrees.
     """
 
     row: ScoreRow

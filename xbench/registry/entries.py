@@ -79,15 +79,15 @@ class Registry:
         return cls(entries, disputed, tuple(faults))
 
     def names(self, kind: str) -> list[str]:
-        """All names of a kind, sorted."""
+        """Return all names of a kind, sorted."""
         return sorted(name for found, name in self.entries if found == kind)
 
     def of_kind(self, kind: str) -> list[Entry]:
-        """All entries of a kind, by name."""
+        """Return all entries of a kind, in the order of their names."""
         return [self.entries[kind, name] for name in self.names(kind)]
 
     def get(self, kind: str, name: str) -> Entry:
-        """The entry of that name.
+        """Return the entry of that name.
 
         Raises:
             UserError: There is none; the hint suggests near names and names plugins that could not be loaded.

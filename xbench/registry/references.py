@@ -29,7 +29,7 @@ class Choice:
 
     Attributes:
         entry: The registered item.
-        argument: What follows the name.
+        argument: The argument that follows the name.
         options: The validated options.
         inner: The explainer whose maps it changes, for `inverted:` and its kind.
     """
@@ -136,7 +136,7 @@ def choose(kind: str, reference: str | Mapping[str, Any], registry: Registry) ->
     Args:
         kind: "dataset", "model", "explainer" or "metric".
         reference: Text as on the command line, or a table {"name": ..., "argument": ..., key: value} from a TOML file.
-        registry: What is installed.
+        registry: The installed items.
 
     Raises:
         UserError: Unknown name, missing or superfluous argument, wrong option.

@@ -35,7 +35,7 @@ def counterfactual_strips(stem: Path, found: CounterfactualArrays, warning: str 
     Args:
         stem: Path without suffix. If one page won't hold all samples, pages are numbered: `<stem>-1.svg`, ...
         found: The images.
-        warning: What must be known before believing them; shown in red.
+        warning: Warning that a reader must know before trusting them, shown in red.
 
     Returns:
         The SVG and PNG files, page by page; none without samples.

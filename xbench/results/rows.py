@@ -82,7 +82,7 @@ class ScoreRow:
         batch_size: Images per pass without gradients.
         status: "ok", "failed" or "skipped".
         reason: Why the status is not "ok".
-        warning: What must be known before believing the value, such as an explainer that says its training failed.
+        warning: Reason to doubt the value, such as an explainer that says its training failed.
         xbench_version: Version that wrote the row.
         schema: Schema number of the row.
     """
@@ -151,7 +151,7 @@ class RunHeader:
             seconds).
         cards: Hash of a metric card -> the card.
         datasets: One object each: the fields of `DatasetInfo`, and "class_counts" (split -> counts).
-        warnings: What the user must know.
+        warnings: Warnings for the user.
         suite: The suite that was run: "name", "version", "fingerprint"; empty without one.
         wall_seconds: Seconds that the whole run took.
         xbench_version: Version that wrote the header.

@@ -105,7 +105,7 @@ class Plan:
 
     Attributes:
         cells: All numbers to be computed.
-        skipped: What does not fit and need not, such as controls that do not apply.
+        skipped: Combinations that do not fit and need not, such as controls that do not apply.
         broken: Numbers that can't be computed because an explainer can't be made.
         settings: Settings shared by all jobs.
         views: Images that maximise the score of each class of a model.
@@ -146,7 +146,7 @@ def make_suite_plan(
     Args:
         tables: Name -> what it asks for; they differ only in what `TableConfig` holds.
         added: Explainers that the user adds to the tables; each must fit somewhere.
-        registry: What is installed.
+        registry: The installed items.
         store: The cache.
 
     Raises:
@@ -202,8 +202,8 @@ class _Planner:
 
         Args:
             config: Everything is paired with everything.
-            registry: What is installed.
-            strict: Whether what is named must fit.
+            registry: The installed items.
+            strict: Whether every item that is named must fit.
         """
         scorers = wanted_metrics(config, registry, strict)
         explainers = wanted_explainers(config, registry, strict)

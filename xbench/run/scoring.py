@@ -27,7 +27,7 @@ class ScoredCell:
     """A cell and what became of it.
 
     Attributes:
-        cell: What was to be scored.
+        cell: The cell to score.
         row: Its score row, ranks included.
         error: Why it failed; None if it did not.
         replicates: float64 (B,), its value on each resample; None if it failed.
@@ -45,7 +45,7 @@ def score_cells(plan: Plan, failures: Failures, count: int, progress: Progress) 
     Cells of the same dataset, classifier and metric card are resampled alike, compared in pairs and ranked together.
 
     Args:
-        plan: What was run.
+        plan: The plan that was run.
         failures: Fingerprint of what failed -> its error.
         count: Number of bootstrap resamples.
         progress: Where to show the work.

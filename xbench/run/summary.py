@@ -24,10 +24,10 @@ class RunRecord:
     """A finished run, to be written down.
 
     Attributes:
-        plan: What was planned.
+        plan: The plan of the run.
         scored: All cells with their rows.
         models: The classifiers, as `describe_models` returns them.
-        warnings: What the user must know.
+        warnings: Warnings for the user.
         command: The words typed.
         began: `time.perf_counter()` when it began.
         suite: The suite that was run; None without one.

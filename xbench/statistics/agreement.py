@@ -96,7 +96,7 @@ def agreement(
     permutation of the explainers, of all orders up to 8 explainers, else of 9,999 random ones and the one found.
 
     Args:
-        place: What is common to all metrics, in words.
+        place: Dataset, model and whatever else all metrics share, in words.
         explainers: E names.
         values: Metric -> (E,), more being better; NaN where it has none.
         replicates: Metric -> (E, B), more being better, on resamples common to all metrics; a metric may be missing.

@@ -51,7 +51,7 @@ class PairTests:
 
     @functools.cached_property
     def p_holm(self) -> np.ndarray:
-        """float64 (P,), p after Holm's correction for all pairs of this family."""
+        """The p values after Holm's correction for all pairs of this family, float64 (P,)."""
         return holm(self.p)
 
     def against(self, index: int) -> PairTests:

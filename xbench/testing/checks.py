@@ -27,7 +27,7 @@ class CheckResult:
     Attributes:
         name: Name of the check.
         passed: Whether the check passed.
-        message: What to fix; empty if the check passed.
+        message: Fault to fix; empty if the check passed.
         seconds: Duration of the check in seconds.
     """
 

@@ -1,12 +1,13 @@
-"""Class activation maps: the last feature maps of a network, each weighted by what it does for the class.
+"""Class activation maps: the last feature maps of a network, each weighted by its effect on the class score.
 
-f_k is a feature map of h x w positions (or d x h x w), S_c the score of the target before softmax or sigmoid (for one
-output neuron S_1 = z and S_0 = -z), g = dS_c/df. The map is made at the size of f and enlarged to the image bilinearly
-(trilinearly), corners not aligned, as the papers do. One forward pass, and a backward pass that ends at f.
+f_k is a feature map of h x w positions (or d x h x w). S_c is the score of the target before softmax or sigmoid: for
+one output neuron, S_1 = z and S_0 = -z. g is dS_c/df. The map is made at the size of f and enlarged to the image
+bilinearly (trilinearly) without aligned corners, as in the papers. It costs one forward pass, and a backward pass that
+ends at f.
 
-Own code because captum's `LayerGradCam` needs a module to be named, leaves the ReLU of the formula out by default, and
-enlarges by the nearest neighbour unless told; pytorch-grad-cam stretches every map to [0, 1], so that maps of two
-images can't be compared, and does its arithmetic in numpy.
+This is own code because captum's `LayerGradCam` needs the name of a module, leaves out the ReLU of the formula by
+default, and enlarges by the nearest neighbour by default. pytorch-grad-cam computes in numpy and stretches every map to
+[0, 1], so that the maps of two images can't be compared.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 class ActivationMap(Explainer):
-    """Base of the family: authors say how features and gradients combine."""
+    """Base of the family. Subclasses define how features and gradients are combined."""
 
     options: LayerOptions
     pooled: ClassVar[bool] = False
@@ -44,18 +45,18 @@ class ActivationMap(Explainer):
 
     @abstractmethod
     def combined(self, features: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-        """The map at the size of the features: f and dS_c/df, each (N, K, *sides) -> (N, *sides)."""
+        """Return the maps at the size of the features: f and dS_c/df, each (N, K, *sides) -> (N, *sides)."""
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the maps, (N, *spatial)."""
-        # The copy has the same feature maps, but for a named layer's: a convolution there has its batch norm in it.
+        # The copy has the same feature maps, except at a named layer: there, a convolution may contain its batch norm.
         network = model if self.options.layer else differentiable(model, images, len(images))
         head = self._head(network, images, targets)
         coarse = self.combined(head.features.detach(), head.gradients)
         return enlarged(coarse, images.shape[2:])
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
-        """Refuses models without a feature map that all of the score goes through, and attention after it."""
+        """Return a reason for models where no feature map carries the whole score, or attention follows it."""
         images = probe(info, model)
         targets = torch.arange(len(images), device=images.device) % 2
         with undisturbed(model):
@@ -63,7 +64,7 @@ class ActivationMap(Explainer):
             return refused or self._refusal(self._head(model, images, targets))
 
     def _refusal(self, head: Head) -> str | None:  # noqa: ARG002
-        """Why not, of a model that has feature maps."""
+        """Return why a model that has feature maps can't be explained, or None."""
         return None
 
     def _head(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> Head:
@@ -81,12 +82,12 @@ class ActivationMap(Explainer):
 
 @dataclass(frozen=True)
 class Head:
-    """What lies behind a feature map.
+    """The part of the model that follows a feature map, for one batch.
 
     Attributes:
-        logits: (N, K), with autograd's graph from the features on.
-        features: f (N, K, *sides).
-        gradients: dS_c/df (N, K, *sides).
+        logits: Logits (N, K), with autograd's graph from the features on.
+        features: The feature map f, (N, K, *sides).
+        gradients: Its gradient dS_c/df, (N, K, *sides).
     """
 
     logits: torch.Tensor
@@ -97,9 +98,10 @@ class Head:
 class Cam(ActivationMap):
     """M = sum_k w_k f_k, where S_c = sum_k w_k mean(f_k) + b_c (Zhou et al. 2016, equation 2). Signed.
 
-    Of a network whose head is global average pooling and linear layers, and of no other: mean(M) + b_c = S_c. With
-    global max pooling instead (Oquab et al. 2015), S_c = sum_k w_k max(f_k) + b_c, and the map is the same. In both,
-    w_k is the sum of g_k over the positions, so the weights need not be looked for. With `relu=true` max(M, 0).
+    This map exists only for a network whose head is global average pooling followed by linear layers, where
+    mean(M) + b_c = S_c. With global max pooling instead (Oquab et al. 2015), S_c = sum_k w_k max(f_k) + b_c, and the
+    map is the same. In both cases, w_k is the sum of g_k over the positions, so the weights need not be looked up in
+    the head. With `relu=true`, the map is max(M, 0).
     """
 
     options: CamOptions
@@ -127,8 +129,8 @@ class Cam(ActivationMap):
 class GradCam(ActivationMap):
     """M = max(sum_k alpha_k f_k, 0), alpha_k = mean of g_k over the positions (Selvaraju et al. 2017, equations 1, 2).
 
-    The review of Huff et al. leaves the mean out. Not signed; with `relu=false` the sum itself, signed, which for
-    global average pooling and a linear head is CAM divided by the number of positions.
+    The review of Huff et al. leaves out the mean. The map is not signed. With `relu=false` it is the sum itself, which
+    is signed. For global average pooling and a linear head, that is CAM divided by the number of positions.
     """
 
     options: GradCamOptions
@@ -146,11 +148,11 @@ class GradCam(ActivationMap):
 class GradCamPlusPlus(ActivationMap):
     """M = max(sum_k w_k f_k, 0), w_k = sum over positions of a max(g, 0) (Chattopadhay et al. 2018, equations 5, 19).
 
-    a = g^2 / (2 g^2 + F_k g^3), F_k the sum of f_k. The paper differentiates exp(S_c); its factor is the same for all
-    positions of an image and left out. Only g > 0 counts, where a max(g, 0) = g / (2 + F_k g): so written, it needs no
-    epsilon. (Implementations add 1e-6 to a denominator of the order g^2, which is smaller than that in many networks,
-    and so in truth use another formula.) Where features are negative, 2 + F_k g may not be positive; the weight is 0
-    there. Not signed.
+    a = g^2 / (2 g^2 + F_k g^3), where F_k is the sum of f_k. The paper differentiates exp(S_c). The resulting factor is
+    the same for all positions of an image and is left out. Only positions with g > 0 count, and there
+    a max(g, 0) = g / (2 + F_k g). This form needs no epsilon. (Other implementations add 1e-6 to a denominator of the
+    order of g^2. In many networks the denominator is smaller than 1e-6, so they effectively use another formula.) Where
+    features are negative, 2 + F_k g may not be positive. The weight is 0 there. The map is not signed.
     """
 
     signed = False
@@ -167,8 +169,8 @@ class GradCamPlusPlus(ActivationMap):
 class RespondCam(ActivationMap):
     """M = sum_k w_k f_k, w_k = sum(g_k f_k) / sum(f_k) over positions (Zhao et al. 2018). Signed.
 
-    Where S_c is linear in f, M sums to S_c - b_c over the positions ("sum to score"). A channel whose sum vanishes has
-    no such weight; it gets 0. The weights are those of XGrad-CAM.
+    Where S_c is linear in f, M sums to S_c - b_c over the positions ("sum to score"). The weight of a channel whose sum
+    vanishes is not defined, and is set to 0. The weights are those of XGrad-CAM.
     """
 
     def combined(self, features: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
@@ -192,8 +194,9 @@ class LayerCam(ActivationMap):
 class GuidedGradCam(Explainer):
     """Enlarged Grad-CAM times guided backpropagation, pixel by pixel (Selvaraju et al. 2017).
 
-    Zero wherever Grad-CAM is; elsewhere the sign is that of guided backpropagation, summed over channels. captum's
-    enlarges by the nearest neighbour by default, and its guided backpropagation misses functional ReLUs.
+    The map is zero wherever Grad-CAM is zero. Elsewhere its sign is that of guided backpropagation, summed over
+    channels. This is own code because captum's version enlarges by the nearest neighbour by default, and its guided
+    backpropagation misses functional ReLUs.
     """
 
     options: LayerOptions
@@ -209,35 +212,36 @@ class GuidedGradCam(Explainer):
         return coarse * self._guided.attribute(model, images, targets)
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
-        """Refuses what Grad-CAM refuses, and what guided backpropagation refuses."""
+        """Return the reason of Grad-CAM or of guided backpropagation, if one of them can't explain the model."""
         return self._coarse.supports(model, info) or self._guided.supports(model, info)
 
 
 def enlarged(maps: torch.Tensor, spatial: tuple[int, ...]) -> torch.Tensor:
-    """(N, *sides) -> (N, *spatial), linearly between the centres of positions."""
+    """Return maps at the size of the image, linear between the centres of positions: (N, *sides) -> (N, *spatial)."""
     return F.interpolate(maps[:, None], tuple(spatial), mode=_MODES[len(spatial)], align_corners=False).squeeze(1)
 
 
 def _from_here(_: FeatureMap, values: torch.Tensor) -> torch.Tensor:
-    """Autograd's graph starts at the feature map."""
+    """Let autograd's graph start at the feature map, so that nothing before it is recorded."""
     return values.requires_grad_()
 
 
 def _summed(values: torch.Tensor) -> torch.Tensor:
-    """Over the positions: (N, K, *sides) -> (N, K)."""
+    """Return the sums over the positions: (N, K, *sides) -> (N, K)."""
     return values.flatten(2).sum(2)
 
 
 def _weighted(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Sum over channels: (N, K, *sides), (N, K) -> (N, *sides)."""
+    """Return the weighted sums over channels: (N, K, *sides), (N, K) -> (N, *sides)."""
     return torch.einsum("nk...,nk->n...", features, weights)
 
 
 def _not_linear_in_pooled(head: Head) -> str | None:
-    """None, or why S_c is not sum_k w_k mean(f_k) + b_c, nor sum_k w_k max(f_k) + b_c.
+    """Return why S_c is neither sum_k w_k mean(f_k) + b_c nor sum_k w_k max(f_k) + b_c, or None if it is one of them.
 
-    Where all that follows f is linear, S_c = <g, f> + b_c. If g is constant over the positions, that is the former. If
-    only linear operations and maxima follow, and g is zero but where f_k is largest, the latter.
+    Where only linear operations follow f, S_c = <g, f> + b_c. This is the form with means if g is constant over the
+    positions. Where only linear operations and maxima follow f, it is the form with maxima if g is zero everywhere but
+    where f_k is largest.
     """
     behind = operations_behind(head.logits)
     left = unanswered(behind, MAXIMA)

@@ -1,7 +1,7 @@
-"""The feature maps of a running model: which there are, which one the head gets, and their values.
+"""The feature maps of a running model: which ones it has, which one its head reads, and their values.
 
 They are found at the operations (`xbench.compute.operations`) and in the graph that autograd recorded, not by the names
-or the classes of modules: a functional ReLU, a module used twice and a block of somebody's own are all the same here.
+or classes of modules. So a functional ReLU, a module that is used twice and a custom block are all treated alike.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ Keep = Callable[["FeatureMap", torch.Tensor], torch.Tensor]
 ACTIVATIONS = frozenset({"relu", "activation", "clamp", "prelu"})
 POOLS = frozenset({"max_pool", "average_pool", "adaptive_max_pool"})
 
-# Channels are the second axis of what these give, by torch's definition ...
+# By torch's definition, channels are the second axis of the results of these operations ...
 _CHANNELS_FIRST = POOLS | {"batch_norm"}
 _CHANNELS_FIRST_NORMS = frozenset({"group_norm", "instance_norm"})
-# ... and of what these give if they are of what they get. A permuted tensor is a new one, so the mark is lost with it.
+# ... and of the results of these if they are so in an operand. A permuted tensor is a new one, which loses the mark.
 _ELEMENTWISE = ACTIVATIONS | {"add", "subtract", "multiply", "divide", "concatenate", "dropout"}
 _OVER_TOKENS = ACTIVATIONS | {"softmax", "attention"}
 _LOGITS_TOLERANCE = 1e-4
 
 
 class FeatureMapError(UserError):
-    """This model has no feature map that the method could explain; the message says why."""
+    """The model has no feature map that the method can explain. The message says why."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Window:
 
     @staticmethod
     def of(operation: Operation) -> Window:
-        """Of a convolution."""
+        """Return the geometry of a convolution."""
         kernel = tuple(operation.argument(1, "weight").shape[2:])
         axes = len(kernel)
         dilation = _each_axis(operation.argument(5, "dilation", 1), axes)
@@ -68,14 +68,14 @@ class Window:
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """A channels-first result of an operation, with more than one position along every axis.
+    """The result of an operation, with channels first and more than one position along every axis.
 
     Attributes:
         order: Number of the operation, from 1.
-        kind: Of the operation.
-        sides: Its shape without images and channels.
+        kind: Kind of the operation.
+        sides: Shape without the axes of images and channels.
         essential: Whether every path from the image to the logits goes through it.
-        window: Of a convolution.
+        window: Geometry of the operation if it is a convolution, else None.
     """
 
     order: int
@@ -87,14 +87,14 @@ class FeatureMap:
 
 @dataclass(frozen=True)
 class Structure:
-    """What one run of a model showed.
+    """The structure that one run of a model showed.
 
     Attributes:
-        operations: Their names, in order.
+        operations: Names of the operations, in order.
         maps: All feature maps, in order.
-        over_tokens: Number and name of the non-linear operations on positions that are not a feature map's.
-        layer: Name of the module asked for, or an empty string.
-        output: What that module gave; None where that isn't one of `maps`.
+        over_tokens: Number and name of each non-linear operation on several positions that are not a feature map's.
+        layer: Name of the module that was asked for, or an empty string.
+        output: Output of that module, or None if it is not one of `maps`.
     """
 
     operations: tuple[str, ...]
@@ -104,19 +104,19 @@ class Structure:
     output: FeatureMap | None
 
     def feature(self, pooled: bool = False) -> FeatureMap:
-        """The output of `layer`; else what the head gets: the last essential feature map.
+        """Return the output of `layer`, or without a layer the map that the head reads: the last essential one.
 
         Args:
-            pooled: Whether it may come out of a pooling (whose positions are coarser than those it pools).
+            pooled: Whether it may be the result of a pooling, whose positions are coarser than those of its input.
 
         Raises:
-            FeatureMapError: There is none, or what follows it is not a head: it mixes tokens.
+            FeatureMapError: There is none, or it is followed by operations over tokens and not by a head.
         """
         if self.layer:
             return self._named()
         found = [one for one in self.maps if one.essential and (pooled or one.kind not in POOLS)]
         if not found:
-            raise FeatureMapError("it has no feature map through which all goes that it sees of the image")
+            raise FeatureMapError("it has no feature map that lies on every path from the image to its logits")
         following = {name for order, name in self.over_tokens if order > found[-1].order}
         if following:
             what = "attention" if following & {"softmax", "attention"} else min(following)
@@ -129,17 +129,17 @@ class Structure:
     def _named(self) -> FeatureMap:
         if self.output is None:
             raise FeatureMapError(
-                f"what its layer {self.layer} gives is not a feature map: channels not first, one position along an "
-                "axis, or made by an operation of its own"
+                f"the output of its layer {self.layer} is not a feature map: its channels are not the second axis, "
+                "it has one position along an axis, or an unknown operation made it"
             )
         return self.output
 
 
 class Observer:
-    """Runs models and reads their feature maps; what it learned of a model's structure is kept as long as the model.
+    """A reader of the feature maps of running models. It remembers the structure of a model as long as the model lives.
 
     Args:
-        layer: A module's name, or an empty string.
+        layer: Name of a module, or an empty string.
     """
 
     def __init__(self, layer: str = "") -> None:
@@ -154,14 +154,14 @@ class Observer:
         keep: Keep,
         in_place: bool = False,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """The logits (N, K), and of each chosen feature map what `keep` makes of it when it comes by.
+        """Return the logits (N, K), and the result of `keep` for each chosen feature map.
 
-        Where `keep` gives a new tensor and no gradients are taken, `in_place` leaves in-place activations as they are.
-        `lambda _, values: values.requires_grad_()` starts autograd's graph there: nothing of what comes before is
-        recorded, which is most of the memory and some of the time of a pass from the image.
+        If `keep` returns a new tensor and no gradients are taken, `in_place` lets activations work in place as usual.
+        A `keep` of `lambda _, values: values.requires_grad_()` starts autograd's graph at the feature map. Nothing
+        before it is recorded, which saves most of the memory and some of the time of a pass from the image.
 
         Raises:
-            FeatureMapError: From `choose`, or the model runs other operations each time.
+            FeatureMapError: `choose` raised it, or the model runs other operations each time.
             UserError: There is no such layer.
         """
         known = self._known.setdefault(model, {})
@@ -171,17 +171,17 @@ class Observer:
             logits, kept, operations = _run(model, images, choose(structure), keep, in_place)
             if operations == structure.operations:
                 return logits, kept
-            structure = traced(model, images, self._layer)  # the model was changed since
+            structure = traced(model, images, self._layer)  # the model was changed since it was traced
         raise FeatureMapError("it runs other operations for each batch")
 
 
 def unreadable(model: nn.Module, images: torch.Tensor, read: Callable[[], torch.Tensor]) -> str | None:
-    """None, or why the feature maps can't be read: there are none, or the model is another one while it is watched.
+    """Return why the feature maps can't be read, or None: there are none, or watching the model changes its logits.
 
     Args:
-        model: In eval mode, its parameters frozen.
-        images: A probe.
-        read: What the explainer does with an `Observer`; gives the logits of `images`.
+        model: Model in eval mode with frozen parameters.
+        images: A few images to try.
+        read: Function that uses an `Observer` as the explainer does, and returns the logits of `images`.
     """
     with torch.no_grad():
         logits = model(images)
@@ -198,7 +198,7 @@ def unreadable(model: nn.Module, images: torch.Tensor, read: Callable[[], torch.
 
 
 def traced(model: nn.Module, images: torch.Tensor, layer: str = "") -> Structure:
-    """The structure of a model with frozen parameters, found in one pass.
+    """Return the structure of a model with frozen parameters, found in one pass.
 
     Raises:
         UserError: There is no module `layer`.
@@ -240,7 +240,7 @@ def _run(
 
 
 class _Trace:
-    """Collects, while a model runs, what a `Structure` is made of."""
+    """The collected parts of a `Structure` while a model runs."""
 
     def __init__(self, images: torch.Tensor) -> None:
         self.operations: list[str] = []
@@ -265,11 +265,11 @@ class _Trace:
         if result.ndim != self._images.ndim:
             return False
         if operation.kind == "convolution":
-            # What a convolution takes is channels first too, whatever made it (ConvNeXt's shortcuts).
+            # The input of a convolution has its channels first too, whatever made it (ConvNeXt's shortcuts).
             self._channels_first[operation.input] = True
             return True
         if operation.kind in _CHANNELS_FIRST or operation.name in _CHANNELS_FIRST_NORMS:
-            return len(self._channels_first) > 0  # a normalised image is no feature
+            return len(self._channels_first) > 0  # before the first convolution it is only a normalised image
         if operation.kind not in _ELEMENTWISE:
             return False
         operands = operation.argument(0, "tensors") if operation.kind == "concatenate" else operation.args[:2]
@@ -281,7 +281,7 @@ class _Trace:
 
 @contextmanager
 def _output_of(model: nn.Module, layer: str) -> Iterator[list[object]]:
-    """What the module gives, each time it is called."""
+    """Yield a list to which the module's output is added each time it is called."""
     outputs: list[object] = []
     if not layer:
         yield outputs
@@ -300,9 +300,9 @@ def _output_of(model: nn.Module, layer: str) -> Iterator[list[object]]:
 
 
 def _essential(logits: torch.Tensor, images: torch.Tensor) -> set[Node]:
-    """The nodes of autograd's graph that lie on every path from the logits to the images.
+    """Return the nodes of autograd's graph that lie on every path from the logits to the images.
 
-    In any topological order, such a node is one that no edge of the part that leads to the images jumps over.
+    Put the nodes that lead to the images in a topological order. A node is on every path if no edge passes over it.
     """
     if logits.grad_fn is None:
         return set()
@@ -318,7 +318,7 @@ def _essential(logits: torch.Tensor, images: torch.Tensor) -> set[Node]:
     for node in reversed(order):
         if node not in leading:
             continue
-        crossing -= incoming.pop(node, 0)
+        crossing -= incoming.pop(node, 0)  # the edges that end here; those that remain open pass over this node
         if crossing == 0:
             found.add(node)
         incoming.update(edges[node])
@@ -327,7 +327,7 @@ def _essential(logits: torch.Tensor, images: torch.Tensor) -> set[Node]:
 
 
 def _postorder(root: Node) -> tuple[list[Node], dict[Node, list[Node]]]:
-    """All nodes below `root`, each after those it leads to, and where each leads to."""
+    """Return all nodes below `root`, each after the nodes that it leads to, and the edges of each node."""
     order: list[Node] = []
     edges: dict[Node, list[Node]] = {}
     finished: set[Node] = set()

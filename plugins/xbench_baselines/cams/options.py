@@ -10,7 +10,8 @@ class LayerOptions(Options):
 
     layer: str = Field(
         "",
-        description="module whose output is explained ('network.layer3'); empty: the last feature map before the head",
+        description="module whose output is explained, such as network.layer3; empty: the last feature map before the "
+        "head",
     )
 
 

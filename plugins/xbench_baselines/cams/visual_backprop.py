@@ -25,17 +25,18 @@ from xbench_baselines.cams.features import (
 
 
 class VisualBackProp(Explainer):
-    """The averaged feature maps of all layers multiplied, from the last down to the image (Bojarski et al. 2018).
+    """The product of the averaged feature maps of all layers, from the last layer down to the image.
 
-    m_l = mean over channels of max(f_l, 0). Starting from M = m_L: M is brought to the size of layer l - 1 by the
-    transposed convolution with the kernel size, stride, padding and dilation of the convolution between them and all
-    weights 1, and multiplied by m_{l-1}; from m_1 the same way to the image, then stretched to [0, 1] per image. A
-    map that is the same everywhere has no such stretch and becomes 0. Not signed, and the same for every class.
+    Bojarski et al. 2018. m_l is the mean over channels of max(f_l, 0). Start from M = m_L. For each layer, M is brought
+    to the size of layer l - 1 and multiplied by m_{l-1}. It is brought there by a transposed convolution with the
+    kernel size, stride, padding and dilation of the convolution between the two layers, and with all weights 1. From
+    m_1, the same step leads to the image. The result is stretched to [0, 1] per image. A map that is the same
+    everywhere can't be stretched and becomes 0. The map is not signed, and is the same for every class.
 
-    Layers are the maps that all goes through, after their activation. In a plain chain that is every convolution's. In
-    a network with branches (residual, dense) it is the last at each resolution; the many convolutions between two of
-    them stand as one of 3 x 3, stride 1, after enlargement to the nearest (as in VINet's comparison). Poolings are
-    undone to the nearest.
+    The layers are the feature maps that lie on every path, after their activation. In a plain chain, every convolution
+    has one. In a network with branches (residual, dense), a layer is the last such map at each resolution. The many
+    convolutions between two of these layers are replaced by enlargement to the nearest neighbour and one 3 x 3
+    convolution of stride 1 (as in VINet's comparison). Poolings are undone by the nearest neighbour.
     """
 
     signed = False
@@ -47,7 +48,8 @@ class VisualBackProp(Explainer):
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """Return the maps, (N, *spatial), in [0, 1]."""
         network = differentiable(model, images, len(images))
-        # Every feature map is read once more: while it is in the CPU's caches, where it need not be kept any longer.
+        # Each feature map is read once more, right after it was made. Fewer rows keep it in the CPU's caches until
+        # then. A pass without gradients keeps nothing else, so it may have twice the rows of one with gradients.
         rows = 2 * gradient_rows(model, images)
         with torch.no_grad():
             return torch.cat([self._mask(network, part) for part in torch.split(images, rows)])
@@ -56,12 +58,12 @@ class VisualBackProp(Explainer):
         _, layers, averages = self._averages(model, images, in_place=True)
         mask = averages[-1]
         for layer, below in zip(layers[:0:-1], averages[-2::-1], strict=True):
-            # Scale is lost in the end; without this, a deep network's products leave the range of floats.
+            # A deep network's products would leave the range of floats. The final stretch removes the scale anyway.
             mask = _relative(layer.taken_down(mask, below.shape[2:]) * below)
         return _stretched(layers[0].taken_down(mask, images.shape[2:])).squeeze(1)
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
-        """Refuses models without feature maps that all goes through, and attention after the last of them."""
+        """Return a reason for models without a feature map on every path, or with attention after the last of them."""
         images = probe(info, model)
         with undisturbed(model), torch.no_grad():
             return unreadable(model, images, lambda: self._averages(model, images)[0])
@@ -69,9 +71,10 @@ class VisualBackProp(Explainer):
     def _averages(
         self, model: nn.Module, images: torch.Tensor, *, in_place: bool = False
     ) -> tuple[torch.Tensor, list[_Layer], list[torch.Tensor]]:
-        """The logits, the layers, and m_l of each: (N, 1, *sides).
+        """Return the logits, the layers, and m_l of each layer, (N, 1, *sides).
 
-        `supports` asks out of place, as the layers were found: what works in place unseen gives other logits then.
+        `supports` runs the model out of place, as when the layers were found. An operation that works in place without
+        being seen then gives other logits, so that `unreadable` notices it.
         """
         layers: list[_Layer] = []
 
@@ -84,16 +87,17 @@ class VisualBackProp(Explainer):
 
 
 def _average(feature: FeatureMap, values: torch.Tensor) -> torch.Tensor:
-    """Mean over channels of max(f, 0): (N, C, *sides) -> (N, 1, *sides)."""
+    """Return the mean over channels of max(f, 0): (N, C, *sides) -> (N, 1, *sides)."""
     channels = values.shape[1]
     rows = (values if feature.kind == "relu" else values.relu()).movedim(1, -1).reshape(-1, channels)
-    # A product with a vector: reducing axis 1 of channels-last memory takes several times as long.
+    # The mean is a product with a vector, because a reduction of axis 1 in channels-last memory takes several times as
+    # long.
     return torch.mv(rows, rows.new_full((channels,), 1 / channels)).view(len(values), 1, *values.shape[2:])
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A feature map, and the convolutions between the one before it and this one."""
+    """A feature map, and the convolutions between the previous layer and this one."""
 
     feature: FeatureMap
     convolutions: tuple[FeatureMap, ...]
@@ -104,11 +108,11 @@ class _Layer:
 
     @property
     def plain(self) -> bool:
-        """Whether it is one convolution and nothing beside it."""
+        """Whether one convolution, with nothing beside it, leads from the previous layer to this one."""
         return len(self.convolutions) == 1 and self.convolutions[0].essential
 
     def taken_down(self, mask: torch.Tensor, sides: tuple[int, ...]) -> torch.Tensor:
-        """(N, 1, *sides of this layer) -> (N, 1, *sides)."""
+        """Return the mask at the size of the previous layer: (N, 1, *sides of this layer) -> (N, 1, *sides)."""
         first, *more = self.convolutions
         if more or first.window is None:
             ones = (1,) * len(sides)
@@ -117,7 +121,11 @@ class _Layer:
 
 
 def _layers(structure: Structure) -> list[_Layer]:
-    """In order."""
+    """Return the layers that the mask passes, in order.
+
+    Raises:
+        FeatureMapError: No convolution has a feature map that lies on every path.
+    """
     last = structure.feature()
     layers: list[_Layer] = []
     pending: list[FeatureMap] = []
@@ -134,11 +142,12 @@ def _layers(structure: Structure) -> list[_Layer]:
         elif layers and (one.kind in ACTIVATIONS or not layers[-1].active):
             layers[-1] = _Layer(one, layers[-1].convolutions)
     if not layers:
-        raise FeatureMapError("it has no convolution whose feature map all goes through")
+        raise FeatureMapError("it has no convolution whose feature map lies on every path from the image to its logits")
     return layers if all(layer.plain for layer in layers) else _last_of_each_size(layers)
 
 
 def _last_of_each_size(layers: list[_Layer]) -> list[_Layer]:
+    """Return the last layer at each resolution, after an activation if it has one, with all convolutions up to it."""
     stages: list[_Layer] = []
     for layer in layers:
         if not stages or stages[-1].feature.sides != layer.feature.sides:
@@ -150,10 +159,11 @@ def _last_of_each_size(layers: list[_Layer]) -> list[_Layer]:
 
 
 def _transposed(window: Window, mask: torch.Tensor) -> torch.Tensor:
-    """The mask through the convolution's transpose with weights 1, at the size of the convolution's input.
+    """Return the mask after the convolution's transpose with weights 1, at the size of the convolution's input.
 
-    Ones are the same as ones along each axis in turn, and an axis is a product with the matrix of which step looked at
-    which position: at stride 1 ten times as fast as a transposed convolution of one channel, and sizes come out right.
+    A kernel of ones is the product of kernels of ones along each axis, so the axes can be taken in turn. Along an axis,
+    the transpose is a product with the matrix that says which step of the window looked at which position. At stride 1
+    this is ten times as fast as a transposed convolution of one channel, and it always gives the right size.
     """
     for axis in range(len(window.sides)):
         looked_at = _looked_at(window, axis, mask.shape[2 + axis], mask.device).to(mask.dtype)
@@ -163,7 +173,7 @@ def _transposed(window: Window, mask: torch.Tensor) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=256)  # a network's handful of windows, for every batch
 def _looked_at(window: Window, axis: int, steps: int, device: torch.device) -> torch.Tensor:
-    """Which positions of an axis each step of the window looks at: float32 (positions, steps)."""
+    """Return which positions of an axis each step of the window looks at: 0 or 1, float32 (positions, steps)."""
     kernel, stride, padding, dilation = (
         geometry[axis] for geometry in (window.kernel, window.stride, window.padding, window.dilation)
     )
@@ -177,13 +187,13 @@ def _nearest(mask: torch.Tensor, sides: tuple[int, ...]) -> torch.Tensor:
 
 
 def _relative(mask: torch.Tensor) -> torch.Tensor:
-    """Each image's divided by its largest value, if that isn't 0."""
+    """Divide the mask of each image by its largest value, unless that is 0."""
     largest = mask.flatten(1).amax(1).view(-1, *[1] * (mask.ndim - 1))
     return mask / largest.where(largest > 0, torch.ones_like(largest))
 
 
 def _stretched(mask: torch.Tensor) -> torch.Tensor:
-    """Each image's to [0, 1]; 0 where it is the same everywhere."""
+    """Stretch the mask of each image to [0, 1]. A mask that is the same everywhere becomes 0."""
     shape = (-1, *[1] * (mask.ndim - 1))
     least, largest = mask.flatten(1).amin(1).view(shape), mask.flatten(1).amax(1).view(shape)
     return torch.where(largest > least, (mask - least) / (largest - least), torch.zeros_like(mask))

@@ -1,4 +1,4 @@
-"""Controls: maps that know nothing of the model (or, for the mask, all that the expert knows)."""
+"""Controls: maps that do not depend on the model, and transforms of other explainers' maps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RANDOM_STREAM = derive(0, "random maps")
 
 
 class Random(Explainer):
-    """Independent U(0, 1) per pixel, from the sample's own seed: what every metric must call worthless."""
+    """Independent U(0, 1) for each pixel, drawn from the sample's own seed. Every metric must find it worthless."""
 
     signed = False
 
@@ -27,7 +27,7 @@ class Random(Explainer):
 
 
 class Constant(Explainer):
-    """Zero everywhere: shows how a metric breaks ties."""
+    """Zero everywhere. It shows how a metric breaks ties."""
 
     signed = False
 
@@ -37,13 +37,13 @@ class Constant(Explainer):
 
 
 class Centre(Explainer):
-    """A Gaussian around the centre: what an explainer gets for free where the finding lies in the middle."""
+    """A Gaussian around the centre. It shows how well a map scores only because findings lie in the middle."""
 
     signed = False
     options: CentreOptions
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        """Return the maps, (N, *spatial), at most 1."""
+        """Return the maps, (N, *spatial), with values up to 1."""
         spatial = images.shape[2:]
         profiles = [self._profile(size, images) for size in spatial]
         prior = functools.reduce(lambda outer, profile: outer[..., None] * profile, profiles)
@@ -57,9 +57,9 @@ class Centre(Explainer):
 
 
 class Edges(Explainer):
-    """Sobel gradient magnitude of the image, averaged over channels; borders are extended by their nearest pixel.
+    """Sobel gradient magnitude of the image, averaged over channels. Borders are extended by their nearest pixel.
 
-    Many saliency maps look like it whatever the model (Adebayo et al. 2018).
+    Many saliency maps look like it, whatever the model is (Adebayo et al. 2018).
     """
 
     signed = False
@@ -77,12 +77,12 @@ class Edges(Explainer):
 
 
 class Mask(Explainer):
-    """The expert's outline as a map: what the expert's knowledge is worth to the model. Zero where nobody outlined."""
+    """The expert's mask as a map, zero for images without a mask. It shows what the expert's knowledge scores."""
 
     signed = False
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:  # noqa: ARG002
-        """Refuses a dataset without masks."""
+        """Return a reason for datasets without masks."""
         return None if info.has_masks else f"dataset {info.name} has no expert masks"
 
     def attribute_batch(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
@@ -91,7 +91,7 @@ class Mask(Explainer):
 
 
 class Inverted(MapTransform):
-    """-map: a metric that likes it as much as the map itself does not measure what it says."""
+    """The negated map. A metric that rates it as high as the map itself does not measure what it claims."""
 
     def transform(self, maps: torch.Tensor) -> torch.Tensor:
         """Return the maps, (N, *spatial)."""
@@ -99,7 +99,7 @@ class Inverted(MapTransform):
 
 
 class Blurred(MapTransform):
-    """The map after a Gaussian blur, mirrored at the borders: mask metrics reward it for smoothness alone."""
+    """The map after a Gaussian blur, mirrored at the borders. It shows where a metric rewards smoothness alone."""
 
     options: BlurredOptions
 

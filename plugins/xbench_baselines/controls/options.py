@@ -8,7 +8,7 @@ from xbench import Field, Options
 class CentreOptions(Options):
     """Options of `centre`."""
 
-    width: float = Field(0.25, gt=0, description="standard deviation, as a share of the image's side")
+    width: float = Field(0.25, gt=0, description="standard deviation of the Gaussian, as a share of the image's side")
 
 
 class BlurredOptions(Options):

@@ -1,4 +1,4 @@
-"""DeepLIFT and DeepSHAP: where in the image the difference of two scores comes from."""
+"""DeepLIFT and DeepSHAP, which trace the difference between two scores back to the pixels."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from xbench_baselines.background import Background
 from xbench_baselines.deeplift.multipliers import ANSWERED, Contrast, Record, rules
 from xbench_baselines.deeplift.options import DeepLiftOptions, DeepShapOptions
 
-_TOLERANCE = 0.01  # of the difference to explain; a rule that does not fire leaves several per cent
-_ROUNDING = 1e-5  # of the scores: two that differ by less differ by rounding
-_GROUP = 8  # images that share the forward passes of the background, though a CPU's cache may hold fewer
+_TOLERANCE = 0.01  # share of the difference to explain; a rule that does not fire leaves several per cent unexplained
+_ROUNDING = 1e-5  # share of the scores; a smaller difference between two scores is rounding
+_GROUP = 8  # least images that share the forward passes of the background, even if a CPU's cache holds fewer
 
 
 class DeepLift(Explainer):
-    """A = sum over channels of m (x - b), m: DeepLIFT's multipliers by the rescale rule (Shrikumar et al. 2017).
+    """A = sum over channels of m (x - b), with DeepLIFT's multipliers m by the rescale rule (Shrikumar et al. 2017).
 
-    At an elementwise function m = (y - y') / (z - z'), of the activations of the image and of the baseline b; linear
-    operations pass m as they pass a gradient; max pooling gives y - y' to the position of the larger maximum; a product
-    of two activations (squeeze and excitation) is split evenly between its factors. Complete: sum A = S_c(x) - S_c(b).
-    Signed: positive where the image, being what it is and not the baseline, speaks for the class.
+    At an elementwise function, m = (y - y') / (z - z'), from the activations of the image and of the baseline b. Linear
+    operations pass m on like a gradient. Max pooling assigns y - y' to the position of the larger maximum. A product of
+    two activations (squeeze-and-excitation) is split evenly between its factors.
 
-    2 forward passes and 1 backward pass an image (a baseline of one shade is passed once for all images).
+    Completeness: sum A = S_c(x) - S_c(b). The map is signed. A pixel is positive where its difference from the baseline
+    speaks for the class.
 
-    Own: captum's DeepLift loses completeness where ReLU is followed by max pooling (by 24 to 220 % on VGG, ResNet and
-    DenseNet), sees no functional ReLU and fails on a module that is called twice.
+    Cost: 2 forward passes and 1 backward pass per image. A baseline of one shade is passed only once for all images.
+
+    This is own code because captum's DeepLift loses completeness where max pooling follows a ReLU (by 24 to 220 % on
+    VGG, ResNet and DenseNet), does not see functional ReLUs, and fails on a module that is called twice.
     """
 
     options: DeepLiftOptions
@@ -41,11 +43,11 @@ class DeepLift(Explainer):
         return against_baseline(model, images, targets, self._baseline(images))[0]
 
     def attribution(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> Attribution:
-        """Return the maps, and their errors sum A - (S_c(x) - S_c(b)), which should be rounding."""
+        """Return the maps and their errors sum A - (S_c(x) - S_c(b)), which should be no more than rounding."""
         return Attribution(*against_baseline(model, batch.images, targets, self._baseline(batch.images)))
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
-        """No rule for attention, softmax and layer normalisation; and the maps must be complete."""
+        """Return a reason for operations without a rule (attention, softmax, layer norms) or incomplete maps."""
         return _refusal(model, info)
 
     def _baseline(self, images: torch.Tensor) -> torch.Tensor:
@@ -57,15 +59,16 @@ class DeepLift(Explainer):
 class DeepShap(Explainer):
     """A = mean over the background b_j of DeepLIFT's attribution of x against b_j (Lundberg and Lee 2017, section 4.2).
 
-    The background are training images (Katzmann et al. say no more; 100, drawn once, the same for all maps).
-    Complete: sum A = S_c(x) - mean S_c(b_j). Signed as `DeepLift`, whose rules these are.
+    The background consists of training images. Katzmann et al. do not say more about it. Here, 100 images are drawn
+    once by default, and are the same for all maps. Completeness: sum A = S_c(x) - mean S_c(b_j). The rules and the
+    signs are those of `DeepLift`.
 
-    For N images and J of the background: N + J forward passes and N J backward passes. The multipliers of the pair
-    (x, b_j) flow through the graph of b_j, which is recorded once for all images, and meet the activations of x only at
-    the non-linear operations. captum and shap need 2 N J of each: they run every pair.
+    Cost for N images and J background images: N + J forward passes and N J backward passes. The multipliers of the pair
+    (x, b_j) flow through the graph of b_j, which is recorded once for all images. They need the activations of x only
+    at the non-linear operations. captum and shap run every pair, which takes 2 N J passes of each kind.
 
-    Own: captum's DeepLiftShap has the faults of its DeepLift; shap's hooks let overlapping pools overwrite each other
-    and fail on in-place additions (ResNet); both let the gradient pass through a product.
+    This is own code because captum's DeepLiftShap has the faults of its DeepLift. shap's hooks let overlapping pools
+    overwrite each other, and fail on in-place additions (ResNet). Both let the gradient pass through a product.
     """
 
     options: DeepShapOptions
@@ -86,24 +89,24 @@ class DeepShap(Explainer):
         return against_background(model, images, targets, self._background.to(images))[0]
 
     def attribution(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> Attribution:
-        """Return the maps, and their errors sum A - (S_c(x) - mean S_c(b_j)), which should be rounding."""
+        """Return the maps and their errors sum A - (S_c(x) - mean S_c(b_j)), which should be no more than rounding."""
         return Attribution(*against_background(model, batch.images, targets, self._background.to(batch.images)))
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
-        """As `DeepLift`; asked before there is a background, and proved against another one."""
+        """Return a reason as `DeepLift` does. The maps are tried on another background, as there is none yet."""
         return _refusal(model, info)
 
 
 def against_baseline(
     model: nn.Module, images: torch.Tensor, targets: torch.Tensor, baseline: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """DeepLIFT against one baseline an image.
+    """Compute DeepLIFT against one baseline per image.
 
     Args:
-        model: In eval mode.
-        images: (N, C, *spatial).
-        targets: int64 (N,).
-        baseline: (N, C, *spatial), or (1, C, *spatial) for all.
+        model: Model in eval mode.
+        images: Images, (N, C, *spatial).
+        targets: Classes, int64 (N,).
+        baseline: Baselines, (N, C, *spatial), or one for all images, (1, C, *spatial).
 
     Returns:
         Maps (N, *spatial), and their completeness errors (N,).
@@ -130,13 +133,13 @@ def against_baseline(
 def against_background(
     model: nn.Module, images: torch.Tensor, targets: torch.Tensor, background: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean of DeepLIFT against each of J baselines, the same for all images.
+    """Compute the mean of DeepLIFT against each of J baselines, which are the same for all images.
 
     Args:
-        model: In eval mode.
-        images: (N, C, *spatial).
-        targets: int64 (N,).
-        background: (J, C, *spatial).
+        model: Model in eval mode.
+        images: Images, (N, C, *spatial).
+        targets: Classes, int64 (N,).
+        background: Baselines, (J, C, *spatial).
 
     Returns:
         Maps (N, *spatial), and their completeness errors (N,).
@@ -150,6 +153,7 @@ def against_background(
 def _group_against_background(
     model: nn.Module, images: torch.Tensor, targets: torch.Tensor, background: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    # A chunk of the background records its graph once for the whole group, so of the images only the operands are kept.
     record = Record(model, images)
     onehot = _onehot(targets, record.scores)
     maps = images.new_zeros((len(images), *images.shape[2:]))
@@ -162,6 +166,7 @@ def _group_against_background(
         for index in range(len(images)):
             multipliers = contrast.multipliers(record, slice(index, index + 1), onehot[index])
             part[index] = multipliers.mul_(images[index] - rows).sum((0, 1))
+        # Added only at the end, because a chunk that does not fit the memory is run again in halves.
         maps.add_(part)
         differences.add_(((record.scores[:, None] - contrast.scores.detach()) * onehot[:, None]).sum((1, 2)))
 
@@ -175,7 +180,7 @@ def _onehot(targets: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
 
 
 def _refusal(model: nn.Module, info: DatasetInfo) -> str | None:
-    """None, or why DeepLIFT can't explain this model: no rule for something in it, or incomplete maps of a probe."""
+    """Return why DeepLIFT can't explain the model, or None: an operation has no rule, or maps of a probe are wrong."""
     images = probe(info, model)
     reason = refusal(model, images, rules(), ANSWERED)
     if reason:

@@ -1,9 +1,13 @@
-"""DeepLIFT's multipliers between pairs of images: the rules, and the backward pass that they ride on.
+"""DeepLIFT's multipliers between pairs of images: the rules of operations, and the backward pass that applies them.
 
-A multiplier m says how a difference in an operation's input becomes a difference in the score: Delta S = sum m Delta z.
-Through a linear operation it flows as a gradient does, and needs no activation of either image. Only at the non-linear
-ones do the two images meet. So the graph is recorded of some rows (R forwards), of any other image only what goes into
-its non-linear operations (one forward each), and a pair costs one backward pass through the row's graph.
+A multiplier m says how a difference in an operation's input changes the score: Delta S = sum m Delta z. Through a
+linear operation it flows like a gradient, without the activations of either image. Only non-linear operations need
+those of both images. So the graph is recorded only for some images, the rows (R forward passes). For any other image,
+only the inputs of its non-linear operations are recorded (one forward pass each). A pair then costs one backward pass
+through the row's graph.
+
+In comments and formulas, z and y are an operation's input and output. A dash (or an underscore in code) marks those of
+the other image.
 """
 
 from __future__ import annotations
@@ -19,19 +23,19 @@ from torch.nn import functional
 from xbench import class_scores
 from xbench.compute.operations import Operation, Rule, Rules
 
-_NEAR = 1e-6  # below such a difference a quotient of differences is the derivative (Shrikumar et al., section 3.5.2)
-_BLOCK = 2**17  # activations
+_NEAR = 1e-6  # smaller differences use the derivative, not the quotient (Shrikumar et al., section 3.5.2)
+_BLOCK = 2**17  # activations in a block that a CPU's cache holds
 
 Operands = tuple[torch.Tensor, ...]
-Other = Callable[[], Operands]  # the other image's operands, known when the backward pass runs
+Other = Callable[[], Operands]  # returns the other image's operands, which are known when the backward pass runs
 
 
 class Record:
-    """What goes into the non-linear operations of a model, in order: of N images, without a graph.
+    """The operands of a model's non-linear operations for N images, in order and without a graph.
 
     Attributes:
-        scores: Class scores (N, K).
-        operands: Those of each operation.
+        scores: Class scores, (N, K).
+        operands: Operands of each operation.
     """
 
     def __init__(self, model: nn.Module, images: torch.Tensor) -> None:
@@ -46,21 +50,21 @@ class Record:
             self.operands.append(operands)
 
     def of(self, operation: int, images: slice) -> Operands:
-        """The operands of one operation for some images; a model may fold more than images into the first axis."""
+        """Return the operands of one operation for some images."""
 
         def rows(tensor: torch.Tensor) -> torch.Tensor:
-            each = len(tensor) // len(self.scores)
+            each = len(tensor) // len(self.scores)  # a model may fold other axes into the first, such as positions
             return tensor[images.start * each : images.stop * each]
 
         return tuple(rows(tensor) for tensor in self.operands[operation])
 
 
 class Contrast:
-    """The recorded graph of R rows, through which their multipliers against any other images flow.
+    """The recorded graph of R images (rows), which gives their multipliers against any other images.
 
     Attributes:
-        rows: (R, C, *spatial).
-        scores: Class scores (R, K).
+        rows: The images, (R, C, *spatial).
+        scores: Class scores, (R, K).
     """
 
     def __init__(self, model: nn.Module, rows: torch.Tensor) -> None:
@@ -70,18 +74,21 @@ class Contrast:
             self.scores = class_scores(model(self.rows))
 
     def multipliers(self, record: Record, images: slice, seeds: torch.Tensor) -> torch.Tensor:
-        """Multipliers of every row's input against that of another image.
+        """Return the multipliers of every row against another image.
 
         Args:
-            record: Of the same model.
-            images: Whom of it: one image for all rows, or as many as there are rows.
-            seeds: (R, K), or (K,) for all rows: one-hot, the class whose score is explained.
+            record: Record of the other images by the same model.
+            images: Slice of the record to compare with: one image for all rows, or one per row.
+            seeds: One-hot classes whose score is explained, (R, K), or (K,) for all rows.
 
         Returns:
-            (R, C, *spatial): S_c(image) - S_c(row) = sum m * (image - row).
+            Multipliers m, (R, C, *spatial), such that S_c(image) - S_c(row) = sum m * (image - row).
+
+        Raises:
+            ValueError: The model ran other operations for the rows than for the recorded images.
         """
         if len(record.operands) != self._opposite.count:
-            raise ValueError("the model takes other operations for one image than for another")
+            raise ValueError("the model runs other operations for one image than for another")
         if not self.scores.requires_grad:
             return torch.zeros_like(self.rows)
         self._opposite.record, self._opposite.images = record, images
@@ -96,14 +103,15 @@ class Contrast:
 
 
 def rules() -> dict[str, Rule]:
-    """The rules of one forward pass, for `xbench.compute.gate`."""
+    """Return the rules of one forward pass, for `xbench.compute.gate`."""
     return _Opposite().rules()
 
 
 class _Opposite:
-    """Whom the rows are compared with in the backward pass under way.
+    """The images that the rows are compared with in the current backward pass.
 
-    On its own, and not part of `Contrast`: the graph refers to it, and must not refer to whoever holds the graph.
+    This is not part of `Contrast`, because the graph refers to it. If the graph referred to the object that holds it,
+    the cycle would keep the memory.
     """
 
     record: Record
@@ -113,7 +121,7 @@ class _Opposite:
         self.count = 0
 
     def rules(self) -> dict[str, Rule]:
-        """A rule for each kind of non-linear operation; for one forward pass, as it counts the operations."""
+        """Return the rule of each kind of non-linear operation, for one forward pass: they count its operations."""
         return {kind: functools.partial(self._apply, function) for kind, function in _FUNCTIONS.items()}
 
     def _apply(self, function: type[torch.autograd.Function], operation: Operation) -> Any:
@@ -122,32 +130,32 @@ class _Opposite:
             return operation.run()
         number, self.count = self.count, self.count + 1
         if not all(operand.requires_grad for operand in operands):
-            return operation.run()  # of constants, or a product with one: linear
+            return operation.run()  # with a constant operand, the operation is constant or linear
         return function.apply(*operands, operation, lambda: self.record.of(number, self.images))
 
 
 def _operands(operation: Operation) -> Operands:
-    """What the rule of this operation looks at; nothing where it is linear, or of a kind that has no rule."""
+    """Return the operands that the rule of this operation needs, or none if it is linear or its kind has no rule."""
     if operation.kind not in _FUNCTIONS:
         return ()
     if operation.kind == "multiply":
         factors = (operation.input, operation.argument(1, "other"))
         return factors if all(isinstance(factor, torch.Tensor) for factor in factors) else ()
     if operation.kind.endswith("max_pool") and operation.argument(_INDICES[operation.kind], "return_indices"):
-        return ()  # the positions go elsewhere too: left to autograd, where the gate finds it
+        return ()  # the positions may be used elsewhere, so this is left to autograd, and the gate finds it there
     return (operation.input,)
 
 
 class RescaledRelu(torch.autograd.Function):
-    """m = (y - y') / (z - z') of ReLU, which is max(z, z') / |z - z'| cut to [0, 1]; at a tie ReLU's derivative.
+    """m = (y - y') / (z - z') for ReLU, computed as max(z, z') / |z - z'| cut to [0, 1]. At a tie, ReLU's derivative.
 
-    This form needs neither y nor y', nor a threshold: it is exact however near the two are. On its own, as it is most
-    of what a pair costs beside the convolutions.
+    This form needs neither y nor y', and no threshold. It is exact however close the two inputs are. It has its own
+    rule because, beside the convolutions, ReLUs take most of the time of a pair.
     """
 
     @staticmethod
     def forward(ctx: Any, row: torch.Tensor, operation: Operation, other: Other) -> torch.Tensor:
-        """(..) -> (..)."""
+        """Return ReLU of the row, of any shape."""
         del operation
         ctx.other = other
         ctx.save_for_backward(row)
@@ -155,7 +163,7 @@ class RescaledRelu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *multipliers: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        """Without a mask and without large temporaries."""
+        """Return the multipliers of the input, computed without a mask and without large temporaries."""
         (row,) = ctx.saved_tensors
         (image,) = ctx.other()
         result, least = torch.empty_like(row), torch.finfo(row.dtype).tiny
@@ -166,15 +174,16 @@ class RescaledRelu(torch.autograd.Function):
 
 
 class Rescaled(torch.autograd.Function):
-    """m = (y - y') / (z - z') for any other elementwise function; where |z - z'| < 1e-6 the derivative.
+    """m = (y - y') / (z - z') for any other elementwise function, or the derivative where |z - z'| < 1e-6.
 
-    The derivative is the mean of those at z and z', which the quotient equals up to (z - z')^2. Clamps (ReLU6) do
-    without: below and above they are constant, between they keep every bit, and a kink has no derivative.
+    The derivative is the mean of those at z and z', which equals the quotient up to (z - z')^2. Clamps (ReLU6) use the
+    quotient unless z = z'. They are constant outside of their bounds and exact between them, so the quotient has no
+    rounding. At a kink there is no derivative.
     """
 
     @staticmethod
     def forward(ctx: Any, row: torch.Tensor, operation: Operation, other: Other) -> torch.Tensor:
-        """(..) -> (..)."""
+        """Return the function of the row, of any shape."""
         output, derivative = _with_derivative(operation, row)
         ctx.other, ctx.operation = other, operation
         ctx.near = torch.finfo(row.dtype).tiny if operation.kind == "clamp" else _NEAR
@@ -183,14 +192,14 @@ class Rescaled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *multipliers: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        """By the quotient."""
+        """Return the multipliers of the input."""
         saved, result = ctx.saved_tensors, torch.empty_like(ctx.saved_tensors[0])
         (image,) = ctx.other()
         opposite = [_spread(part, result) for part in (image, *_with_derivative(ctx.operation, image))]
         for into, z, y, slope, z_, y_, slope_, given in _blocks(result, *saved, *opposite, multipliers[0]):
             apart = z_ - z
             torch.sub(y_, y, out=into).div_(apart)
-            # A mask costs a CPU more than the rest, and few blocks need it; a GPU should not wait to be asked.
+            # On a CPU, the mask costs more than the rest, and few blocks need it. On a GPU, asking would make it wait.
             if apart.abs_().device.type != "cpu" or apart.amin() < ctx.near:
                 torch.where(apart < ctx.near, (slope + slope_).div_(2), into, out=into)
             into.mul_(given)
@@ -198,16 +207,17 @@ class Rescaled(torch.autograd.Function):
 
 
 class RescaledMaxPool(torch.autograd.Function):
-    """All of y - y' goes to where the larger of the two maxima stood: m = (y - y') / (z - z') there, 0 elsewhere.
+    """Max pooling: m = (y - y') / (z - z') at the position of the larger of the two maxima, and 0 elsewhere.
 
-    Lundberg's rule for pools (shap) cuts y - y' at max(y, y') into a part for each of the two positions; one part is
-    always zero. Where windows overlap, a position adds up what it gets from each (captum and shap let them overwrite
-    each other). |y - y'| <= |z - z'| at that position, so that no quotient is large.
+    So all of y - y' goes to that position. Lundberg's rule for pools (shap) cuts y - y' at max(y, y') into one part for
+    each of the two positions, but one of the parts is always zero. Where windows overlap, a position gets the sum over
+    its windows (captum and shap let the windows overwrite each other). At that position |y - y'| <= |z - z'|, so no
+    quotient is large.
     """
 
     @staticmethod
     def forward(ctx: Any, row: torch.Tensor, operation: Operation, other: Other) -> torch.Tensor:
-        """(N, C, *spatial) -> (N, C, *pooled)."""
+        """Return the pooled row: (N, C, *spatial) -> (N, C, *pooled)."""
         output, where = _pooled(operation, row)
         ctx.other, ctx.operation, ctx.axes = other, operation, int(operation.name[-2])
         ctx.save_for_backward(row, output, where)
@@ -215,7 +225,7 @@ class RescaledMaxPool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *multipliers: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        """Scatter-add."""
+        """Return the multipliers of the input, added up over overlapping windows."""
         row, output, where = ctx.saved_tensors
         (image,) = ctx.other()
         image_output, image_where = (_spread(part, output) for part in _pooled(ctx.operation, image))
@@ -223,21 +233,21 @@ class RescaledMaxPool(torch.autograd.Function):
         flat = torch.where(difference > 0, image_where, where).flatten(-ctx.axes)
         values = row.flatten(-ctx.axes)
         apart = _spread(image, row).flatten(-ctx.axes).gather(-1, flat) - values.gather(-1, flat)
-        # Not apart at the winner's position: both maxima stand there, and the pool is the identity.
+        # 0 / 0: both maxima are at the winner's position and equal, where the pool is the identity.
         quotient = difference.flatten(-ctx.axes).div_(apart).nan_to_num_(nan=1.0)
         quotient.mul_(multipliers[0].flatten(-ctx.axes))
         return torch.zeros_like(values).scatter_add_(-1, flat, quotient).view_as(row), None, None
 
 
 class RescaledProduct(torch.autograd.Function):
-    """Delta(ab) = (b + b')/2 Delta a + (a + a')/2 Delta b: exact, and the Shapley values of the two factors.
+    """Delta(ab) = (b + b')/2 Delta a + (a + a')/2 Delta b. This is exact, and the Shapley values of the two factors.
 
-    DeepLIFT has no rule for products; captum and shap let the gradient pass, and lose completeness at every gate.
+    DeepLIFT has no rule for products. captum and shap let the gradient pass, and so lose completeness at every gate.
     """
 
     @staticmethod
     def forward(ctx: Any, a: torch.Tensor, b: torch.Tensor, operation: Operation, other: Other) -> torch.Tensor:
-        """Of any two shapes that broadcast."""
+        """Return the product of two tensors of any shapes that broadcast."""
         del operation
         ctx.other = other
         ctx.save_for_backward(a, b)
@@ -245,7 +255,7 @@ class RescaledProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *multipliers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
-        """By the mean of the other factor."""
+        """Return the multipliers of both factors: that of the product times the mean of the other factor."""
         a, b = ctx.saved_tensors
         mean_a, mean_b = ((_spread(image, row) + row).mul_(0.5) for image, row in zip(ctx.other(), (a, b), strict=True))
         (multiplier,) = multipliers
@@ -253,6 +263,7 @@ class RescaledProduct(torch.autograd.Function):
 
 
 def _with_derivative(operation: Operation, tensor: torch.Tensor) -> Operands:
+    """Return the output of an elementwise operation and its derivative, both of the shape of `tensor`."""
     with torch.enable_grad():
         leaf = tensor.detach().requires_grad_()
         output: torch.Tensor = operation.on(leaf)
@@ -261,6 +272,7 @@ def _with_derivative(operation: Operation, tensor: torch.Tensor) -> Operands:
 
 
 def _pooled(operation: Operation, tensor: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Return the maxima of a pooling, and their positions."""
     pool = getattr(functional, operation.name)
     arguments = {key: value for key, value in operation.kwargs.items() if key not in ("input", "return_indices")}
     pooled: Sequence[torch.Tensor] = pool(tensor, *operation.args[1:], **arguments, return_indices=True)
@@ -268,14 +280,14 @@ def _pooled(operation: Operation, tensor: torch.Tensor) -> Sequence[torch.Tensor
 
 
 def _blocks(*tensors: torch.Tensor) -> Iterator[Operands]:
-    """Some rows of each at a time: on a CPU as many as its cache holds, as fresh memory costs more than arithmetic."""
+    """Yield the tensors in blocks of rows. On a CPU, a block fits its cache: new memory costs more than arithmetic."""
     rows = len(tensors[0])
     size = max(1, _BLOCK * rows // tensors[0].numel()) if tensors[0].device.type == "cpu" else rows
     return zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
 
 
 def _spread(image: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """One image's activations for each of the rows they are compared with, or as many as rows as they are."""
+    """Repeat the activations of one image for every row that it is compared with, or return those of one per row."""
     if len(image) == len(like):
         return image
     return image.expand(len(like) // len(image), *image.shape).reshape(like.shape)
@@ -287,5 +299,5 @@ _FUNCTIONS: dict[str, type[torch.autograd.Function]] = {
     **dict.fromkeys(("max_pool", "adaptive_max_pool"), RescaledMaxPool),
     "multiply": RescaledProduct,
 }
-_INDICES = {"max_pool": 6, "adaptive_max_pool": 2}  # where `return_indices` stands
+_INDICES = {"max_pool": 6, "adaptive_max_pool": 2}  # position of the argument `return_indices`
 ANSWERED = tuple({function.__name__ for function in _FUNCTIONS.values()})

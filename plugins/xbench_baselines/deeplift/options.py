@@ -11,11 +11,11 @@ class DeepLiftOptions(Options):
     """Options of `deeplift`."""
 
     baseline: Literal["black", "white", "mean"] = Field(
-        "black", description="what the image is compared with: black, white, or each channel's mean over the image"
+        "black", description="baseline to compare the image with: black, white, or each channel's mean over the image"
     )
 
 
 class DeepShapOptions(Options):
     """Options of `deepshap`."""
 
-    background: int = Field(100, ge=1, description="random training images that each image is compared with")
+    background: int = Field(100, ge=1, description="number of random training images to compare each image with")

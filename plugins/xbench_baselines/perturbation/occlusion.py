@@ -14,22 +14,22 @@ from xbench.compute.passes import chunks, forward
 from xbench_baselines.perturbation.options import OcclusionOptions
 
 Score = Callable[[torch.Tensor], torch.Tensor]
-"""Images (R, C, *spatial) -> class scores (R, K)."""
+"""A function from images (R, C, *spatial) to class scores (R, K)."""
 
 
 def perturbed_scores(
     score: Score, images: torch.Tensor, targets: torch.Tensor, perturb: Callable[[slice], torch.Tensor]
 ) -> torch.Tensor:
-    """The target's score of perturbed images, made as they are needed.
+    """Return the target's score of each of R perturbed images, which are made only when they are needed.
 
     Args:
-        score: Class scores.
-        images: (N, C, *spatial), like which the perturbed images are.
-        targets: int64 (R,), of each perturbed image.
-        perturb: Rows from the R perturbed images -> (r, C, *spatial).
+        score: Function for class scores.
+        images: The images before perturbation, (N, C, *spatial).
+        targets: Class of each perturbed image, int64 (R,).
+        perturb: Function from a slice of the R perturbed images to these images, (r, C, *spatial).
 
     Returns:
-        (R,).
+        The scores, (R,).
     """
     scores = images.new_empty(len(targets))
 
@@ -44,18 +44,18 @@ def perturbed_scores(
 class Occlusion(Explainer):
     """A(p) = mean over the windows w that cover p of S_c(x) - S_c(x with w filled) (Zeiler & Fergus 2014, section 4.2).
 
-    Positive where hiding the pixel's surroundings costs the target score. Every pixel of a window carries the window's
-    full drop, as in captum: the map does not add up to the drop. Windows start every `stride` pixels and the last one
-    reaches the border, where it is cut off if it does not fit. Any number of spatial axes.
+    A pixel is positive where hiding its surroundings lowers the target's score. Every pixel of a window gets the full
+    drop of the window, as in captum, so the map does not sum to the drop. Windows start every `stride` pixels. The last
+    one reaches the border, and is cut off there if it does not fit. Images may have any number of spatial axes.
 
-    Not captum's own, which evaluates window after window (or a fixed number at a time), builds each one by padding, and
-    sums up in the size of the image; the same maps here are a product of two small matrices.
+    This is own code because captum's evaluates one window after the other (or a fixed number at a time), builds each
+    window by padding, and adds up maps of the size of the image. Here, the same maps are a product of small matrices.
     """
 
     options: OcclusionOptions
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:  # noqa: ARG002
-        """Refuses windows that do not fit, and strides that leave pixels between them."""
+        """Return a reason for windows that do not fit, and for strides that leave pixels between windows."""
         window, stride = self._window_and_stride(info.spatial)
         if window > min(info.spatial):
             return f"a window of {window} pixels does not fit into images of {' x '.join(map(str, info.spatial))}"
@@ -72,7 +72,7 @@ class Occlusion(Explainer):
         drops = whole - self._occluded(score, images, targets, covers)
         maps = drops.view(len(images), *(len(cover) for cover in covers))
         for axis, cover in enumerate(covers, start=1):
-            # The windows' cover is a product over axes, so their mean is a mean along one axis after the other.
+            # A window is the product of an interval along each axis, so the mean over windows is taken axis by axis.
             share = cover.to(maps.dtype) / cover.sum(0).clamp(min=1)
             maps = torch.tensordot(maps, share, dims=([axis], [0])).movedim(-1, axis)
         return maps
@@ -80,7 +80,7 @@ class Occlusion(Explainer):
     def _occluded(
         self, score: Score, images: torch.Tensor, targets: torch.Tensor, covers: list[torch.Tensor]
     ) -> torch.Tensor:
-        """S_c with each window filled: (N, windows)."""
+        """Return S_c with each window filled: (N, windows)."""
         positions = [len(cover) for cover in covers]
         windows = math.prod(positions)
         fill = torch.zeros_like(images[:1, :1])
@@ -102,14 +102,17 @@ class Occlusion(Explainer):
 
 
 def _covers(size: int, window: int, stride: int, device: torch.device) -> torch.Tensor:
-    """Which pixels of an axis each window covers: bool (windows, size)."""
+    """Return which pixels of an axis each window covers: bool (windows, size)."""
     starts = stride * torch.arange(math.ceil(max(0, size - window) / stride) + 1, device=device)[:, None]
     pixels = torch.arange(size, device=device)
     return (pixels >= starts) & (pixels < starts + window)
 
 
 def _along_axes(index: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, ...]:
-    """The index along each axis of a flat index (R,): torch's `unravel_index`, which copies the sizes to the device."""
+    """Return the index along each axis of a flat index (R,).
+
+    This is own code because torch's `unravel_index` copies the sizes to the device.
+    """
     found: list[torch.Tensor] = []
     for size in reversed(sizes):
         found.append(index % size)
@@ -118,7 +121,7 @@ def _along_axes(index: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, ..
 
 
 def _inside(covers: list[torch.Tensor], index: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """The windows at R positions, an index (R,) along each axis: bool (R, 1, *spatial)."""
+    """Return the pixels in R windows, which are given by an index (R,) along each axis: bool (R, 1, *spatial)."""
     rows = len(index[0])
     sides = [
         cover[where].view(rows, *(1,) * (axis + 1), -1, *(1,) * (len(covers) - axis - 1))

@@ -1,4 +1,4 @@
-"""Options of the explainers that change the image and look at the score."""
+"""Options of the explainers that change the image and observe the score."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ class OcclusionOptions(Options):
         None,
         ge=1,
         description="side of the occluding square, in pixels; none = square root of the image's shorter side "
-        "(8 of 64 pixels, 15 of 224)",
+        "(8 for 64 pixels, 15 for 224)",
     )
     stride: int | None = Field(None, ge=1, description="pixels between two windows; none = half a window")
     fill: Literal["zero", "mean"] = Field(
-        "zero", description="what a window shows instead: 0, or the image's mean per channel"
+        "zero", description="value that fills a window: 0, or the image's mean per channel"
     )
 
 
 class SuperpixelOptions(Options):
-    """What every explainer that switches superpixels off has in common."""
+    """Options of every explainer that switches superpixels off."""
 
-    n_segments: int = Field(50, ge=2, description="superpixels asked of SLIC; an image gets about so many")
-    compactness: float = Field(0.1, gt=0, description="of SLIC: nearness in space against likeness in intensity")
+    n_segments: int = Field(50, ge=2, description="number of superpixels that SLIC aims at; images get about as many")
+    compactness: float = Field(0.1, gt=0, description="weight of position against intensity in SLIC")
     fill: Literal["mean", "zero"] = Field(
-        "mean", description="what a superpixel shows that is off: its own mean per channel, or 0"
+        "mean", description="value that fills a superpixel that is off: its own mean per channel, or 0"
     )
 
 
@@ -39,8 +39,8 @@ class FeatureAblationOptions(SuperpixelOptions):
 class LimeOptions(SuperpixelOptions):
     """Options of `lime`."""
 
-    samples: int = Field(1000, ge=1, description="perturbed copies of an image")
-    kernel_width: float = Field(0.25, gt=0, description="of the exponential kernel on the cosine distance")
+    samples: int = Field(1000, ge=1, description="number of perturbed copies of an image")
+    kernel_width: float = Field(0.25, gt=0, description="width of the exponential kernel on the cosine distance")
     alpha: float = Field(1.0, gt=0, description="penalty of the ridge regression")
 
 
@@ -48,14 +48,16 @@ class KernelShapOptions(SuperpixelOptions):
     """Options of `kernelshap`."""
 
     samples: int = Field(
-        1000, ge=2, description="perturbed copies of an image; as many as there are coalitions give exact values"
+        1000, ge=2, description="number of perturbed copies of an image; enough for all coalitions gives exact values"
     )
 
 
 class RiseOptions(Options):
     """Options of `rise`."""
 
-    masks: int = Field(2000, ge=1, description="random masks, the same for every image")
-    cells: int = Field(7, ge=1, description="cells of a mask along each axis")
-    probability: float = Field(0.5, gt=0, lt=1, description="that a cell is shown")
-    centred: bool = Field(True, description="subtract the mean score over the masks; false = the paper's equation 6")
+    masks: int = Field(2000, ge=1, description="number of random masks, which are the same for every image")
+    cells: int = Field(7, ge=1, description="number of cells of a mask along each axis")
+    probability: float = Field(0.5, gt=0, lt=1, description="probability that a cell is shown")
+    centred: bool = Field(
+        True, description="whether to subtract the mean score over the masks; false = the paper's equation 6"
+    )

@@ -1,4 +1,4 @@
-"""RISE: the mean of random masks, weighed by the score of what they show."""
+"""RISE: the mean of random masks, weighted by the score of what they show."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ _BLOCK = 64  # masks held at a time
 class Rise(Explainer):
     """A(p) = 1 / (N q) sum_i (S_c(x * m_i) - S) m_i(p) (Petsiuk et al. 2018, equation 6), q the `probability`.
 
-    A mask is a grid of cells, each 1 with probability q and else 0, enlarged bilinearly to one cell more than the image
-    needs, and cut out at a random shift (section 3.2; `RandomMasks`). Any number of spatial axes.
+    A mask starts as a grid of cells, each of which is 1 with probability q, else 0. The grid is enlarged bilinearly to
+    one cell more than the image needs, and the mask is cut out of it at a random shift (section 3.2; `RandomMasks`).
+    Images may have any number of spatial axes.
 
-    S_c is the class score before softmax or sigmoid, as for every explainer here, where the paper has the probability.
-    S is its mean over the masks, which the paper does not subtract (`centred=false`). Unsubtracted, the map has the
-    level of the scores, which is not evidence (a logit's can be anything), and multiplies it by how unevenly a finite
-    number of masks covers the image: a constant model gets a map of noise. Subtracted, the map's limit differs by a
-    constant, 0 means no influence, and positive means that showing the pixel raises the target score.
+    S_c is the class score before softmax or sigmoid, as for every explainer here. The paper uses the probability. S is
+    the mean of S_c over the masks, which the paper does not subtract (`centred=false`). Without the subtraction, the
+    map contains the level of the scores, which is not evidence (the level of a logit can be anything). A finite number
+    of masks covers the image unevenly, and the level multiplies this unevenness. So even a constant model gets a map of
+    noise. With the subtraction, the map's limit changes only by a constant. 0 then means no influence, and positive
+    means that showing the pixel raises the target's score.
 
-    2000 masks instead of the paper's 4000 to 8000, because of that: on a classifier of 32-pixel nodules the rank
-    correlation with the map of 30,000 masks was 0.95 (median of eight images) for 4000 masks unsubtracted and for 2000
-    subtracted, and 0.76 and 0.93 for the worst image.
+    This is also why 2000 masks are enough here, instead of the paper's 4000 to 8000. On a classifier of 32-pixel
+    nodules, the rank correlation with the map of 30,000 masks was 0.95 (median of eight images) both for 4000 masks
+    without and for 2000 masks with the subtraction. For the worst image it was 0.76 and 0.93.
     """
 
     options: RiseOptions
@@ -59,7 +61,7 @@ class Rise(Explainer):
 
     @staticmethod
     def _masked_scores(score: Score, images: torch.Tensor, targets: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """S_c of each image under each mask: (masks, N)."""
+        """Return S_c of each image under each mask: (masks, N)."""
         every = torch.arange(len(masks) * len(images), device=images.device)
 
         def perturb(rows: slice) -> torch.Tensor:
@@ -69,13 +71,13 @@ class Rise(Explainer):
 
 
 class RandomMasks:
-    """The masks of RISE, section 3.2, for all images of a size: mask i is the same in every batch and run.
+    """The masks of RISE (section 3.2) for all images of one size. Mask i is the same in every batch and run.
 
     Args:
-        spatial: Of the images.
-        cells: h along each axis; a cell has ceil(size / h) pixels.
-        probability: That a cell is 1.
-        device: Where the masks are wanted.
+        spatial: Size of the images.
+        cells: Number h of cells along each axis. A cell has ceil(size / h) pixels.
+        probability: Probability that a cell is 1.
+        device: Device for the masks.
     """
 
     def __init__(self, spatial: tuple[int, ...], cells: int, probability: float, device: torch.device) -> None:
@@ -85,7 +87,11 @@ class RandomMasks:
         self._cell = upload(torch.tensor([_cell(size, cells) for size in spatial]), device)
 
     def draws(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of masks `start` to `stop` - 1: cells, 0 or 1, (n, cells, ...), and shifts in pixels, int64 (n, axes)."""
+        """Draw the masks `start` to `stop` - 1.
+
+        Returns:
+            Cells, 0 or 1, float32 (n, cells, ...), and shifts in pixels, int64 (n, axes).
+        """
         axes = len(self._spatial)
         seeds = torch.arange(start, stop, device=self._device) + self._seed
         uniform = uniform_field(seeds, (axes + self._cells**axes,))
@@ -93,10 +99,10 @@ class RandomMasks:
         return grid.view(len(seeds), *(self._cells,) * axes), (uniform[:, :axes] * self._cell).long()
 
     def __call__(self, start: int, stop: int) -> torch.Tensor:
-        """Masks `start` to `stop` - 1: float32 (n, *spatial), in [0, 1]."""
+        """Return the masks `start` to `stop` - 1: float32 (n, *spatial), in [0, 1]."""
         masks, shifts = self.draws(start, stop)
         for axis, (size, enlarge) in enumerate(zip(self._spatial, self._enlarge, strict=True)):
-            # Bilinear interpolation is a matrix along each axis; a shift takes other rows of it.
+            # Bilinear interpolation is a product with one matrix per axis. A shift selects other rows of the matrix.
             rows = enlarge[shifts[:, axis, None] + torch.arange(size, device=self._device)]
             masks = torch.einsum("nc...,npc->n...p", masks, rows)
         return masks
@@ -107,6 +113,6 @@ def _cell(size: int, cells: int) -> int:
 
 
 def _enlarge(cells: int, cell: int, device: torch.device) -> torch.Tensor:
-    """Linear interpolation of `cells` values to (cells + 1) * cell, as a matrix ((cells + 1) * cell, cells)."""
+    """Return the matrix of linear interpolation from `cells` to (cells + 1) * cell values, one row per result."""
     units = torch.eye(cells, device=device)[:, None]
     return F.interpolate(units, (cells + 1) * cell, mode="linear", align_corners=False)[:, 0].T

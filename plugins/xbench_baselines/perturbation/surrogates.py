@@ -1,4 +1,4 @@
-"""Explanations by superpixels: one switched off at a time, or many at random and a linear model of what happens."""
+"""Explanations by superpixels: switch off one at a time, or many at random and fit a linear model to the scores."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _BLOCK = 1024  # coalitions held at a time
 
 
 class SuperpixelGame:
-    """v(z) = S_c(x where z_s = 1, x_off where z_s = 0): superpixels s are the players, a coalition z says who is on.
+    """v(z) = S_c(x where z_s = 1, x_off where z_s = 0). Superpixels s are players, and a coalition z says who is on.
 
     Args:
-        model: Class scores of images.
+        model: The model, (N, C, *spatial) -> logits.
         batch: N images with their superpixels, int (N, *spatial), in `feature`.
-        targets: int64 (N,).
-        fill: What a superpixel shows that is off: "mean", its own mean per channel, or "zero".
+        targets: Classes, int64 (N,).
+        fill: Value that fills a superpixel that is off: "mean", its own mean per channel, or "zero".
 
     Attributes:
-        players: M of each image.
+        players: Number M of players of each image.
     """
 
     def __init__(self, model: nn.Module, batch: Batch, targets: torch.Tensor, fill: str) -> None:
@@ -49,19 +49,19 @@ class SuperpixelGame:
         self._off = self._means() if fill == "mean" else torch.zeros_like(batch.images)
 
     def values(self, which: torch.Tensor | int, on: torch.Tensor) -> torch.Tensor:
-        """The values v of R coalitions.
+        """Return the values v of R coalitions.
 
         Args:
-            which: int64 (R,), the image of each, on the device; or the one image of all.
-            on: bool (R, M), M at least that of their images, on the host or the device.
+            which: Image of each coalition, int64 (R,) on the device, or one image for all.
+            on: Coalitions, bool (R, M) on the host or the device. M is at least the number of players of each image.
 
         Returns:
-            float32 (R,).
+            The values, float32 (R,).
         """
         on = upload(on, self._images.device)
 
         def perturb(rows: slice) -> torch.Tensor:
-            # Of one image nothing needs to be copied: it stands for all rows.
+            # A single image is broadcast to all rows, so it need not be copied.
             one = slice(which, which + 1) if isinstance(which, int) else which[rows]
             labels = self._labels[one].expand(len(on[rows]), -1)
             shown = on[rows].gather(1, labels).view(-1, 1, *self._images.shape[2:])
@@ -71,7 +71,7 @@ class SuperpixelGame:
         return perturbed_scores(self._score, self._images, targets, perturb)
 
     def ends(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The values of nobody on and of all on, for each image: float32 (N,) and (N,)."""
+        """Return the values of the empty and of the full coalition of each image: float32 (N,) and (N,)."""
         count = len(self._images)
         every = torch.arange(2 * count, device=self._images.device)
         which, on = every % count, (every >= count)[:, None]
@@ -79,12 +79,19 @@ class SuperpixelGame:
         return nobody, everybody
 
     def maps(self, worth: torch.Tensor) -> torch.Tensor:
-        """Each pixel carries what its superpixel is worth: (N, M) on the host or the device -> (N, *spatial)."""
+        """Return maps in which each pixel has the worth of its superpixel.
+
+        Args:
+            worth: Worth of each superpixel, (N, M), on the host or the device.
+
+        Returns:
+            The maps, (N, *spatial).
+        """
         worth = upload(worth.float(), self._labels.device)
         return worth.gather(1, self._labels).view(len(worth), *self._images.shape[2:])
 
     def _means(self) -> torch.Tensor:
-        """Every pixel replaced by its superpixel's mean per channel: (N, C, *spatial)."""
+        """Return the images with every pixel replaced by its superpixel's mean per channel: (N, C, *spatial)."""
         pixels = self._images.flatten(2).to(widest(self._images.device))
         labels = self._labels[:, None].expand_as(pixels)
         shape = (*pixels.shape[:2], max(self.players))
@@ -94,7 +101,7 @@ class SuperpixelGame:
 
 
 class _SuperpixelExplainer(Explainer):
-    """What a superpixel is worth, painted on its pixels."""
+    """Base of the explainers that compute the worth of each superpixel and give it to all of its pixels."""
 
     options: SuperpixelOptions
 
@@ -103,33 +110,37 @@ class _SuperpixelExplainer(Explainer):
         self.feature = Superpixels(options.n_segments, options.compactness)
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:  # noqa: ARG002
-        """Refuses images that SLIC does not cut up."""
+        """Return a reason for images that SLIC can't segment."""
         axes = len(info.spatial)
         return None if axes in (2, 3) else f"superpixels need images of 2 or 3 axes, not {axes}"
 
     def attribute_batch(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial), the same value all over a superpixel."""
+        """Return the maps, (N, *spatial), with one value per superpixel."""
         game = SuperpixelGame(model, self.ready(batch), targets, self.options.fill)
         return game.maps(self.worth(game, batch.seeds))
 
     @abstractmethod
     def worth(self, game: SuperpixelGame, seeds: torch.Tensor) -> torch.Tensor:
-        """(N, M), M the largest of the batch; what stands beyond an image's own players is never read."""
+        """Return the worth of each superpixel, (N, M), where M is the largest number of players in the batch.
+
+        Values beyond an image's own players are never read.
+        """
 
 
 class FeatureAblation(_SuperpixelExplainer):
-    """A_s = v(all on) - v(all on but s): what switching off one superpixel costs (`SuperpixelGame` says what off is).
+    """A_s = v(all on) - v(all on but s): the drop of the score when one superpixel is switched off (`SuperpixelGame`).
 
-    Positive where it costs the target score; M + 1 passes an image. The leave-one-out value of the game, occlusion with
-    windows that follow the image. Not captum's, which takes one pass for each of the largest number of superpixels in
-    the batch, whatever the number of an image's own.
+    This is the leave-one-out value of the game, or occlusion with windows that follow the image. A superpixel is
+    positive where switching it off lowers the target's score. It takes M + 1 passes per image. This is own code because
+    captum's takes as many passes for every image as the largest number of superpixels in the batch requires.
     """
 
     options: FeatureAblationOptions
 
     def worth(self, game: SuperpixelGame, seeds: torch.Tensor) -> torch.Tensor:
-        """The drops."""
-        rows = torch.tensor(game.players) + 1  # all on, then one off after the other
+        """Return the drops: float64, on the host."""
+        # The coalitions of all images stand in one list: for each image all on, then one player off after the other.
+        rows = torch.tensor(game.players) + 1
         which = torch.arange(len(rows)).repeat_interleave(rows)
         first = rows.cumsum(0) - rows
         off = torch.arange(len(which)) - first[which] - 1
@@ -146,34 +157,40 @@ class Lime(_SuperpixelExplainer):
     A = argmin over beta, with an intercept b that is not penalised, of
         sum_i pi_i (v(z_i) - b - beta . z_i)^2 + alpha |beta|^2,  z_is ~ Bernoulli(1/2),
         pi = exp(-D^2 / (2 width^2)),  D = 1 - cos(z, 1) = 1 - sqrt(|z| / M).
-    Positive where showing the superpixel raises the target score. As many samples, ridge and kernel as the authors'
-    `lime_image`, which compares coalitions; captum's kernel compares pixels, and there a superpixel that shows its mean
-    hardly turns the image, so that all weights are nearly 1.
+    A superpixel is positive where showing it raises the target's score. The number of samples, the ridge penalty and
+    the kernel are those of the authors' `lime_image`, whose kernel compares coalitions. captum's kernel compares
+    pixels. There, all weights are nearly 1, because a superpixel filled with its mean hardly turns the image.
 
-    Not captum's, which perturbs, weighs and stores sample after sample in Python, image after image.
+    This is own code because captum's perturbs, weights and stores one sample after the other in Python, image by image.
     """
 
     options: LimeOptions
 
     def worth(self, game: SuperpixelGame, seeds: torch.Tensor) -> torch.Tensor:
-        """The coefficients: float64, on the host."""
+        """Return the coefficients: float64, on the host."""
         own = seeds.cpu()
         asked = [list(self.coalitions(own[index : index + 1], players)) for index, players in enumerate(game.players)]
-        values = _on_host([game.values(index, on) for index, blocks in enumerate(asked) for on in blocks])
+        # All images are scored before the first is fitted, so that the host waits for the device only once.
+        seen: list[torch.Tensor] = []
+        for index, blocks in enumerate(asked):
+            seen += [game.values(index, on) for on in blocks]
+        values = _on_host(seen)
         worth = torch.zeros((len(seeds), max(game.players)), dtype=torch.float64)
         for index, blocks in enumerate(asked):
             worth[index, : game.players[index]] = self._coefficients(blocks, values)
         return worth
 
     def _coefficients(self, blocks: Sequence[torch.Tensor], values: Iterator[torch.Tensor]) -> torch.Tensor:
-        """Of one image: float64 (M,), from the normal equations, which do not grow with the samples.
+        """Return the coefficients of one image, float64 (M,).
+
+        They come from the normal equations, whose size does not grow with the samples.
 
         Args:
-            blocks: Its coalitions, bool (r, M) each.
-            values: Gives those of each block, float64 (r,).
+            blocks: Coalitions of the image, bool (r, M) each.
+            values: Iterator that yields the values of each block, float64 (r,).
         """
         penalty = torch.full((blocks[0].shape[1] + 1,), self.options.alpha, dtype=torch.float64)
-        penalty[0] = 0  # the intercept
+        penalty[0] = 0  # the intercept is not penalised
         gram, moment = torch.diag(penalty), torch.zeros_like(penalty)
         for on in blocks:
             design = torch.cat([torch.ones_like(on[:, :1]), on], dim=1).double()
@@ -184,7 +201,7 @@ class Lime(_SuperpixelExplainer):
         return solution[1:]
 
     def coalitions(self, seed: torch.Tensor, players: int) -> Iterator[torch.Tensor]:
-        """Of one image, in blocks: bool (r, M); a larger `samples` goes on from the same first ones."""
+        """Yield the coalitions of one image in blocks, bool (r, M). A larger `samples` starts with the same ones."""
         for start in range(0, self.options.samples, _BLOCK):
             rows = min(_BLOCK, self.options.samples - start)
             yield uniform_field(seed ^ derive(0, "lime coalitions", start), (rows, players))[0] < 0.5
@@ -199,22 +216,26 @@ class KernelShap(_SuperpixelExplainer):
 
     phi = argmin of sum_z k(z) (v(z) - v(0) - phi . z)^2 subject to sum(phi) = v(1) - v(0),
         k(z) = (M - 1) / (binom(M, |z|) |z| (M - |z|)).
-    Positive where the superpixel adds to the target score; the values add up to S_c(x) - S_c(x_off) exactly. All
-    2^M - 2 coalitions are weighed where `samples` reaches so far, and the values are exact. Else coalitions are drawn
-    from k, each with its complement (Covert & Lee 2021), their sizes in exact proportion (systematic sampling), and
-    weigh the same.
+    A superpixel is positive where it adds to the target's score. The values sum exactly to S_c(x) - S_c(x_off). If
+    `samples` is large enough, all 2^M - 2 coalitions are used, weighted with k, and the values are exact. Otherwise,
+    coalitions are drawn from k, each with its complement (Covert & Lee 2021), and have equal weights. Their sizes are
+    drawn in exact proportion (systematic sampling).
 
-    Not captum's, which gives the two ends a weight of 10^6 instead of the constraint, draws one coalition after another
-    from the global generator, and never enumerates; nor shap's, which explains one image at a time in numpy.
+    This is own code because captum's gives the two ends a weight of 10^6 instead of the constraint, draws one coalition
+    after the other from the global generator, and never uses all coalitions. shap's explains one image at a time in
+    numpy.
     """
 
     options: KernelShapOptions
 
     def worth(self, game: SuperpixelGame, seeds: torch.Tensor) -> torch.Tensor:
-        """The Shapley values: float64, on the host."""
+        """Return the Shapley values: float64, on the host."""
         own = seeds.cpu()
         asked = [list(self.coalitions(own[index : index + 1], players)) for index, players in enumerate(game.players)]
-        seen = [game.values(index, on) for index, blocks in enumerate(asked) for on, _ in blocks]
+        # All images are scored before the first is fitted, so that the host waits for the device only once.
+        seen: list[torch.Tensor] = []
+        for index, blocks in enumerate(asked):
+            seen += [game.values(index, on) for on, _ in blocks]
         values = _on_host([*game.ends(), *seen])
         nobody, everybody = next(values), next(values)
         worth = torch.zeros((len(seeds), max(game.players)), dtype=torch.float64)
@@ -229,42 +250,50 @@ class KernelShap(_SuperpixelExplainer):
         return worth
 
     def coalitions(self, seed: torch.Tensor, players: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Of one image, in blocks: bool (r, M), neither empty nor full, and their weights, float64 (r,)."""
+        """Yield the coalitions of one image in blocks: bool (r, M), and their weights, float64 (r,).
+
+        The empty and the full coalition are not among them.
+        """
         if 2**players - 2 <= self.options.samples:
             return _all_coalitions(players)
         return _drawn_coalitions(seed, players, self.options.samples // 2)
 
 
 def _on_host(blocks: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """The values block by block in float64 on the host: surrogates are fitted to differences of scores.
+    """Return an iterator over the values block by block, in float64 on the host.
 
-    They are brought there at once, and fitted there: a GPU would solve the small equations of image after image and
-    have the host wait for each, and some GPUs have no float64.
+    Surrogates are fitted to differences of scores, which need float64, and some GPUs have none. A GPU would also solve
+    the small equations one image after the other, and the host would wait for each. All values are copied at once.
     """
     together = torch.cat(list(blocks)).cpu().double()
     return iter(torch.split(together, [len(block) for block in blocks]))
 
 
 def _all_coalitions(players: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield all coalitions but the empty and the full one in blocks, with their weights k."""
     kernel = [0.0] * (players + 1)
     for size in range(1, players):
         kernel[size] = (players - 1) / (math.comb(players, size) * size * (players - size))
     weights = torch.tensor(kernel, dtype=torch.float64)
     bits = torch.arange(players)
     for start in range(1, 2**players - 1, _BLOCK):
+        # The bits of a coalition's number say who is on.
         numbers = torch.arange(start, min(start + _BLOCK, 2**players - 1))
         on = (numbers[:, None] >> bits) & 1
         yield on > 0, weights[on.sum(1)]
 
 
 def _drawn_coalitions(seed: torch.Tensor, players: int, pairs: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield random coalitions and their complements in blocks, with equal weights."""
     sizes = torch.arange(1, players, dtype=torch.float64)
-    share = 1 / (sizes * (players - sizes))  # of all coalitions of a size, by the kernel
+    share = 1 / (sizes * (players - sizes))  # the kernel, summed over all coalitions of a size, up to a factor
     below = (share.cumsum(0) / share.sum())[:-1]
     jitter = uniform_field(seed ^ derive(0, "kernelshap sizes"), (1,))[0].double()
     for start in range(0, pairs, _BLOCK // 2):
         number = torch.arange(start, min(start + _BLOCK // 2, pairs))
+        # Sizes by systematic sampling: evenly spaced points, moved by one draw, through the inverse distribution.
         size = 1 + torch.searchsorted(below, (number + jitter) / pairs, right=True)
+        # The members are the players with the lowest of independent random numbers.
         order = uniform_field(seed ^ derive(0, "kernelshap coalitions", start), (len(number), players))[0]
         rank = order.argsort(dim=1, stable=True).argsort(dim=1)
         on = rank < size[:, None]
@@ -273,9 +302,10 @@ def _drawn_coalitions(seed: torch.Tensor, players: int, pairs: int) -> Iterator[
 
 
 def _constrained(gram: torch.Tensor, moment: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
-    """The least phi . gram phi - 2 moment . phi with sum(phi) = total: float64 (M,).
+    """Return the phi that minimises phi . gram phi - 2 moment . phi with sum(phi) = total: float64 (M,).
 
-    phi = total / M + psi, where psi adds up to 0. The pseudo-inverse leaves at 0 what too few samples can't tell.
+    phi = total / M + psi, where psi sums to 0. Directions of psi that too few samples leave undetermined are set to 0
+    by the pseudo-inverse.
     """
     players = len(moment)
     even = torch.full_like(moment, 1 / players) * total

@@ -1,20 +1,20 @@
 """Layer-wise relevance propagation and Deep Taylor decomposition.
 
-Our own implementation, on the operations that a model calls: captum's LRP raises on `nn.Flatten` and `nn.Identity`, so
-on every timm network; zennit's hooks need a canonizer written for each residual architecture (without one, each
-addition doubles the relevance: 256 times the start on a ResNet-18), do not see functional calls, and compute each layer
-anew.
-Ours agrees with zennit to 1e-5 on networks that zennit handles.
+This is own code that works on the operations that a model calls. captum's LRP raises on `nn.Flatten` and `nn.Identity`,
+and so on every timm network. zennit's hooks need a canonizer for each residual architecture. Without one, each addition
+doubles the relevance, which gives 256 times the start on a ResNet-18. The hooks also do not see functional calls, and
+they compute each layer anew. On networks that zennit handles, this code agrees with it to 1e-5.
 
-What all methods here share:
+All methods here share these conventions:
 
-- The start is S_c at the target's score and 0 elsewhere. Positive relevance is evidence for the target.
+- Relevance starts as S_c at the target's score and as 0 elsewhere. Positive relevance is evidence for the target.
 - A batch norm right behind a convolution or dense layer is merged into it. Elsewhere it is a diagonal map.
-- Elementwise activations hand relevance on as it is, max pooling to the winner; averages are linear layers.
+- Elementwise activations pass relevance on as it is. Max pooling passes it to the largest value. Averages are linear
+  layers.
 - A sum of two activations splits relevance in proportion to them (zennit's `Norm`).
-- Of a product, the signal takes all and the gate none (Arras et al. 2017), as in squeeze-and-excitation.
-- Input normalisation is part of the model, and hands relevance on as it is: the relevance of a normalised pixel is that
-  of the pixel.
+- In a product, the signal takes all relevance and the gate none (Arras et al. 2017), as in squeeze-and-excitation.
+- Input normalisation is part of the model and passes relevance on as it is. So the relevance of a pixel is that of the
+  normalised pixel.
 """
 
 from __future__ import annotations
@@ -49,29 +49,30 @@ class _Relevance(Explainer):
     """Relevance of the pixels, (N, *spatial), summed over channels.
 
     Attributes:
-        reaching: The least share of the start that must reach the pixels. LRP sets none: biases may take any.
+        reaching: Least share of the start that must reach the pixels. LRP sets none, because biases may take any share.
     """
 
     reaching: ClassVar[float] = -math.inf
 
     def composite(self) -> Composite:
-        """Which rule for which operation."""
+        """Return the rule for each kind of operation."""
         raise NotImplementedError
 
     def start(self, scores: torch.Tensor) -> torch.Tensor:
-        """Relevance at the output: (N,) -> (N,)."""
+        """Return the relevance at the output, from the scores of the targets: (N,) -> (N,)."""
         return scores
 
     def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the maps, (N, *spatial)."""
-        # In the copy, batch norms are part of the layers before them: what the rules make of them anyway.
+        # In the copy, batch norms are folded into the layers before them. The rules would merge them in any case.
         network = differentiable(model, images, len(images))
         return relevance(network, images, targets, self.composite(), self.start).sum(1)
 
     def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
-        """Refuses operations without a rule, and a model through which relevance gets lost or multiplied.
+        """Return a reason for operations without a rule, and for models that lose or multiply relevance.
 
-        The proof: relevance of the pixels, and what biases, stabilisers and closed ReLUs took, is the start to 1 %.
+        The test: the relevance of the pixels, plus what biases, stabilisers and closed ReLUs took, must be the start up
+        to 1 %.
         """
         images = probe(info, model)
         reason = refusal(model, images, Flow(self.composite()).rules(), (*STEPS, *MAXIMA), self._needed)
@@ -86,7 +87,7 @@ class _Relevance(Explainer):
     def _unbalanced(self, model: nn.Module, images: torch.Tensor) -> str | None:
         with torch.no_grad():
             scores = class_scores(model(images))
-        # The largest score is the best conditioned; rules are linear in the relevance, so that any start will do.
+        # The largest score is the best conditioned. Any start will do, because the rules are linear in the relevance.
         targets = scores.abs().argmax(1)
         ledger = Ledger(images)
         maps = relevance(model, images, targets, self.composite(), torch.ones_like, ledger)
@@ -103,17 +104,18 @@ class LrpEpsilon(_Relevance):
 
     R_i = sum_j a_i w_ij / (z_j + epsilon sign z_j) R_j, z_j = sum_h a_h w_hj + b_j.
 
-    On a ReLU network without gates it is input x gradient, where the input is the normalised one, up to epsilon (Ancona
-    et al. 2018): do not count both as two opinions. epsilon = 1e-7 and the bias as in iNNvestigate's `lrp.epsilon`.
-    Without the bias (`bias=false`) the sum is conserved, but denominators near zero drown the map of a deep network in
-    noise: `supports` refuses where that happens.
-    Cost: one forward pass and one data-gradient of each layer, as the gradient.
+    On a ReLU network without gates, this is input x gradient up to epsilon, where the input is the normalised image
+    (Ancona et al. 2018). So do not count the two as independent. epsilon = 1e-7 and the use of the bias are those of
+    iNNvestigate's `lrp.epsilon`. Without the bias (`bias=false`), the sum is conserved, but denominators near zero can
+    drown the map of a deep network in noise. `supports` refuses the model where that happens.
+
+    Cost: one forward pass and one data-gradient of each layer, the same as for the gradient.
     """
 
     options: LrpEpsilonOptions
 
     def composite(self) -> Composite:
-        """The epsilon rule for all, batch norms included."""
+        """Return the epsilon rule for all operations, batch norms included."""
         rule = Epsilon(self.options.epsilon, self.options.bias)
         batch_norm = rule if self.options.bias else None
         return Composite(rule, rule, batch_norm=batch_norm, stabiliser=self.options.epsilon)
@@ -124,14 +126,14 @@ class LrpGamma(_Relevance):
 
     R_i = sum_j a_i (w_ij + gamma w_ij+) / (sum_h a_h (w_hj + gamma w_hj+)) R_j.
 
-    Cost: beside the model's own pass, one forward pass and one data-gradient of each layer before a ReLU, two of the
-    others.
+    Cost: beside the model's own pass, one forward pass and one data-gradient of each layer before a ReLU, and two of
+    each other layer.
     """
 
     options: LrpGammaOptions
 
     def composite(self) -> Composite:
-        """The gamma rule for all."""
+        """Return the gamma rule for all operations."""
         rule = Gamma(self.options.gamma, self.options.bias)
         return Composite(rule, rule)
 
@@ -141,14 +143,14 @@ class LrpAlphaBeta(_Relevance):
 
     R_i = sum_j (alpha (a_i w_ij)+ / sum_h (a_h w_hj)+ - beta (a_i w_ij)- / sum_h (a_h w_hj)-) R_j, alpha - beta = 1.
 
-    Cost: beside the model's own pass, two forward passes and two data-gradients of each layer (one each with
-    alpha = 1); twice that where inputs have both signs.
+    Cost: beside the model's own pass, two forward passes and two data-gradients of each layer, or one of each with
+    alpha = 1. Where inputs have both signs, it is twice that.
     """
 
     options: LrpAlphaBetaOptions
 
     def composite(self) -> Composite:
-        """The alpha-beta rule for all."""
+        """Return the alpha-beta rule for all operations."""
         rule = AlphaBeta(self.options.alpha, self.options.alpha - 1, self.options.bias)
         return Composite(rule, rule)
 
@@ -156,14 +158,14 @@ class LrpAlphaBeta(_Relevance):
 class LrpGammaBox(_Relevance):
     """LRP by layer: z^B on the image, gamma on convolutions, epsilon on dense layers (Montavon et al. 2019).
 
-    zennit's `EpsilonGammaBox(low=0, high=1)`. The box of the first layer's own input is that of pixels in [0, 1] behind
-    the model's normalisation. Cost: as `lrp-gamma`, and three data-gradients of the first layer.
+    This is zennit's `EpsilonGammaBox(low=0, high=1)`. The box of the first layer is that of pixels in [0, 1] after the
+    model's normalisation. Cost: that of `lrp-gamma`, plus three data-gradients of the first layer.
     """
 
     options: LrpGammaBoxOptions
 
     def composite(self) -> Composite:
-        """By kind of layer."""
+        """Return the rule of each kind of layer."""
         gamma = Gamma(self.options.gamma, self.options.bias)
         return Composite(gamma, Epsilon(self.options.epsilon, self.options.bias), first=Box())
 
@@ -171,8 +173,9 @@ class LrpGammaBox(_Relevance):
 class LrpPresetA(_Relevance):
     """iNNvestigate's `lrp.sequential_preset_a`: alpha-beta on convolutions, epsilon = 0.1 on dense layers.
 
-    A has alpha = 1, beta = 0 and B alpha = 2, beta = 1; the flat variants spread the relevance of the first layer
-    evenly over its receptive field (Lapuschkin et al. 2019; Kohlbrenner et al. 2020). Cost: as `lrp-alpha-beta`.
+    Preset A has alpha = 1 and beta = 0. Preset B has alpha = 2 and beta = 1. The flat variants spread the relevance of
+    the first layer evenly over its receptive field (Lapuschkin et al. 2019; Kohlbrenner et al. 2020). Cost: that of
+    `lrp-alpha-beta`.
     """
 
     alpha: ClassVar[float] = 1.0
@@ -180,36 +183,36 @@ class LrpPresetA(_Relevance):
     options: LrpPresetOptions
 
     def composite(self) -> Composite:
-        """By kind of layer."""
+        """Return the rule of each kind of layer."""
         convolution = AlphaBeta(self.alpha, self.alpha - 1, self.options.bias)
         return Composite(convolution, Epsilon(self.options.epsilon, self.options.bias), first=self.first)
 
 
 class LrpPresetB(LrpPresetA):
-    """`lrp.sequential_preset_b`: as A with alpha = 2, beta = 1."""
+    """iNNvestigate's `lrp.sequential_preset_b`: preset A with alpha = 2, beta = 1."""
 
     alpha = 2.0
 
 
 class LrpPresetAFlat(LrpPresetA):
-    """`lrp.sequential_preset_a_flat`: as A, and flat on the image."""
+    """iNNvestigate's `lrp.sequential_preset_a_flat`: preset A with the flat rule on the image."""
 
     first = Flat()
 
 
 class LrpPresetBFlat(LrpPresetB):
-    """`lrp.sequential_preset_b_flat`: as B, and flat on the image."""
+    """iNNvestigate's `lrp.sequential_preset_b_flat`: preset B with the flat rule on the image."""
 
     first = Flat()
 
 
 class _DeepTaylor(_Relevance):
-    """What both kinds of Deep Taylor share: no relevance below zero."""
+    """Base of both kinds of Deep Taylor, which have no relevance below zero."""
 
     signed = False
 
     def start(self, scores: torch.Tensor) -> torch.Tensor:
-        """The positive part of the score."""
+        """Return the positive part of the score."""
         return scores.clamp(min=0)
 
     def _needed(self, operations: Counter[str]) -> str | None:
@@ -219,19 +222,21 @@ class _DeepTaylor(_Relevance):
 class DeepTaylor(_DeepTaylor):
     """Deep Taylor decomposition (Montavon et al. 2017): z+ in hidden layers, z^B on pixels in [0, 1].
 
-    R_i = sum_j a_i w_ij+ / (sum_h a_h w_hj+) R_j; in the first layer
-    R_i = sum_j (a_i w_ij - l_i w_ij+ - h_i w_ij-) / (its sum over i) R_j. The start is max(S_c, 0); no biases.
+    In hidden layers, R_i = sum_j a_i w_ij+ / (sum_h a_h w_hj+) R_j. In the first layer,
+    R_i = sum_j (a_i w_ij - l_i w_ij+ - h_i w_ij-) / (its sum over i) R_j for pixels in [l_i, h_i]. The start is
+    max(S_c, 0), and biases take no relevance.
 
-    R >= 0 and its sum is max(S_c, 0): a map of zeros for a negative score. Only for ReLU networks, whose root points
-    the rules assume. Sums of activations split relevance by positive parts (z+). Cost: beside the model's own pass, one
-    forward pass and one data-gradient of each layer.
+    R >= 0, and its sum is max(S_c, 0). So the map of a negative score is zero. The method is only for ReLU networks,
+    because the rules assume their root points. Sums of activations split relevance by positive parts (z+).
+
+    Cost: beside the model's own pass, one forward pass and one data-gradient of each layer.
     """
 
     reaching = 0.5
     options: DeepTaylorOptions
 
     def composite(self) -> Composite:
-        """z+, and the rule of the first layer."""
+        """Return z+ for all layers but the first, which has its own rule."""
         first = Box() if self.options.first == "box" else WSquare()
         return Composite(_Z_PLUS, _Z_PLUS, first=first, positive=True, activations=False)
 
@@ -239,17 +244,19 @@ class DeepTaylor(_DeepTaylor):
 class DeepTaylorInnvestigate(_DeepTaylor):
     """iNNvestigate's `deep_taylor` as it treats conv - batch norm - ReLU networks: w^2 in every layer.
 
-    R_i = sum_j w_ij^2 / (sum_h w_hj^2) R_j: its z+ rule is for layers with the ReLU inside, and here none has it. ReLU
-    and pooling hand relevance on as gradients, so the map knows the image only by which ReLUs are open, and what falls
-    on closed ones is lost. The start is max(S_c, 0). One thing differs: where it takes the gradient of a sum of two
-    activations, which doubles the relevance at every residual block, we split by positive parts, as in `deep-taylor`.
+    R_i = sum_j w_ij^2 / (sum_h w_hj^2) R_j. iNNvestigate uses its z+ rule only for layers that contain their ReLU, and
+    these networks have none. ReLU and pooling pass relevance on like gradients. So the map depends on the image only
+    through which ReLUs are open, and relevance that reaches a closed one is lost. The start is max(S_c, 0).
 
-    R >= 0, its sum at most max(S_c, 0). Cost: as `deep-taylor`.
+    One thing differs from iNNvestigate. At a sum of two activations it takes the gradient, which doubles the relevance
+    at every residual block. Here the sum splits relevance by positive parts, as in `deep-taylor`.
+
+    R >= 0, and its sum is at most max(S_c, 0). Cost: that of `deep-taylor`.
     """
 
     reaching = 0.0
 
     def composite(self) -> Composite:
-        """w^2 for all."""
+        """Return w^2 for all layers."""
         rule = WSquare()
         return Composite(rule, rule, mean=Flat(), positive=True, masks=True, activations=False)

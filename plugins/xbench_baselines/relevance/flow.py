@@ -1,8 +1,8 @@
 """Relevance through a whole model: autograd's backward pass with relevance in the place of gradients.
 
-Each linear operation, each activation, addition, product and mean that the model calls (`xbench.compute.operations`) is
-given a backward step that hands on relevance. What is left to autograd (views, concatenation, slicing, max pooling)
-routes relevance as it routes gradients.
+Each linear operation, activation, addition, product and mean that the model calls (`xbench.compute.operations`) gets a
+backward step that passes relevance on. All other operations (views, concatenation, slicing, max pooling) are left to
+autograd, which routes relevance like gradients.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from xbench.compute.operations import Operation, Rule, Rules
 from xbench_baselines.relevance.rules import STABILISER, AlphaBeta, Box, Epsilon, Layer, RelevanceRule
 from xbench_baselines.relevance.steps import Call, Ledger, Masked, Passed, Propagated, Shared
 
-# Elementwise, and zero at zero: what comes out comes from what went in.
+# Elementwise activations that are zero at zero, so that their whole output comes from their input.
 _ZERO_AT_ZERO = frozenset(
     ["silu", "gelu", "hardswish", "mish", "tanh", "softsign", "elu", "selu", "celu", "leaky_relu", "prelu"]
 )
@@ -31,19 +31,19 @@ _RESHAPES = ("View", "ReshapeAlias", "UnsafeView", "Expand", "Unsqueeze", "Squee
 
 @dataclass(frozen=True)
 class Composite:
-    """Which rule for which operation.
+    """The rule for each kind of operation.
 
     Attributes:
-        convolution: Of convolutions, with the batch norm behind them merged in.
-        dense: Of linear layers, likewise.
-        first: Of every layer that sees the image itself, or None: as all others.
-        mean: Of average pooling and means; None: as additions.
-        batch_norm: Of batch norms with no linear layer right before them, as diagonal maps; None: they hand relevance
-            on as it is, and their bias takes none.
-        positive: Whether additions split relevance by the summands' positive parts; else in proportion to them.
-        masks: Whether a ReLU stops the relevance of units at zero (only rules blind to activations give them any).
-        activations: Whether activations other than ReLU, zero at zero, hand relevance on.
-        stabiliser: Of additions and means.
+        convolution: Rule of convolutions, with the batch norm behind them merged in.
+        dense: Rule of linear layers, with the batch norm behind them merged in.
+        first: Rule of every layer that sees the image itself, or None for the rule of the other layers.
+        mean: Rule of average pooling and means, or None to treat them like additions.
+        batch_norm: Rule of batch norms with no linear layer right before them, which are diagonal maps. With None, they
+            pass relevance on as it is, and their bias takes none.
+        positive: Whether additions split relevance by the positive parts of the summands instead of the summands.
+        masks: Whether a ReLU stops the relevance of units at zero. Only rules that ignore activations give them any.
+        activations: Whether activations other than ReLU that are zero at zero pass relevance on.
+        stabiliser: Stabiliser of additions and means.
     """
 
     convolution: RelevanceRule
@@ -58,14 +58,14 @@ class Composite:
 
 
 class Flow:
-    """The rules of one pass of one batch through a model.
+    """The rules for one pass of one batch through a model.
 
     Args:
-        composite: Rule by operation.
-        ledger: Kept, if given.
+        composite: Rule for each kind of operation.
+        ledger: Ledger that records relevance lost on the way, if given.
 
     Attributes:
-        first: Calls of layers that see the image itself (with and without a batch norm merged), by number of the call.
+        first: Number of a call of a layer that sees the image itself -> the call, without and with a merged batch norm.
     """
 
     def __init__(self, composite: Composite, ledger: Ledger | None = None) -> None:
@@ -90,14 +90,14 @@ class Flow:
         return rules
 
     def _layer(self, operation: Operation) -> torch.Tensor:
-        # Every call counts, those without relevance too: `_fit_boxes` finds the layers again by their numbers.
+        # Calls without relevance are counted too, because `_fit_boxes` finds the layers again by their numbers.
         number, self._calls = self._calls, self._calls + 1
         inputs = operation.input
         if not inputs.requires_grad:
             return _plain(operation)
         layer, output = _layer_of(operation)
         rule = self._composite.convolution if operation.kind == "convolution" else self._composite.dense
-        # A layer sees the image itself if no other layer lies between: normalisation of the input may.
+        # A layer sees the image itself if no other layer lies between them. Normalisation of the input may.
         if self._composite.first is not None and not any(_nearest_calls(inputs)):
             rule, self.first[number] = self._composite.first, []
         return self._called(number, inputs, Call(layer, rule, output, self._ledger))
@@ -117,13 +117,13 @@ class Flow:
         scale, shift = affine
         output = operation.on(inputs.detach())
         if inputs in self._made:
-            # Right behind a layer: the two become one, fed by what fed the layer. This way passes the layer's own
-            # backward step by.
+            # It follows a layer, so both become one layer with the input of the first. The graph then goes around the
+            # first layer's own backward step.
             number, before, call = self._made[inputs]
             return self._called(number, before, replace(call, layer=call.layer.merged(scale, shift), output=output))
         if self._composite.batch_norm is None:
             return _passed(inputs, operation)
-        # Elsewhere it is a layer with a diagonal W, for which autograd has to record a product of its own.
+        # Elsewhere it is a layer with a diagonal W. Autograd has to record a product for it.
         with torch.enable_grad():
             leaf = inputs.detach().requires_grad_()
             edge = torch.autograd.graph.get_gradient_edge(leaf * scale)
@@ -138,12 +138,12 @@ class Flow:
             leaf = inputs.detach().requires_grad_()
             output = operation.on(leaf)
         edge = torch.autograd.graph.get_gradient_edge(output)
-        # A mean has no weights to give a rule. Its W is the operation times one number, 1, which is positive: so rules
-        # that clamp or square weights do to it what they do to any layer.
+        # A mean has no weights for a rule to work on. So its W is the number 1, which multiplies the operation. It is
+        # positive, and rules that clamp or square weights treat it like those of any layer.
         layer = Layer(lambda a, w: operation.on(a) * w, leaf.new_ones(()), None, leaf, edge)
         composite = self._composite
         rule: RelevanceRule = AlphaBeta(1.0, 0.0) if composite.positive else Epsilon(composite.stabiliser)
-        if operation.kind != "sum":  # which adds activations, as `+` does
+        if operation.kind != "sum":  # a sum always follows the rule of additions
             rule = composite.mean or rule
         return _propagated(inputs, Call(layer, rule, output.detach(), self._ledger, trained=False))
 
@@ -158,7 +158,7 @@ class Flow:
 
     def _scale(self, operation: Operation) -> torch.Tensor:
         first, second = operation.input, operation.argument(1, "other")
-        # The other factor is a constant or a gate: neither takes relevance. An activation below has no signal above.
+        # The signal is the factor that takes the relevance. The other is a constant or a gate. A divisor is never it.
         if _carries(first) and _carries(second):
             signal = _signal(first, second) if operation.kind == "multiply" else None
         elif operation.kind == "multiply":
@@ -189,19 +189,19 @@ def relevance(
 ) -> torch.Tensor:
     """Compute the relevance of each input of the model.
 
-    The only logit of a model with one output neuron is explained as the score -z of its class 0 by a last layer with
-    its signs reversed: rules that tell evidence for from evidence against would confuse the two otherwise.
+    A model with one output neuron z has the score -z for class 0. To explain it, the signs of the last layer are
+    reversed. Otherwise, rules that treat evidence for and against differently would confuse the two.
 
     Args:
-        model: In eval mode, its parameters frozen.
-        images: (N, C, *spatial).
-        targets: int64 (N,).
-        composite: Rule by operation.
-        start: Scores S_c (N,) of the targets -> relevance (N,) at the output.
-        ledger: Kept, if given.
+        model: Model in eval mode with frozen parameters.
+        images: Images, (N, C, *spatial).
+        targets: Classes, int64 (N,).
+        composite: Rule for each kind of operation.
+        start: Function from scores S_c of the targets, (N,), to the relevance at the output, (N,).
+        ledger: Ledger that records relevance lost on the way, if given.
 
     Returns:
-        (N, C, *spatial).
+        The relevance, (N, C, *spatial).
     """
     with torch.enable_grad():
         images = images.detach().requires_grad_()
@@ -213,7 +213,7 @@ def relevance(
     begin = start(class_scores(logits.detach()).gather(1, targets[:, None]).squeeze(1))
     single = logits.shape[1] == 1
     if single:
-        # The backward pass has yet to come, and reads this then: the forward pass is the same for both classes.
+        # The forward pass is the same for both classes. The backward pass, which follows, reads the sign from here.
         for call in _nearest_calls(logits):
             call.negative = targets == 0
     if isinstance(composite.first, Box):
@@ -223,15 +223,15 @@ def relevance(
     return torch.autograd.grad(logits, images, at_output, allow_unused=True, materialize_grads=True)[0]
 
 
-class _Enough(Exception):  # noqa: N818  (no error: ends a pass early)
+class _Enough(Exception):  # noqa: N818  (not an error: it ends a pass early)
     pass
 
 
 def _fit_boxes(model: nn.Module, images: torch.Tensor, flow: Flow) -> None:
-    """Give each first layer the box of its own input: a black and a white image through what comes before it."""
+    """Give each first layer the box of its own input, found by passing a black and a white image to it."""
     corners = torch.stack([torch.zeros_like(images[0]), torch.ones_like(images[0])])
-    # The calls come in the order in which `Flow` counted them, because the model is the same; nothing behind the last
-    # of the first layers is wanted.
+    # The model is the same, so its calls come in the order in which `Flow` counted them. The pass ends after the last
+    # of the first layers.
     last, count = max(flow.first, default=-1), 0
 
     def record(operation: Operation) -> torch.Tensor:
@@ -253,7 +253,7 @@ def _fit_boxes(model: nn.Module, images: torch.Tensor, flow: Flow) -> None:
 
 
 def _nearest_calls(result: torch.Tensor) -> Iterator[Call]:
-    """Yield the layers from which `result` is reached without passing another."""
+    """Yield the layers from which `result` can be reached without passing another layer."""
     waiting, seen = [result.grad_fn], set()
     while waiting:
         node = waiting.pop()
@@ -272,7 +272,7 @@ def _layer_of(operation: Operation) -> tuple[Layer, torch.Tensor]:
     kernel = operation.argument(1, "weight").detach()
     bias = operation.argument(2, "bias")
     rest = {key: value for key, value in operation.kwargs.items() if key not in ("input", "weight", "bias")}
-    if bias is not None:  # in the shape in which it is added to (N, K, *spatial) or (N, ..., K)
+    if bias is not None:  # give it the shape in which it is added to (N, K, *spatial) or (N, ..., K)
         bias = bias.detach().view(-1, *[1] * (kernel.ndim - 2))
     with torch.enable_grad():
         leaf = operation.input.detach().requires_grad_()
@@ -301,14 +301,14 @@ def _affine(operation: Operation) -> tuple[torch.Tensor, torch.Tensor] | None:
 
 
 def _carries(value: Any) -> bool:
-    """Return whether it depends on the image."""
+    """Return whether a value depends on the image."""
     return isinstance(value, torch.Tensor) and value.requires_grad
 
 
 def _signal(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor | None:
-    """Return the factor that is not the gate; None where it can't be told."""
-    # Squeeze and excitation has one gate for a channel: the smaller factor. A gate as large as the signal is told by
-    # the activation that it comes from.
+    """Return the factor that is not the gate, or None if neither or both could be the gate."""
+    # Squeeze-and-excitation has one gate per channel, so the gate is the smaller factor. A gate as large as the signal
+    # is recognised by the activation that made it.
     if first.numel() != second.numel():
         return first if first.numel() > second.numel() else second
     gates = [_is_gate(factor) for factor in (first, second)]
@@ -316,7 +316,7 @@ def _signal(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor | None:
 
 
 def _is_gate(factor: torch.Tensor) -> bool:
-    """Return whether a factor comes from a gate's activation, through nothing but changes of shape."""
+    """Return whether a factor is the result of a gate's activation, up to changes of shape."""
     node = factor.grad_fn
     while node is not None and node.name().removesuffix("Backward0") in _RESHAPES:
         node = node.next_functions[0][0]
@@ -331,8 +331,8 @@ def _plain(operation: Operation) -> torch.Tensor:
 def _passed(signal: torch.Tensor | None, operation: Operation) -> torch.Tensor:
     """Pass relevance on to `signal` as it is.
 
-    Without a signal, or with one of another shape than the result, the operation is left to autograd. The gate finds
-    it there and refuses the model.
+    Without a signal, or with one of another shape than the result, the operation is left to autograd.
+    `xbench.compute.gate` finds it there and refuses the model.
     """
     if signal is None or not _carries(signal):
         return _plain(operation)

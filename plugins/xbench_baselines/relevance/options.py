@@ -6,13 +6,13 @@ from typing import Literal
 
 from xbench import Field, Options
 
-_BIAS = "biases take their part of the relevance, as in the papers' formulas; false: left out, the sum is conserved"
+_BIAS = "whether biases take their part of the relevance, as in the papers' formulas; false conserves the sum"
 
 
 class LrpEpsilonOptions(Options):
     """Options of `lrp-epsilon`."""
 
-    epsilon: float = Field(1e-7, gt=0, description="added to the denominators, with their sign")
+    epsilon: float = Field(1e-7, gt=0, description="number added to the denominators, with their sign")
     bias: bool = Field(True, description=_BIAS)
 
 
@@ -26,22 +26,24 @@ class LrpGammaOptions(Options):
 class LrpAlphaBetaOptions(Options):
     """Options of `lrp-alpha-beta`."""
 
-    alpha: float = Field(2.0, ge=1, description="of what speaks for an output; beta = alpha - 1 of what speaks against")
+    alpha: float = Field(
+        2.0, ge=1, description="weight of contributions for an output; those against it have beta = alpha - 1"
+    )
     bias: bool = Field(True, description=_BIAS)
 
 
 class LrpGammaBoxOptions(Options):
     """Options of `lrp-gamma-box`."""
 
-    gamma: float = Field(0.25, ge=0, description="of the convolutions but the first")
-    epsilon: float = Field(1e-6, gt=0, description="of dense layers")
+    gamma: float = Field(0.25, ge=0, description="gamma of all convolutions but the first")
+    epsilon: float = Field(1e-6, gt=0, description="epsilon of dense layers")
     bias: bool = Field(True, description=_BIAS)
 
 
 class LrpPresetOptions(Options):
     """Options of the presets A and B."""
 
-    epsilon: float = Field(0.1, gt=0, description="of dense layers")
+    epsilon: float = Field(0.1, gt=0, description="epsilon of dense layers")
     bias: bool = Field(True, description=_BIAS)
 
 
@@ -49,5 +51,5 @@ class DeepTaylorOptions(Options):
     """Options of `deep-taylor`."""
 
     first: Literal["box", "w-square"] = Field(
-        "box", description="rule of the first layer: box = z^B, pixels lie in [0, 1]; w-square = pixels without bounds"
+        "box", description="rule of the first layer: box = z^B, for pixels in [0, 1]; w-square = for unbounded pixels"
     )

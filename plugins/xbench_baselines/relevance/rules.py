@@ -1,8 +1,8 @@
-"""Rules of layer-wise relevance propagation: how one linear layer hands relevance to its inputs.
+"""Rules of layer-wise relevance propagation: how one linear layer passes relevance to its inputs.
 
-A layer is z = W a + b, whatever W stands for: a convolution, a dense layer, a mean, a diagonal map. A rule names its
-contributions, numbers that sum to about z, and divides the relevance R of each output by their sum: with
-s = R / (sum + stabiliser), the inputs get a * (W^T s). Every rule is linear in R.
+A layer is z = W a + b. W may be a convolution, a dense layer, a mean or a diagonal map. A rule chooses contributions:
+numbers for each pair of an input and an output, in the simplest case a w. It divides the relevance R of each output
+among them in proportion: s = R / (their sum + stabiliser), and the inputs get a * (W^T s). Every rule is linear in R.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Layer:
         kernel: W as the model holds it.
         bias: Broadcastable to z, or None.
         leaf: The model's own input to this layer, detached.
-        edge: Of W leaf in torch's autograd graph: gives W^T s without a second forward pass.
-        scale: A factor of each output that belongs to the layer (a batch norm merged into it), broadcastable to z.
+        edge: Edge of W leaf in torch's autograd graph, which gives W^T s without a second forward pass.
+        scale: Factor of each output that belongs to the layer (from a merged batch norm), broadcastable to z, or None.
     """
 
     function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -49,7 +49,7 @@ class Layer:
         return self.kernel * self.scale.reshape(-1, *[1] * (self.kernel.ndim - 1))
 
     def merged(self, scale: torch.Tensor, shift: torch.Tensor) -> Layer:
-        """Return this layer with scale * z + shift behind it."""
+        """Return the layer that gives scale * z + shift."""
         bias = shift if self.bias is None else self.bias * scale + shift
         return replace(self, bias=bias, scale=scale if self.scale is None else self.scale * scale)
 
@@ -60,7 +60,7 @@ class Layer:
 
 
 class Contributions(Protocol):
-    """What the inputs give to the outputs of a layer.
+    """The contributions of the inputs to the outputs of a layer.
 
     Attributes:
         total: Their sum for each output, the shape of z.
@@ -74,7 +74,7 @@ class Contributions(Protocol):
 
 
 class Own:
-    """a w, the model's own: one data-gradient and no forward pass."""
+    """The model's own contributions a w. They cost one data-gradient and no forward pass."""
 
     def __init__(self, layer: Layer, output: torch.Tensor) -> None:
         self._layer, self._output = layer, output
@@ -88,28 +88,28 @@ class Own:
     def distribute(self, share: torch.Tensor) -> torch.Tensor:
         """Return the inputs times W^T share."""
         layer = self._layer
-        # The edge is that of the layer as the model has it, without what was merged into it.
+        # The edge belongs to the layer as the model has it, without the merged batch norm.
         scaled = share if layer.scale is None else share.mul(layer.scale)
         (gradient,) = torch.autograd.grad(layer.edge, layer.leaf, scaled, retain_graph=True)
         return layer.leaf.detach() * gradient
 
 
 class Terms:
-    """The sum over terms of a' w': one forward pass and one data-gradient for each of them.
+    """The sum of contributions a' w' over several terms. Each term costs one forward pass and one data-gradient.
 
     Args:
-        layer: Whose operation is meant.
+        layer: Layer with the operation.
         terms: Pairs of an input a' and a weight w'.
     """
 
     def __init__(self, layer: Layer, terms: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
         with torch.enable_grad():
-            # A leaf of its own for each term, so that one call of autograd gives every w'^T share apart.
+            # Each term has its own leaf, so that one call of autograd gives w'^T share of each term separately.
             self._inputs = [inputs.detach().requires_grad_() for inputs, _ in terms]
             weights = [weight for _, weight in terms]
             self._outputs = [layer.function(*pair) for pair in zip(self._inputs, weights, strict=True)]
         sums = [output.detach() for output in self._outputs]
-        # Begun with the first, not with 0: that would be one more pass over a tensor as large as the layer.
+        # Start with the first term. Starting with 0 would cost one more pass over a tensor as large as the layer.
         self.total = sum(sums[1:], sums[0])
 
     def distribute(self, share: torch.Tensor) -> torch.Tensor:
@@ -120,14 +120,14 @@ class Terms:
 
 
 class Difference:
-    """`first` minus `second`."""
+    """The contributions `first` minus the contributions `second`."""
 
     def __init__(self, first: Contributions, second: Contributions) -> None:
         self._first, self._second = first, second
         self.total = first.total - second.total
 
     def distribute(self, share: torch.Tensor) -> torch.Tensor:
-        """Return the difference of what both give."""
+        """Return the difference between the two results."""
         return self._first.distribute(share) - self._second.distribute(share)
 
 
@@ -152,8 +152,8 @@ class Epsilon:
     """a w / (z + epsilon sign z) (Bach et al. 2015, eq. 58). Data-gradients: 1; further forward passes: 0.
 
     Attributes:
-        epsilon: What it adds to z is lost.
-        bias: Whether z holds the bias, which then takes its part of the relevance; without, the sum is conserved.
+        epsilon: Number added to z. The relevance that falls on it is lost.
+        bias: Whether z includes the bias, which then takes its part of the relevance. Without it, the sum is conserved.
     """
 
     epsilon: float = STABILISER
@@ -169,14 +169,15 @@ class Epsilon:
 class Gamma:
     """a (w + gamma w+) / sum (Montavon et al. 2019, section 10.2.1), for inputs and outputs of either sign.
 
-    Generalised as by Andeol et al. 2021: where z > 0, contributions above zero are strengthened; where z < 0, those
-    below. Behind a ReLU only z > 0 has relevance. Data-gradients and further forward passes: 1 each for inputs >= 0
-    before a ReLU; 2 each without the ReLU; twice that for inputs of both signs.
+    The generalisation is that of Andeol et al. 2021. Where z > 0, contributions above zero are strengthened. Where
+    z < 0, contributions below zero are. If a ReLU follows the layer, only outputs with z > 0 have relevance.
+    Data-gradients and further forward passes: 1 each for inputs >= 0 if a ReLU follows; 2 each if none does; twice that
+    for inputs of both signs.
 
     Attributes:
-        gamma: 0 is the epsilon rule, infinity the z+ rule.
-        bias: Whether z and the denominators hold the bias. (zennit takes the sign of z with the bias in any case:
-            its denominators may come near zero without.)
+        gamma: Strength. 0 gives the epsilon rule, infinity the z+ rule.
+        bias: Whether z and the denominators include the bias. (zennit always takes the sign of z with the bias. Its
+            denominators without the bias may come near zero.)
     """
 
     gamma: float = 0.25
@@ -185,14 +186,15 @@ class Gamma:
     def __call__(self, layer: Layer, inputs: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor) -> Shares:
         """Share the relevance where z > 0 among one kind of contributions, and where z < 0 among another."""
         parts, shares = _by_sign(inputs), Shares()
-        # Each output needs the contributions of its own sign of z. Both kinds are computed for all outputs, and the
-        # relevance of the others is set to zero: outputs of one sign lie scattered, and a convolution can't skip any.
+        # Each output needs the contributions for the sign of its z. The outputs of one sign lie scattered, and a
+        # convolution can't skip the others. So both kinds are computed for all outputs, and the relevance of the
+        # outputs that need the other kind is set to zero.
         total = output if self.bias or layer.bias is None else output - layer.bias
         for same, other, here in ((_POSITIVE, _NEGATIVE, total > 0), (_NEGATIVE, _POSITIVE, total < 0)):
             share = relevance * here
             if shares and not bool(share.any()):
-                continue  # behind a ReLU nothing is left for z < 0, and half of the work is spared
-            # gamma strengthens a w of the sign of z. That is w of this sign for a+, and w of the other sign for a-.
+                continue  # if a ReLU follows, outputs with z < 0 have no relevance, and half of the work is saved
+            # gamma strengthens a w with the sign of z: w of this sign for inputs a+, of the other sign for inputs a-.
             bounds = (same, other)[: len(parts)]
             weights = [layer.weight.add(layer.weight.clamp(**bound), alpha=self.gamma) for bound in bounds]
             terms = Terms(layer, list(zip(parts, weights, strict=True)))
@@ -207,15 +209,15 @@ class Gamma:
 class AlphaBeta:
     """alpha (a w)+ / sum+ - beta (a w)- / sum-, alpha - beta = 1 (Bach et al. 2015, eq. 60); alpha = 1 is the z+ rule.
 
-    (a w)+ = a+ w+ + a- w-: signs of the inputs count. Where nothing speaks against an output (at the edge of a black
-    background, say), what speaks for it takes all, and the other way round: alpha R would be more than came.
-    Data-gradients and further forward passes: 1 each for beta = 0 and inputs >= 0; 2 each with beta; twice that for
-    inputs of both signs.
+    The signs of the inputs count: (a w)+ = a+ w+ + a- w-. An output may have contributions of one sign only, for
+    example at the edge of a black background. These then take exactly R, because alpha R would be more relevance than
+    there was. Data-gradients and further forward passes: 1 each for beta = 0 and inputs >= 0; 2 each with beta; twice
+    that for inputs of both signs.
 
     Attributes:
-        alpha: Of what speaks for the output.
-        beta: Of what speaks against it.
-        bias: Whether sum+ holds max(b, 0) and sum- holds min(b, 0).
+        alpha: Weight of contributions above zero.
+        beta: Weight of contributions below zero.
+        bias: Whether sum+ includes max(b, 0) and sum- includes min(b, 0).
     """
 
     alpha: float = 2.0
@@ -229,8 +231,9 @@ class AlphaBeta:
         if self.beta == 0:
             return [(above, divided(relevance, positive))]
         below, negative = self._sum(layer, parts, _NEGATIVE, _POSITIVE)
-        for_it = (negative == 0).to(relevance.dtype).mul_(-self.beta).add_(self.alpha)  # 1 where nothing is against
-        against = (positive == 0).to(relevance.dtype).mul_(self.alpha).sub_(self.beta)  # 1 where nothing is for it
+        # The weights alpha and -beta, each replaced by alpha - beta = 1 where no contribution has the other sign.
+        for_it = (negative == 0).to(relevance.dtype).mul_(-self.beta).add_(self.alpha)
+        against = (positive == 0).to(relevance.dtype).mul_(self.alpha).sub_(self.beta)
         return [
             (above, divided(for_it * relevance, positive)),
             (below, divided(against * relevance, negative)),
@@ -250,7 +253,7 @@ class AlphaBeta:
 
 @dataclass(frozen=True)
 class WSquare:
-    """w^2 over its sum (Montavon et al. 2017, sec. 4.1), blind to the inputs. One forward pass, one data-gradient."""
+    """w^2 / sum (Montavon et al. 2017, sec. 4.1), which ignores the inputs. One forward pass, one data-gradient."""
 
     def __call__(self, layer: Layer, inputs: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor) -> Shares:  # noqa: ARG002
         """Share the relevance among the contributions with all inputs set to 1."""
@@ -260,7 +263,7 @@ class WSquare:
 
 @dataclass(frozen=True)
 class Flat:
-    """1 / fan-in (Lapuschkin et al. 2019), blind to inputs and weights. One forward pass, one data-gradient."""
+    """1 / fan-in (Lapuschkin et al. 2019), which ignores inputs and weights. One forward pass, one data-gradient."""
 
     def __call__(self, layer: Layer, inputs: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor) -> Shares:  # noqa: ARG002
         """Share the relevance among the contributions with all inputs and weights set to 1."""
@@ -270,22 +273,23 @@ class Flat:
 
 @dataclass(frozen=True)
 class Box:
-    """z^B: a w - low w+ - high w-, over its sum (Montavon et al. 2017, section 4.2), for inputs in [low, high].
+    """z^B: (a w - low w+ - high w-) / sum (Montavon et al. 2017, section 4.2), for inputs in [low, high].
 
-    All contributions are >= 0. No bias: it does not depend on the input. Data-gradients: 3; further passes: 2.
+    All contributions are >= 0. The bias takes no part, because it does not depend on the input. Data-gradients: 3;
+    further forward passes: 2.
 
     Attributes:
-        low: The lowest value of each input, broadcastable to it.
-        high: The highest.
+        low: Lowest value of each input, broadcastable to it.
+        high: Highest value of each input, broadcastable to it.
     """
 
     low: torch.Tensor | float = 0.0
     high: torch.Tensor | float = 1.0
 
     def __call__(self, layer: Layer, inputs: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor) -> Shares:
-        """Share the relevance among distances from the corner of the box where the layer's output is lowest."""
-        # That corner has the lowest value of an input where its weight is positive, and the highest where it is
-        # negative. It is another corner for each output, which is why it takes two terms and not one image.
+        """Share the relevance among the distances from the corner of the box where the layer's output is lowest."""
+        # In that corner, an input has its lowest value if its weight is positive, and its highest value if its weight
+        # is negative. Each output has another corner, so one image is not enough and two terms are needed.
         weight = layer.weight
         low, high = (torch.as_tensor(bound).to(inputs).expand_as(inputs) for bound in (self.low, self.high))
         corner = Terms(layer, [(low, weight.clamp(min=0)), (high, weight.clamp(max=0))])
@@ -294,7 +298,7 @@ class Box:
 
 
 def _by_sign(inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return a+ and a-, or a alone if nothing is below zero: one look saves half of the convolutions behind a ReLU."""
+    """Return a+ and a-, or only a if no input is below zero. This saves half of the convolutions behind a ReLU."""
     if not bool((inputs < 0).any()):
         return (inputs,)
     return inputs.clamp(min=0), inputs.clamp(max=0)

@@ -1,4 +1,4 @@
-"""One operation's backward step each: relevance in the place of the gradient."""
+"""The backward steps of single operations, with relevance in the place of the gradient."""
 
 from __future__ import annotations
 
@@ -10,39 +10,48 @@ import torch
 
 from xbench_baselines.relevance.rules import Layer, RelevanceRule, Shares, divided
 
-# What autograd calls the steps defined here.
+# Autograd's names of the steps defined here.
 STEPS = ("Propagated", "Passed", "Masked", "Shared")
 
 
 class Ledger:
-    """Relevance that left on the way: to biases, to stabilisers, to units that have nothing to give it to.
+    """Record of the relevance lost on the way: to biases, to stabilisers and to units that can't pass it on.
 
     Attributes:
-        taken: (N,).
+        taken: Lost relevance of each image, (N,).
     """
 
     def __init__(self, images: torch.Tensor) -> None:
         self.taken = images.new_zeros(len(images))
 
     def enter(self, relevance: torch.Tensor, given: torch.Tensor) -> None:
-        """What came, less what was given on; both sum to one number an image."""
+        """Add the relevance that an operation received minus what it passed on, each summed per image."""
         rows = len(self.taken)
         self.taken += relevance.reshape(rows, -1).sum(1) - given.reshape(rows, -1).sum(1)
 
 
 @dataclass
 class Call:
-    """One call of a linear operation."""
+    """One call of a linear operation.
+
+    Attributes:
+        layer: The operation as a layer.
+        rule: Rule that shares the relevance.
+        output: Output z, until `Propagated` has taken it.
+        ledger: Ledger that records lost relevance, if any.
+        trained: Whether the operation is a layer of the network with weights, not a mean or a batch norm.
+        negative: Images whose maps explain the negated output -z, bool (N,), or None if there are none.
+    """
 
     layer: Layer
     rule: RelevanceRule
     output: torch.Tensor | None
     ledger: Ledger | None
-    trained: bool = True  # has weights: a layer of the network, not a mean
-    negative: torch.Tensor | None = None  # (N,) bool: images that explain minus what the layer gives
+    trained: bool = True
+    negative: torch.Tensor | None = None
 
     def shares(self, inputs: torch.Tensor, output: torch.Tensor, relevance: torch.Tensor) -> Shares:
-        """What the rule distributes."""
+        """Return the contributions that the rule distributes, with their shares."""
         if self.negative is None:
             return self.rule(self.layer, inputs, output, relevance)
         negative = self.negative.view(-1, *[1] * (relevance.ndim - 1))
@@ -52,11 +61,11 @@ class Call:
 
 
 class Propagated(torch.autograd.Function):
-    """A linear operation: relevance by its rule."""
+    """A linear operation, which passes relevance on by its rule."""
 
     @staticmethod
     def forward(ctx: Any, inputs: torch.Tensor, call: Call) -> torch.Tensor:
-        output, call.output = call.output, None
+        output, call.output = call.output, None  # only autograd keeps it from here on, and frees it with the graph
         assert output is not None
         ctx.call = call
         ctx.save_for_backward(inputs, output)
@@ -74,7 +83,7 @@ class Propagated(torch.autograd.Function):
 
 
 class Passed(torch.autograd.Function):
-    """An elementwise operation: relevance as it is."""
+    """An elementwise operation, which passes relevance on as it is."""
 
     @staticmethod
     def forward(ctx: Any, inputs: torch.Tensor, run: Callable[[], torch.Tensor]) -> torch.Tensor:  # noqa: ARG004
@@ -86,7 +95,7 @@ class Passed(torch.autograd.Function):
 
 
 class Masked(torch.autograd.Function):
-    """A ReLU: relevance where it is open."""
+    """A ReLU, which passes relevance on where it is open."""
 
     @staticmethod
     def forward(ctx: Any, inputs: torch.Tensor, ledger: Ledger | None) -> torch.Tensor:
@@ -105,7 +114,7 @@ class Masked(torch.autograd.Function):
 
 
 class Shared(torch.autograd.Function):
-    """x + factor y: relevance in proportion to the summands, or to their positive parts."""
+    """x + factor y, which splits relevance in proportion to the summands, or to their positive parts."""
 
     @staticmethod
     def forward(ctx: Any, first: torch.Tensor, second: torch.Tensor, factor: float, *how: Any) -> torch.Tensor:

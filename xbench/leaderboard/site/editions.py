@@ -18,7 +18,7 @@ class Place:
     Attributes:
         dataset: Name of the dataset.
         model: The classifier.
-        groups: What was scored there.
+        groups: The groups that were scored there.
     """
 
     dataset: str

@@ -31,7 +31,7 @@ class Download:
     """A file that the list of downloads names.
 
     Attributes:
-        words: What the file holds, in words.
+        words: Content of the file in words.
         path: Path within the report.
         kind: Kind of file in words, such as "CSV".
     """

@@ -21,7 +21,7 @@ def render(draft: Draft, title: str, sections: Mapping[Panel, Section]) -> str:
     Args:
         draft: The report.
         title: Title of the page; made from the runs if empty.
-        sections: What each panel shows, in the order of the page.
+        sections: Content of each panel, in the order of the page.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("xbench.report.page"),

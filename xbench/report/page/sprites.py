@@ -12,7 +12,7 @@ from PIL import Image
 from xbench.report.overlays import OPACITY, colours
 
 MOST_BYTES = 7_000_000
-"""What the maps of one data script may hold in memory; the script itself takes about 4/3 of it."""
+"""Most bytes that the maps of one data script may take in memory. The script itself has about 4/3 as many."""
 ZERO = 128
 """Grey level of a map's zero."""
 

@@ -202,7 +202,8 @@ def test_a_layer_that_is_not_there_is_named_with_its_neighbours(explain):
 
 def test_a_layer_without_feature_maps_is_refused():
     assert "layer head" in refused(make("gradcam", layer="head"), network())
-    assert "channels not first" in refused(make("gradcam", layer="dense"), ChannelsLast(), spatial=(16, 16))
+    reason = refused(make("gradcam", layer="dense"), ChannelsLast(), spatial=(16, 16))
+    assert "its channels are not the second axis" in reason
 
 
 # --- all of them ----------------------------------------------------------------------------------------------------
