@@ -1,7 +1,6 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -29,7 +28,7 @@ def wheels(script: Callable[[str], ModuleType]) -> ModuleType:
 
 
 @pytest.fixture
-def names(wheels: ModuleType) -> Callable[..., Any]:
+def names(wheels: ModuleType) -> Callable[..., set[str]]:
     """What has to be carried to a machine."""
 
     def find(
@@ -41,17 +40,17 @@ def names(wheels: ModuleType) -> Callable[..., Any]:
     return find
 
 
-def test_everything_is_followed_through_circles_other_spellings_and_extras(names: Callable[..., Any]) -> None:
+def test_everything_is_followed_through_circles_other_spellings_and_extras(names: Callable[..., set[str]]) -> None:
     assert names("root", have=["torch"]) == {"root", "plain", "deep-name", "with-extra", "quick"}
 
 
-def test_what_is_there_is_left_out_and_so_is_what_nothing_else_needs(names: Callable[..., Any]) -> None:
+def test_what_is_there_is_left_out_and_so_is_what_nothing_else_needs(names: Callable[..., set[str]]) -> None:
     assert {"nvidia-cudnn", "shared", "torch"} <= names("root")
     assert not {"nvidia-cudnn", "shared", "torch"} & names("root", have=["Torch"])
     assert "shared" in names("root[test]", have=["torch"])  # the tests need it too
 
 
-def test_markers_are_those_of_the_other_machine(names: Callable[..., Any]) -> None:
+def test_markers_are_those_of_the_other_machine(names: Callable[..., set[str]]) -> None:
     assert "old-python" in names("root", python="3.11")
     assert "old-python" not in names("root", python="3.12")
     assert "windows-only" in names("root", platform="win_amd64")
@@ -59,7 +58,7 @@ def test_markers_are_those_of_the_other_machine(names: Callable[..., Any]) -> No
     assert not {"windows-only", "arm-only"} & names("root")
 
 
-def test_an_extra_is_followed_only_where_it_is_asked_for(names: Callable[..., Any]) -> None:
+def test_an_extra_is_followed_only_where_it_is_asked_for(names: Callable[..., set[str]]) -> None:
     assert "tester" not in names("root")
     assert "tester" in names("root[test]")
     assert "slow" not in names("root")

@@ -1,7 +1,6 @@
 """Batches, maps of them, and networks for the tests of several families of explainers."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pytest
@@ -152,7 +151,7 @@ def normalised() -> Callable[..., nn.Module]:
 
 
 @pytest.fixture
-def blobs() -> Callable[..., Any]:
+def blobs() -> Callable[..., Split]:
     """A split of smooth slopes; class 1 has a bright disk at a random place, which is its mask."""
 
     def draw(count: int, name: str, size: int = 32) -> Split:

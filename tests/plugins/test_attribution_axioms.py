@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +32,7 @@ def train() -> Split:
 
 
 @pytest.fixture
-def maps(train: Split, tmp_path: Path) -> Callable[..., Any]:
+def maps(train: Split, tmp_path: Path) -> Callable[..., torch.Tensor]:
     def explain(reference: str, model: nn.Module, images: torch.Tensor, target: int = 1) -> torch.Tensor:
         choice = choose("explainer", reference, discover())
         fewer = {key: value for key, value in QUICK.items() if getattr(choice.options, key, 0) > value}
@@ -72,7 +71,7 @@ class RightHalf(nn.Module):
 
 
 @pytest.mark.parametrize("name", [*GRADIENT, *PATHS, *RULES, *DIFFERENCES, "deep-taylor", "deep-taylor-innvestigate"])
-def test_what_the_model_does_not_look_at_gets_nothing(maps: Callable[..., Any], name: str) -> None:
+def test_what_the_model_does_not_look_at_gets_nothing(maps: Callable[..., torch.Tensor], name: str) -> None:
     found = torch.cat([maps(name, RightHalf(), _images(), target) for target in (0, 1)])
     assert found[..., 8:].abs().sum() > 0
     assert found[..., :8].abs().max() == 0
@@ -93,7 +92,7 @@ class Saturated(nn.Module):
 
 @pytest.mark.parametrize("name", ["integrated-gradients", "deeplift", "deepshap", "expected-gradients"])
 def test_the_only_pixel_that_matters_gets_all_even_where_the_gradient_is_flat(
-    maps: Callable[..., Any], name: str
+    maps: Callable[..., torch.Tensor], name: str
 ) -> None:
     images = torch.full((1, 1, 16, 16), 0.9)
     assert maps("gradient", Saturated(), images).abs().max() == 0
@@ -116,7 +115,9 @@ def _rescaled(network: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     "name", [*GRADIENT, *PATHS, *DIFFERENCES, *PERTURBATION, "lrp-epsilon", "gradcam", "cam", "respond-cam"]
 )
-def test_another_way_to_compute_the_same_function_makes_no_other_map(maps: Callable[..., Any], name: str) -> None:
+def test_another_way_to_compute_the_same_function_makes_no_other_map(
+    maps: Callable[..., torch.Tensor], name: str
+) -> None:
     torch.manual_seed(3)
     network, images = ConvNetwork(1, 2), _images()
     other = _rescaled(network)
@@ -132,7 +133,7 @@ def test_another_way_to_compute_the_same_function_makes_no_other_map(maps: Calla
     "name", ["gradient", "input-x-gradient", "smoothgrad", *PATHS, *DIFFERENCES, "lrp-epsilon", *PERTURBATION, "cam"]
 )
 def test_evidence_for_one_class_of_a_single_logit_is_evidence_against_the_other(
-    maps: Callable[..., Any], name: str
+    maps: Callable[..., torch.Tensor], name: str
 ) -> None:
     torch.manual_seed(4)
     network, images = ConvNetwork(1, 1), _images()
@@ -143,7 +144,7 @@ def test_evidence_for_one_class_of_a_single_logit_is_evidence_against_the_other(
 
 @pytest.mark.parametrize("name", ["smoothgrad-squared", "vargrad", "visualbackprop"])
 def test_maps_that_only_say_how_much_are_the_same_for_both_classes_of_a_single_logit(
-    maps: Callable[..., Any], name: str
+    maps: Callable[..., torch.Tensor], name: str
 ) -> None:
     torch.manual_seed(4)
     network, images = ConvNetwork(1, 1), _images()

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -235,7 +234,7 @@ def test_the_plugin_imports_no_torch() -> None:
 
 
 @parametrize_with_checks(spec for spec in xbench_baselines.xbench_explainers() if spec.control)
-def test_the_controls_conform(check: Callable[..., Any]) -> None:
+def test_the_controls_conform(check: Callable[..., None]) -> None:
     check()
 
 

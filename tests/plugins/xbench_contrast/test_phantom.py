@@ -49,7 +49,7 @@ def patients() -> list[tuple[Any, str]]:
 
 
 @parametrize_with_checks([SPEC], patients_train=4, patients_validation=2, patients_test=2, slices_test=2)
-def test_conforms(check: Callable[..., Any]) -> None:
+def test_conforms(check: Callable[..., None]) -> None:
     check()
 
 

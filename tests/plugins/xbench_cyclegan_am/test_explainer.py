@@ -342,5 +342,5 @@ def _ascent() -> ActivationMaximization:
         for name, run in explainer_checks()
     ],
 )
-def test_conformance(check: Callable[..., Any], factory: Callable[..., Any]) -> None:
+def test_conformance(check: Callable[..., None], factory: Callable[..., Any]) -> None:
     check(factory)

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import xbench_learned
-from xbench import DatasetInfo, Session, UserError
+from xbench import DatasetInfo, Session, Split, UserError
 from xbench.compute.folding import fold_batch_norms
 from xbench.compute.training import predict, train_classifier
 from xbench.contracts.options import parse_options
@@ -191,7 +191,7 @@ def test_other_models_are_refused() -> None:
 
 @pytest.mark.parametrize("compatibility", ["pc", "dp"])
 def test_it_learns_and_looks_at_the_object(
-    explain: Callable[..., torch.Tensor], blobs: Callable[..., Any], tmp_path: Path, compatibility: str
+    explain: Callable[..., torch.Tensor], blobs: Callable[..., Split], tmp_path: Path, compatibility: str
 ) -> None:
     network = built(compatibility=compatibility, widths="8,16,16")
     options = AttentionModelOptions(epochs=8, patience=8, learning_rate=3e-3, train_batch=16)
@@ -225,7 +225,7 @@ def test_what_it_needs_of_a_model_is_said() -> None:
 
 
 @parametrize_with_checks(xbench_learned.xbench_models(), widths="4,8,8")
-def test_the_model_conforms(check: Callable[..., Any]) -> None:
+def test_the_model_conforms(check: Callable[..., None]) -> None:
     check()
 
 
@@ -246,5 +246,5 @@ ATTENTIVE = [
 
 
 @pytest.mark.parametrize(("name", "check"), list(explainer_checks(ATTENTIVE)))
-def test_attention_conforms(name: str, check: Callable[..., Any]) -> None:
+def test_attention_conforms(name: str, check: Callable[..., None]) -> None:
     check(functools.partial(Attention, AttentionOptions()))

@@ -47,7 +47,7 @@ def noise(*shape: int) -> torch.Tensor:
 
 
 @pytest.fixture
-def fitted(blobs: Callable[..., Any]) -> Callable[..., tuple[Any, Session]]:
+def fitted(blobs: Callable[..., Split]) -> Callable[..., tuple[Any, Session]]:
     """An explainer trained on blobs, and the session of its training."""
 
     def run(
@@ -162,7 +162,7 @@ def test_a_class_that_is_not_there_is_refused() -> None:
 @pytest.mark.parametrize("name", ["autoencoder", "vae"])
 def test_it_learns_the_normal_and_the_anomaly_stays_behind(
     explain: Callable[..., torch.Tensor],
-    blobs: Callable[..., Any],
+    blobs: Callable[..., Split],
     fitted: Callable[..., tuple[Any, Session]],
     tmp_path: Path,
     name: str,
@@ -190,7 +190,7 @@ def test_it_learns_the_normal_and_the_anomaly_stays_behind(
 
 def test_only_normal_images_are_trained_on(
     explain: Callable[..., torch.Tensor],
-    blobs: Callable[..., Any],
+    blobs: Callable[..., Split],
     fitted: Callable[..., tuple[Any, Session]],
     tmp_path: Path,
 ) -> None:
@@ -208,7 +208,7 @@ def test_only_normal_images_are_trained_on(
 
 
 def test_validation_of_the_vae_draws_the_same_codes_whatever_the_batch(
-    blobs: Callable[..., Any], tmp_path: Path
+    blobs: Callable[..., Split], tmp_path: Path
 ) -> None:
     network = AutoencoderNetwork(1, (SIZE, SIZE), 4, 4, variational=True)
     objective, split = ReconstructionObjective(network, 1.0, 0.1), blobs(10, "validation")
@@ -303,5 +303,5 @@ def test_signs_turn_with_the_class_of_one_logit_and_volumes_work(explain: Callab
 
 
 @parametrize_with_checks([SPECS[name] for name in TRAINED], epochs=2, width=2, latent=3, train_batch=4)
-def test_the_trained_conform(check: Callable[..., Any]) -> None:
+def test_the_trained_conform(check: Callable[..., None]) -> None:
     check()

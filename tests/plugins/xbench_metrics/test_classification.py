@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pytest
@@ -72,5 +71,5 @@ def test_undefined_figures_are_nan() -> None:
 
 @pytest.mark.parametrize("figure", ["balanced_accuracy", "auc"])
 @pytest.mark.parametrize("check", [pytest.param(run, id=name) for name, run in metric_checks(default_scenarios())])
-def test_classification_conforms(check: Callable[..., Any], figure: str) -> None:
+def test_classification_conforms(check: Callable[..., None], figure: str) -> None:
     check(lambda: Classification(ClassificationOptions(figure=figure)))

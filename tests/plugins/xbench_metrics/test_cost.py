@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -67,5 +66,5 @@ def test_the_card_says_whose_memory_is_meant(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("check", [pytest.param(run, id=name) for name, run in metric_checks(default_scenarios()[:1])])
-def test_conforms(check: Callable[..., Any]) -> None:
+def test_conforms(check: Callable[..., None]) -> None:
     check(lambda: Cost(CostOptions()))

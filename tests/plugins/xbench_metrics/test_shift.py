@@ -215,7 +215,7 @@ class Given:
 
 
 @pytest.mark.parametrize("check", [pytest.param(run, id=name) for name, run in metric_checks(default_scenarios())])
-def test_shift_conforms(check: Callable[..., Any]) -> None:
+def test_shift_conforms(check: Callable[..., None]) -> None:
     check(Given(ClassifierShift, Patch(0.5)).metric)
 
 

@@ -283,5 +283,5 @@ def test_areas_are_numbers_in_order() -> None:
 
 
 @parametrize_with_checks(xbench_regions.xbench_metrics())
-def test_conformance(check: Callable[..., Any]) -> None:
+def test_conformance(check: Callable[..., None]) -> None:
     check()

@@ -310,7 +310,7 @@ def _computed_once(shape: tuple[int, ...], content: bytes) -> np.ndarray:
 
 
 @parametrize_with_checks(xbench_regions.xbench_explainers())
-def test_conformance(check: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conformance(check: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     # The checks ask for the same few images eighty times.
     monkeypatch.setattr(Regions, "compute", lambda _, image: _computed_once(image.shape, image.tobytes()))
     check()

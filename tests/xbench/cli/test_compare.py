@@ -77,7 +77,7 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def compare(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def compare(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """`xbench compare` in this process; what it printed, and the UserError it raised, if any."""
     monkeypatch.setenv("COLUMNS", "180")
 
@@ -95,7 +95,7 @@ def line_of(output: str, explainer: str) -> str:
     return next(line for line in output.splitlines() if line.split()[1:2] == [explainer])
 
 
-def test_ranks_differences_and_the_reference(folder: Callable[..., Path], compare: Callable[..., Any]) -> None:
+def test_ranks_differences_and_the_reference(folder: Callable[..., Path], compare: Callable[..., str]) -> None:
     output = compare(folder("a"))
     assert (
         "fidelity on phantom / net  higher is better; original maps of the predicted class; 80 samples of 80" in output
@@ -111,7 +111,7 @@ def test_ranks_differences_and_the_reference(folder: Callable[..., Path], compar
 
 @pytest.mark.parametrize("columns", ["80", None])
 def test_the_metrics_that_agree_are_named_on_any_terminal_and_in_a_file(
-    folder: Callable[..., Path], compare: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, columns: str | None
+    folder: Callable[..., Path], compare: Callable[..., str], monkeypatch: pytest.MonkeyPatch, columns: str | None
 ) -> None:
     run = folder("a", metrics=("fidelity", "roc-auc"))
     if columns is None:
@@ -126,14 +126,14 @@ def test_the_metrics_that_agree_are_named_on_any_terminal_and_in_a_file(
     assert max(map(len, table)) <= int(columns or 160)
 
 
-def test_two_chosen_explainers(folder: Callable[..., Path], compare: Callable[..., Any]) -> None:
+def test_two_chosen_explainers(folder: Callable[..., Path], compare: Callable[..., str]) -> None:
     output = compare(folder("a"), "-e", "vinet", "--against", "gradient")
     assert "smoothgrad" not in output
     assert line_of(output, "vinet").count("[") == 2
 
 
 def test_the_csv_table_holds_the_differences_and_no_formula(
-    folder: Callable[..., Path], compare: Callable[..., Any], tmp_path: Path
+    folder: Callable[..., Path], compare: Callable[..., str], tmp_path: Path
 ) -> None:
     run = folder("a")
     output = compare(run, "--against", "gradient", "--csv", tmp_path / "deep" / "t.csv")
@@ -154,7 +154,7 @@ def test_the_csv_table_holds_the_differences_and_no_formula(
 
 
 def test_several_models_and_metrics_with_pictures(
-    folder: Callable[..., Path], compare: Callable[..., Any], tmp_path: Path
+    folder: Callable[..., Path], compare: Callable[..., str], tmp_path: Path
 ) -> None:
     metrics = ("fidelity", "roc-auc", "fidelity:removal=zero")
     cards = {"fidelity": {"removal": "mean"}, "fidelity:removal=zero": {"removal": "zero"}}
@@ -173,7 +173,7 @@ def test_several_models_and_metrics_with_pictures(
     assert "agreement" not in compare(*runs, "--metric", "roc-auc")
 
 
-def test_mistakes_are_user_errors(folder: Callable[..., Path], compare: Callable[..., Any], tmp_path: Path) -> None:
+def test_mistakes_are_user_errors(folder: Callable[..., Path], compare: Callable[..., str], tmp_path: Path) -> None:
     good, other = folder("a"), folder("b", ("roc-auc",), model="else")
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
@@ -196,7 +196,7 @@ def test_mistakes_are_user_errors(folder: Callable[..., Path], compare: Callable
         assert expected in str(caught.value)
 
 
-def test_the_help_has_examples(compare: Callable[..., Any]) -> None:
+def test_the_help_has_examples(compare: Callable[..., str]) -> None:
     assert "xbench compare mine --metric fidelity --against gradient" in compare("--help")
     assert "compare" in CliRunner().invoke(xbench, ["--help"]).output
 
@@ -214,7 +214,7 @@ def test_it_needs_neither_torch_nor_plugins(folder: Callable[..., Path]) -> None
 
 @pytest.mark.slow
 def test_what_a_run_leaves_is_compared_as_it_was_ranked(
-    command: Callable[..., subprocess.CompletedProcess[str]], compare: Callable[..., Any], tmp_path: Path, shelf: Shelf
+    command: Callable[..., subprocess.CompletedProcess[str]], compare: Callable[..., str], tmp_path: Path, shelf: Shelf
 ) -> None:
     shelf.install("tiny", "from xbench.testing.fakes import *")
     tiny = ("run", "--dataset", "fake", "--model", "tiny:epochs=1", "--batch-size", "16", "--no-model-view")

@@ -287,7 +287,7 @@ def test_the_user_gives_seed_and_machine_replaces_datasets_and_adds_explainers(
 
 
 @pytest.fixture
-def planned(suite_file: Callable[..., Path], registry: Registry, tmp_path: Path) -> Callable[..., Any]:
+def planned(suite_file: Callable[..., Path], registry: Registry, tmp_path: Path) -> Callable[..., Plan]:
     entries = [*registry.entries.values()]
     for name in ("refusing", "picky"):  # Mask refuses a dataset without masks
         spec = type(registry.get("explainer", "mask").spec)(
@@ -303,7 +303,7 @@ def planned(suite_file: Callable[..., Path], registry: Registry, tmp_path: Path)
     return plan
 
 
-def test_the_plan_is_the_union_of_the_tables_and_no_cell_is_there_twice(planned: Callable[..., Any]) -> None:
+def test_the_plan_is_the_union_of_the_tables_and_no_cell_is_there_twice(planned: Callable[..., Plan]) -> None:
     plan = planned()
     assert [len(cells) for cells in plan.tables.values()] == [12, 2]
     # `edges` by roc_auc, original, is in both.
@@ -314,7 +314,7 @@ def test_the_plan_is_the_union_of_the_tables_and_no_cell_is_there_twice(planned:
     assert len({job.fingerprint for job in plan.jobs}) == len(kinds)
 
 
-def test_what_does_not_fit_is_left_out_and_said(planned: Callable[..., Any]) -> None:
+def test_what_does_not_fit_is_left_out_and_said(planned: Callable[..., Plan]) -> None:
     plan = planned(dataset=("fake:masks=false",))
     assert {cell.observations.choice.label for cell in plan.cells} == {"fidelity"}
     assert [len(cells) for cells in plan.tables.values()] == [6, 0]
@@ -328,7 +328,7 @@ def test_what_does_not_fit_is_left_out_and_said(planned: Callable[..., Any]) -> 
     assert len(set(plan.skipped)) == len(plan.skipped)
 
 
-def test_an_added_explainer_must_fit_somewhere_and_something_must(planned: Callable[..., Any]) -> None:
+def test_an_added_explainer_must_fit_somewhere_and_something_must(planned: Callable[..., Plan]) -> None:
     assert any(cell.explainer.label == "picky" for cell in planned(explainer=("picky",)).cells)
     with pytest.raises(UserError, match="picky on tiny:epochs=3 on fake:masks=false") as error:
         planned(explainer=("picky",), dataset=("fake:masks=false",))

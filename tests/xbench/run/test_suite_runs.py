@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def ours(shelf: Shelf, command: Callable[..., subprocess.CompletedProcess[str]], stranger: str) -> Callable[..., Any]:
+def ours(
+    shelf: Shelf, command: Callable[..., subprocess.CompletedProcess[str]], stranger: str
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`xbench run --suite` with the stranger's plugin, who brings the dataset, the model and `refusing`."""
     shelf.install("stranger", stranger)
 
@@ -34,7 +36,7 @@ def ours(shelf: Shelf, command: Callable[..., subprocess.CompletedProcess[str]],
 
 @pytest.mark.slow
 def test_a_run_of_a_suite_keeps_what_was_run_and_stands_beside_the_paper(
-    ours: Callable[..., Any], suite_file: Callable[..., Path], tmp_path: Path
+    ours: Callable[..., subprocess.CompletedProcess[str]], suite_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     # A network of three epochs may always answer the same, and then all explainers have the same fidelity.
     path = suite_file(('metric = "fidelity"\ncolumn', 'metric = "roc_auc"\ncolumn'))
@@ -83,7 +85,7 @@ def _key(row: ScoreRow) -> tuple[str, str, str, str]:
 
 @pytest.mark.slow
 def test_80_cells_interrupted_resumed_and_extended_compute_only_what_is_new(
-    ours: Callable[..., Any], shelf: Shelf, suite_file: Callable[..., Path], tmp_path: Path
+    ours: Callable[..., subprocess.CompletedProcess[str]], shelf: Shelf, suite_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     smooth = ", ".join(f'"smoothgrad:samples={count}"' for count in range(1, 10))
     path = suite_file(

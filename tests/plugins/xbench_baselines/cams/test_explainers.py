@@ -239,5 +239,5 @@ def test_agreement_with_pytorch_grad_cam(
 
 
 @parametrize_with_checks([SPECS[name] for name in CAMS])
-def test_conformance(check: Callable[..., Any]) -> None:
+def test_conformance(check: Callable[..., None]) -> None:
     check()

@@ -124,5 +124,5 @@ def test_visualbackprop_of_nothing_is_zero(explain: Callable[..., torch.Tensor])
 
 
 @parametrize_with_checks(spec for spec in xbench_baselines.xbench_explainers() if spec.name == "visualbackprop")
-def test_conformance(check: Callable[..., Any]) -> None:
+def test_conformance(check: Callable[..., None]) -> None:
     check()

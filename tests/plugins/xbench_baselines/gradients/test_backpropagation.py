@@ -194,5 +194,5 @@ def test_supports_leaves_the_model_as_it_was(styled_network: Callable[..., ConvN
 
 
 @parametrize_with_checks([SPECS[name] for name in CONFORMING])
-def test_conformance(check: Callable[..., Any]) -> None:
+def test_conformance(check: Callable[..., None]) -> None:
     check()

@@ -241,5 +241,5 @@ def test_every_image_is_as_likely_in_the_pool(tmp_path: Path) -> None:
 
 
 @parametrize_with_checks([SPECS[name] for name in ("expected-gradients", "gradient-shap")], samples=20, pool=15)
-def test_conformance_of_sampled_paths(check: Callable[..., Any]) -> None:
+def test_conformance_of_sampled_paths(check: Callable[..., None]) -> None:
     check()

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -216,5 +215,5 @@ def test_memory_of_smoothing_is_flat_in_the_samples(explain: Callable[..., torch
 
 
 @parametrize_with_checks([SPECS[name] for name in CONFORMING])
-def test_conformance(check: Callable[..., Any]) -> None:
+def test_conformance(check: Callable[..., None]) -> None:
     check()

@@ -134,5 +134,5 @@ def test_iterative_saliency_refuses_a_class_that_does_not_exist() -> None:
 @parametrize_with_checks(
     (spec for spec in xbench_baselines.xbench_explainers() if spec.name == "iterative-saliency"), iterations=3
 )
-def test_conformance_of_iterative_saliency(check: Callable[..., Any]) -> None:
+def test_conformance_of_iterative_saliency(check: Callable[..., None]) -> None:
     check()

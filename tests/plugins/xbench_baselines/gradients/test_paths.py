@@ -175,5 +175,5 @@ def test_rows_of_a_pass_follow_the_largest_operation_not_the_batch() -> None:
 
 
 @parametrize_with_checks([SPECS[name] for name in ("integrated-gradients", "integrated-gradients-bw")], steps=5)
-def test_conformance(check: Callable[..., Any]) -> None:
+def test_conformance(check: Callable[..., None]) -> None:
     check()

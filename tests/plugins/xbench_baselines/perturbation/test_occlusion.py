@@ -1,7 +1,6 @@
 """Occlusion against closed forms and captum; what every explainer that changes the image costs and promises."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -167,7 +166,7 @@ def specs(*names: str) -> list[ExplainerSpec]:
 
 
 @parametrize_with_checks(specs("occlusion", "feature-ablation"))
-def test_conformance(check: Callable[..., Any]) -> None:
+def test_conformance(check: Callable[..., None]) -> None:
     check()
 
 

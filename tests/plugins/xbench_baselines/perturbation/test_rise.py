@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -111,5 +110,5 @@ def specs(*names: str) -> list[ExplainerSpec]:
 
 
 @parametrize_with_checks(specs("rise"), masks=120)
-def test_conformance_of_rise(check: Callable[..., Any]) -> None:
+def test_conformance_of_rise(check: Callable[..., None]) -> None:
     check()

@@ -380,5 +380,5 @@ def specs(*names: str) -> list[ExplainerSpec]:
 
 
 @parametrize_with_checks(specs("lime", "kernelshap"), samples=120)
-def test_conformance_of_surrogates(check: Callable[..., Any]) -> None:
+def test_conformance_of_surrogates(check: Callable[..., None]) -> None:
     check()

@@ -51,7 +51,7 @@ def scores(model: nn.Module, images: torch.Tensor, targets: Sequence[int] | torc
 
 
 @pytest.fixture
-def network(trained_like: Callable[..., nn.Module]) -> Callable[..., Any]:
+def network(trained_like: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     def build(channels: int = 1, outputs: int = 2, **values: Any) -> nn.Module:
         torch.manual_seed(0)
         return trained_like(ConvNetwork(channels, outputs, batch_norm=True, **values))
@@ -67,7 +67,9 @@ def images_like(*shape: int) -> torch.Tensor:
 
 
 @pytest.fixture
-def timm_network(trained_like: Callable[..., nn.Module], normalised: Callable[..., nn.Module]) -> Callable[..., Any]:
+def timm_network(
+    trained_like: Callable[..., nn.Module], normalised: Callable[..., nn.Module]
+) -> Callable[..., nn.Module]:
     def build(name: str, **values: Any) -> nn.Module:
         torch.manual_seed(0)
         # 99 of its 129 million weights are one layer's
@@ -83,7 +85,7 @@ TIMM = ["resnet18", *(pytest.param(name, marks=pytest.mark.slow) for name in
 
 
 @pytest.mark.parametrize("name", TIMM)
-def test_every_rule_accounts_for_all_relevance(timm_network: Callable[..., Any], name: str) -> None:
+def test_every_rule_accounts_for_all_relevance(timm_network: Callable[..., nn.Module], name: str) -> None:
     """On a ResNet-18, zennit without a canonizer of its own gives 2^8 times what there was."""
     model, info = timm_network(name), DatasetInfo("toy", ("a", "b"), 1, (32, 32))
     refused = {"deep-taylor", "deep-taylor-innvestigate"} if name == "efficientnet_b0" else set()
@@ -93,7 +95,7 @@ def test_every_rule_accounts_for_all_relevance(timm_network: Callable[..., Any],
 @pytest.mark.parametrize("name", TIMM)
 @pytest.mark.parametrize("method", ["lrp-alpha-beta", "lrp-gamma", "lrp-gamma-box", "deep-taylor"])
 def test_the_sum_of_relevance_is_the_score_without_biases(
-    explain: Callable[..., torch.Tensor], timm_network: Callable[..., Any], name: str, method: str
+    explain: Callable[..., torch.Tensor], timm_network: Callable[..., nn.Module], name: str, method: str
 ) -> None:
     if name == "regnety_002" and method == "deep-taylor":
         pytest.skip("3 % falls on units that nothing but their bias opens")
@@ -109,7 +111,7 @@ def test_the_sum_of_relevance_is_the_score_without_biases(
 
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_deep_taylor_is_non_negative_and_sums_to_the_positive_score(
-    explain: Callable[..., torch.Tensor], network: Callable[..., Any], outputs: int
+    explain: Callable[..., torch.Tensor], network: Callable[..., nn.Module], outputs: int
 ) -> None:
     model, images = network(3, outputs), images_like(6, 3, 16, 16)
     model.head.bias.copy_(torch.tensor([0.3, -3.0, 0.1])[:outputs])
@@ -127,7 +129,7 @@ def test_deep_taylor_is_non_negative_and_sums_to_the_positive_score(
 
 
 def test_z_plus_on_positive_pixels_is_non_negative_for_a_positive_score(
-    explain: Callable[..., torch.Tensor], network: Callable[..., Any]
+    explain: Callable[..., torch.Tensor], network: Callable[..., nn.Module]
 ) -> None:
     model, images = network(), images_like(3, 1, 16, 16)
     model.head.bias.copy_(torch.tensor([9.0, 9.0]))
@@ -141,12 +143,12 @@ def test_z_plus_on_positive_pixels_is_non_negative_for_a_positive_score(
 
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_one_logit_is_explained_as_its_two_logits(
-    explain: Callable[..., torch.Tensor], network: Callable[..., Any], name: str
+    explain: Callable[..., torch.Tensor], network: Callable[..., nn.Module], name: str
 ) -> None:
     one, two = network(outputs=1), network(outputs=2)
     two.load_state_dict({key: value for key, value in one.state_dict().items() if "head" not in key}, strict=False)
     one.head.bias.zero_()  # so that either class has a score that deep Taylor explains
-    two.head.weight.copy_(torch.cat([-one.head.weight, one.head.weight]))
+    two.head.weight.copy_(torch.cat([-one.head.weight, one.head.weight]))  # type: ignore[list-item]
     two.head.bias.zero_()
     images, targets = images_like(4, 1, 12, 12), [0, 1, 1, 0]
     expected = explain(make(name), two, images, targets)
@@ -172,7 +174,7 @@ def test_one_logit_behind_a_convolutional_head(
 
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_how_the_relu_is_written_does_not_matter(
-    explain: Callable[..., torch.Tensor], network: Callable[..., Any], name: str
+    explain: Callable[..., torch.Tensor], network: Callable[..., nn.Module], name: str
 ) -> None:
     images, targets = images_like(2, 1, 12, 12), [0, 1]
     first, *others = (
@@ -185,7 +187,7 @@ def test_how_the_relu_is_written_does_not_matter(
 
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_a_map_does_not_depend_on_its_batch(
-    explain: Callable[..., torch.Tensor], network: Callable[..., Any], name: str
+    explain: Callable[..., torch.Tensor], network: Callable[..., nn.Module], name: str
 ) -> None:
     model, images = network(channels=3), images_like(4, 3, 12, 12)
     images[2] = 0
@@ -284,5 +286,5 @@ def test_leaves_the_model_as_it_was() -> None:
 
 
 @parametrize_with_checks([SPECS[name] for name in EXPLAINERS])
-def test_conformance(check: Callable[..., Any]) -> None:
+def test_conformance(check: Callable[..., None]) -> None:
     check()

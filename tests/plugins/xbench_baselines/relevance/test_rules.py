@@ -70,7 +70,7 @@ class Residual(nn.Module):
 
 
 @pytest.fixture
-def residual(trained_like: Callable[..., nn.Module]) -> Callable[..., Any]:
+def residual(trained_like: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     def build(style: str) -> nn.Module:
         torch.manual_seed(0)
         return trained_like(Residual(style))
@@ -125,16 +125,16 @@ class Dense(nn.Module):
 
 @pytest.mark.parametrize("kind", ["batch norm", "residual", "dense"])
 def test_epsilon_with_biases_equals_input_times_gradient(
-    trained_like: Callable[..., nn.Module], residual: Callable[..., Any], kind: str
+    trained_like: Callable[..., nn.Module], residual: Callable[..., nn.Module], kind: str
 ) -> None:
     """What Ancona et al. (2018) prove of ReLU networks: no second opinion, and a proof of every operation's step."""
     torch.manual_seed(0)
-    model = {
+    models = {
         "batch norm": lambda: trained_like(ConvNetwork(1, 2, batch_norm=True)),
         "residual": lambda: residual("inplace"),
         "dense": lambda: trained_like(Dense()),
     }
-    model, images, targets = model[kind](), images_like(2, 1, 16, 12).double(), torch.tensor([0, 1])
+    model, images, targets = models[kind](), images_like(2, 1, 16, 12).double(), torch.tensor([0, 1])
     maps = make("lrp-epsilon", epsilon=1e-12).attribute(model.double(), images, targets)
     expected = input_times_gradient(model, images, targets)
     assert (maps - expected).abs().max() < 1e-6 * expected.abs().max()
@@ -183,7 +183,7 @@ def test_gamma_takes_the_sign_of_what_its_denominators_hold(
 @pytest.mark.parametrize("style", ["module", "operator", "inplace"])
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_additions_in_every_style_give_the_same_map(
-    explain: Callable[..., torch.Tensor], residual: Callable[..., Any], name: str, style: str
+    explain: Callable[..., torch.Tensor], residual: Callable[..., nn.Module], name: str, style: str
 ) -> None:
     images, targets = images_like(2, 1, 9, 9), [0, 2]
     expected = explain(make(name), residual("operator"), images, targets)
@@ -250,7 +250,7 @@ ZENNIT = [
 @pytest.mark.parametrize(("name", "bias"), ZENNIT)
 @pytest.mark.parametrize("kind", ["chain", "three channels", "residual"])
 def test_agrees_with_zennit(
-    trained_like: Callable[..., nn.Module], residual: Callable[..., Any], name: str, bias: bool, kind: str
+    trained_like: Callable[..., nn.Module], residual: Callable[..., nn.Module], name: str, bias: bool, kind: str
 ) -> None:
     torch.manual_seed(0)
     model = residual("module") if kind == "residual" else trained_like(Chain(3 if kind == "three channels" else 1, 3))

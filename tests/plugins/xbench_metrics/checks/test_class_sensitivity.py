@@ -24,7 +24,7 @@ SPECS = {spec.name: spec for spec in xbench_metrics()}
 
 
 @parametrize_with_checks([SPECS["class_sensitivity"]])
-def test_conforms(check: Callable[..., Any]) -> None:
+def test_conforms(check: Callable[..., None]) -> None:
     check()
 
 

@@ -311,11 +311,11 @@ def test_it_warns_where_too_little_was_learned(tmp_path: Path) -> None:
 
 
 @parametrize_with_checks([SPECS["parameter_randomisation"]], stages=2)
-def test_parameter_randomisation_conforms(check: Callable[..., Any]) -> None:
+def test_parameter_randomisation_conforms(check: Callable[..., None]) -> None:
     check()
 
 
 @pytest.mark.slow
 @parametrize_with_checks([SPECS["label_randomisation"]], epochs=1)
-def test_label_randomisation_conforms(check: Callable[..., Any]) -> None:
+def test_label_randomisation_conforms(check: Callable[..., None]) -> None:
     check()

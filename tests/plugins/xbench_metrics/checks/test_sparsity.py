@@ -138,5 +138,5 @@ def test_scale_sign_and_place_change_nothing(tmp_path_factory: pytest.TempPathFa
 
 
 @parametrize_with_checks(SPECS.values())
-def test_conformance(check: Callable[..., Any]) -> None:
+def test_conformance(check: Callable[..., None]) -> None:
     check()

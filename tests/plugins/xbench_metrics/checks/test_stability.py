@@ -349,5 +349,5 @@ def conformance() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("check", "factory"), list(conformance()))
-def test_conforms(check: Callable[..., Any], factory: Callable[..., Any]) -> None:
+def test_conforms(check: Callable[..., None], factory: Callable[..., Any]) -> None:
     check(factory)

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -84,5 +83,5 @@ def test_the_plugin_imports_no_torch() -> None:
 
 
 @parametrize_with_checks((spec for spec in xbench_metrics.xbench_metrics() if spec.name == "fidelity"), step=0.125)
-def test_conformance(check: Callable[..., Any]) -> None:
+def test_conformance(check: Callable[..., None]) -> None:
     check()

@@ -328,15 +328,15 @@ def named(name: str) -> list[MetricSpec]:
 
 
 @parametrize_with_checks(named("occlude_accuracy"), shares="0.1,0.5")
-def test_conformance(check: Callable[..., Any]) -> None:
+def test_conformance(check: Callable[..., None]) -> None:
     check()
 
 
 @parametrize_with_checks(named("keep_accuracy"), shares="0.1,0.5", epochs=1)
-def test_conformance_of_keep_accuracy(check: Callable[..., Any]) -> None:
+def test_conformance_of_keep_accuracy(check: Callable[..., None]) -> None:
     check()
 
 
 @parametrize_with_checks(named("mask_only_accuracy"), epochs=1, seeds=2)
-def test_conformance_of_mask_only_accuracy(check: Callable[..., Any]) -> None:
+def test_conformance_of_mask_only_accuracy(check: Callable[..., None]) -> None:
     check()
