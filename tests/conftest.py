@@ -1,5 +1,7 @@
 """Plugins of strangers, installed for one test, and the command line as a user runs it."""
 
+from __future__ import annotations
+
 import itertools
 import multiprocessing.forkserver
 import os
@@ -7,7 +9,9 @@ import runpy
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -25,7 +29,7 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(autouse=True)
-def same_weights():
+def same_weights() -> None:
     """Networks have the same weights, and torch gives the same warnings, in every run and every order of tests."""
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
@@ -35,10 +39,17 @@ def same_weights():
 class Shelf:
     """A folder on the import path with distributions of strangers in it."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def install(self, name, source, version="1.0", entry_point=None, distribution=None):
+    def install(
+        self,
+        name: str,
+        source: str,
+        version: str = "1.0",
+        entry_point: str | None = None,
+        distribution: str | None = None,
+    ) -> None:
         """A distribution of one module, with an entry point of group "xbench"."""
         distribution = distribution or name.replace("_", "-")
         (self.folder / f"{name}.py").write_text(textwrap.dedent(source))
@@ -49,7 +60,7 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf(tmp_path, monkeypatch):
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
     """A shelf on this process's import path."""
     folder = tmp_path / "shelf"
     folder.mkdir()
@@ -62,7 +73,7 @@ def shelf(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def begin():
+def begin() -> Callable[..., Begun]:
     """Begin `python -m xbench words` in an environment and a folder: a `Begun`, which can be awaited or killed.
 
     A process of its own, but forked from one that has imported what is heavy, where that is safe. All of them have the
@@ -71,13 +82,13 @@ def begin():
     return _begin_by_fork() if sys.platform == "linux" else _begin_anew
 
 
-def _begin_anew(words, environment, folder):
+def _begin_anew(words: Sequence[str], environment: Mapping[str, str], folder: Path) -> Begun:
     texts = _texts(folder)
     with texts[0].open("w") as stdout, texts[1].open("w") as stderr:
         line = [sys.executable, "-m", "xbench", *words]
         child = subprocess.Popen(line, stdout=stdout, stderr=stderr, env=environment, cwd=folder)
 
-    def ended(timeout):
+    def ended(timeout: float | None) -> int | None:
         try:
             return child.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -86,21 +97,21 @@ def _begin_anew(words, environment, folder):
     return Begun(words, texts, ended, child.kill)
 
 
-def _begin_by_fork():
+def _begin_by_fork() -> Callable[..., Begun]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(HEAVY))
     with mock.patch.dict(os.environ, OPENBLAS_NUM_THREADS="1"):  # numpy's and scipy's start threads when imported
         multiprocessing.forkserver.ensure_running()
     script = str(Path(__file__).parent / "one_command.py")
 
-    def fork(words, environment, folder):
+    def fork(words: Sequence[str], environment: Mapping[str, object], folder: Path) -> Begun:
         texts = _texts(folder)
-        given = {"stdout": str(texts[0]), "stderr": str(texts[1]), "folder": str(folder)}
+        given: dict[str, Any] = {"stdout": str(texts[0]), "stderr": str(texts[1]), "folder": str(folder)}
         given |= {"words": words, "environment": {name: str(value) for name, value in environment.items()}}
         child = context.Process(target=runpy.run_path, args=(script, given, "one_command"))
         child.start()
 
-        def ended(timeout):
+        def ended(timeout: float | None) -> int | None:
             child.join(timeout)
             return child.exitcode
 
@@ -109,7 +120,7 @@ def _begin_by_fork():
     return fork
 
 
-def _texts(folder):
+def _texts(folder: Path) -> list[Path]:
     """Where a command writes what it says: files that no other command of this folder has."""
     number = next(_numbers)
     return [Path(folder, f".{name}-{number}") for name in ("stdout", "stderr")]
@@ -125,10 +136,16 @@ class Begun:
         kill: Ends it with SIGKILL.
     """
 
-    def __init__(self, words, texts, ended, kill):
+    def __init__(
+        self,
+        words: Sequence[str],
+        texts: list[Path],
+        ended: Callable[[float | None], int | None],
+        kill: Callable[[], None],
+    ) -> None:
         self.words, self.texts, self.ended, self.kill = words, texts, ended, kill
 
-    def wait(self, timeout):
+    def wait(self, timeout: float) -> subprocess.CompletedProcess[str]:
         """A `subprocess.CompletedProcess` with its texts; killed and an error after `timeout` seconds."""
         status = self.ended(timeout)
         if status is None:
@@ -139,20 +156,24 @@ class Begun:
 
 
 @pytest.fixture(scope="session")
-def process(begin):
+def process(begin: Callable[..., Begun]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `python -m xbench words` in an environment and a folder: a `subprocess.CompletedProcess` with its texts."""
 
-    def run(words, environment, folder, timeout):
+    def run(words: str, environment: str, folder: Path, timeout: float) -> subprocess.CompletedProcess[str]:
         return begin(words, environment, folder).wait(timeout)
 
     return run
 
 
 @pytest.fixture
-def command(process, tmp_path, shelf):
+def command(
+    process: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, shelf: Shelf
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `xbench` in a process of its own, with the shelf on its path and a cache of its own."""
 
-    def run(*words, cache=None, timeout=300, **environment):
+    def run(
+        *words: str, cache: Path | str | None = None, timeout: int = 300, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         variables = os.environ | {
             "PYTHONPATH": str(shelf.folder),
             "XBENCH_CACHE": str(cache or tmp_path / "cache"),

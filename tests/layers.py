@@ -12,18 +12,18 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def plugins():
+def plugins() -> list[str]:
     """Return the names of the plugin packages beside the core."""
     return sorted(path.parent.name for path in (ROOT / "plugins").glob("*/__init__.py"))
 
 
-def contracts():
+def contracts() -> str:
     """Return the contracts as import-linter reads them."""
     text = (ROOT / ".importlinter").read_text()
     return text.replace("    (plugins)", "\n".join(f"    {name}" for name in plugins()))
 
 
-def main():
+def main() -> int:
     """Run import-linter and return its exit code."""
     from importlinter.cli import lint_imports
 

@@ -17,7 +17,11 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from xbench.registry.entries import Registry
 
 ROOT = Path(__file__).parent.parent
 ONE_PLUGIN = "xbench_regions"
@@ -37,7 +41,7 @@ _TURNED = {
 }
 
 
-def mutated(source):
+def mutated(source: str) -> tuple[str, str] | None:
     """The source with one node changed, and of which kind that was."""
     tree = ast.parse(source)
     nodes = list(ast.walk(tree))
@@ -56,7 +60,7 @@ def mutated(source):
     return f"{source}\nraise SystemExit\n", "added statement"
 
 
-def _fingerprints(registry):
+def _fingerprints(registry: Registry) -> dict[str, str]:
     """The hash of the core, and by built-in package the identity of one item, hashed anew."""
     from xbench import provenance
     from xbench.registry import plugin_code
@@ -72,7 +76,7 @@ def _fingerprints(registry):
     return found
 
 
-def sources(copy, fast):
+def sources(copy: Path, fast: bool) -> list[Path]:
     """The files to change; with `fast` all that compute and those of one plugin, and one of each other place."""
     paths = sorted([*copy.glob("xbench/**/*.py"), *copy.glob("plugins/**/*.py")])
     if not fast:
@@ -84,7 +88,7 @@ def sources(copy, fast):
     return sorted(kept | set(longest.values()))
 
 
-def experiment(copy, fast):
+def experiment(copy: Path, fast: bool) -> Iterator[dict[str, Any]]:
     """What each change of a file below `copy` changes: path, kind of change, names of the fingerprints."""
     from xbench.registry.discovery import discover
 
@@ -101,7 +105,7 @@ def experiment(copy, fast):
     assert _fingerprints(registry) == before, "the sources are not as they were"
 
 
-def wanted(path):
+def wanted(path: str) -> list[str]:
     """The fingerprints that a change of this file must change; a change of them alone."""
     place, name = path.split("/")[:2]
     if place == "plugins":
@@ -109,7 +113,7 @@ def wanted(path):
     return ["core"] if name in COMPUTING or name in ("errors.py", "provenance.py") else []
 
 
-def run(fast=False):
+def run(fast: bool = False) -> list[dict[str, Any]]:
     """The results of the whole experiment, in a process of its own that imports a copy of the sources."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
@@ -124,11 +128,11 @@ def run(fast=False):
         return [json.loads(one) for one in made.stdout.splitlines()]
 
 
-def _say(line):
+def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
 
 
-def _report():
+def _report() -> bool:
     results = run()
     by_place = Counter("/".join(one["path"].split("/")[:2]) for one in results)
     wrong = [one for one in results if one["changed"] != wanted(one["path"])]

@@ -1,11 +1,14 @@
 """What the documents say is true: examples run, hooks and commands exist."""
 
+from __future__ import annotations
+
 import ast
 import configparser
 import importlib
 import pkgutil
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,10 +20,14 @@ from xbench.request.config import read_config
 from xbench.request.suites import paper_rows, read_suite
 from xbench.testing import check
 
+if TYPE_CHECKING:
+    from tests.conftest import Shelf
+
+
 ROOT = Path(__file__).parent.parent
 
 
-def _pages(folder):
+def _pages(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.md" if folder == ROOT else "**/*.md"))
 
 
@@ -33,14 +40,14 @@ DOCUMENTS = [
 ]
 
 
-def _public_names():
+def _public_names() -> dict[str, set[str]]:
     """What the guide says may be imported beside the names of `xbench`: module -> names."""
     section = PLUGINS.split("## What you may import\n")[1].split("\n## ")[0]
     bullets = re.findall(r"^- `(xbench\.[\w.]+)`: (.*?)\.\s", section, re.S | re.M)
     return {module: set(re.findall(r"`(\w+)`", names)) for module, names in bullets}
 
 
-def _imports_of_plugins():
+def _imports_of_plugins() -> dict[str, set[str]]:
     """What the built-in plugins import of the core beside the names of `xbench`: module -> names."""
     found = {}
     for path in (ROOT / "plugins").rglob("*.py"):
@@ -52,11 +59,11 @@ def _imports_of_plugins():
     return found
 
 
-def _block(text, marker):
+def _block(text: str, marker: str) -> str:
     return next(block for block in re.findall(r"```\w*\n(.*?)```", text, re.S) if marker in block)
 
 
-def test_the_explainer_of_the_guide_is_installed_as_written_and_passes_every_check(shelf):
+def test_the_explainer_of_the_guide_is_installed_as_written_and_passes_every_check(shelf: Shelf) -> None:
     shelf.install("my_package", _block(PLUGINS, "my_package/__init__.py").replace('"my_package.mine:', '"mine_module:'))
     (shelf.folder / "mine_module.py").write_text(_block(PLUGINS, "my_package/mine.py"))
     package = shelf.folder / "my_package.py"
@@ -71,7 +78,7 @@ def test_the_explainer_of_the_guide_is_installed_as_written_and_passes_every_che
     assert not failed, failed
 
 
-def test_the_options_of_the_guide_that_hang_on_the_device_resolve(shelf):
+def test_the_options_of_the_guide_that_hang_on_the_device_resolve(shelf: Shelf) -> None:
     shelf.install("sized", _block(PLUGINS, "my_package/sized.py"))
     from sized import SizedOptions
 
@@ -79,7 +86,7 @@ def test_the_options_of_the_guide_that_hang_on_the_device_resolve(shelf):
     assert SizedOptions(width=8).resolved_on("cuda").width == 8
 
 
-def test_the_presets_of_the_guide_are_filled_in(shelf):
+def test_the_presets_of_the_guide_are_filled_in(shelf: Shelf) -> None:
     shelf.install("presets", _block(PLUGINS, "my_package/presets.py"))
     from presets import MineOptions
 
@@ -87,20 +94,20 @@ def test_the_presets_of_the_guide_are_filled_in(shelf):
     assert MineOptions(width=8).filled_on("cuda").width == 8
 
 
-def test_the_dataset_of_the_guide_passes_every_check(shelf):
+def test_the_dataset_of_the_guide_passes_every_check(shelf: Shelf) -> None:
     shelf.install("spots", _block(PLUGINS, "my_package/spots.py"))
     failed = [result for result in check(DatasetSpec("spots", "drawn", factory="spots:Spots")) if not result.passed]
     assert not failed, failed
 
 
-def test_every_hook_is_in_the_guide():
+def test_every_hook_is_in_the_guide() -> None:
     hooks = [name for name in vars(hookspecs) if name.startswith("xbench_")]
     assert len(hooks) == 5
     for hook in hooks:
         assert f"`{hook}`" in PLUGINS or f"def {hook}" in PLUGINS
 
 
-def test_the_configuration_of_the_guide_is_read(tmp_path):
+def test_the_configuration_of_the_guide_is_read(tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
     path.write_text(_block(RUNNING, "# study.toml"))
     config = read_config(path, {"seed": 2})
@@ -108,7 +115,7 @@ def test_the_configuration_of_the_guide_is_read(tmp_path):
     assert len(config.explainer) == 3
 
 
-def test_the_suite_of_the_guide_is_read_with_its_numbers(tmp_path):
+def test_the_suite_of_the_guide_is_read_with_its_numbers(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(_block(SUITES, "# mine.toml") + _block(SUITES, "[[paper]]"))
     (tmp_path / "table2.csv").write_text(
         'Method,F x 10,from,to,"F x 10, abs",liked by\nGrad,1,0,2,3,\nOurs,4,,,5,0.5\nNo explanation,,,,,0.1\n'
@@ -126,30 +133,30 @@ def test_the_suite_of_the_guide_is_read_with_its_numbers(tmp_path):
     ]
 
 
-def test_every_shipped_suite_is_in_the_guide():
+def test_every_shipped_suite_is_in_the_guide() -> None:
     from xbench.registry.discovery import discover
 
     named = re.findall(r"^\| `(\w+)` \|", SUITES, re.M)
     assert sorted(named) == [entry.spec.name for entry in discover().of_kind("suite") if entry.distribution == "xbench"]
 
 
-def _commands_in(page):
+def _commands_in(page: Path) -> set[str]:
     """The commands of `xbench` that a page has in code: "run" of `xbench run --suite quick`."""
     code = re.findall(r"```\w*\n(.*?)```|`([^`\n]+)`", (ROOT / page).read_text(), re.S)
     return {name for pair in code for part in pair for name in re.findall(r"(?<!from )\bxbench ([a-z]+)", part)}
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=str)
-def test_every_command_named_exists(page):
+def test_every_command_named_exists(page: Path) -> None:
     assert _commands_in(page) <= set(command_names()) | {"mine"}  # that of whoever follows a guide
 
 
-def test_every_command_is_in_a_document():
+def test_every_command_is_in_a_document() -> None:
     assert set().union(*map(_commands_in, DOCUMENTS)) >= set(command_names())
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=str)
-def test_every_link_leads_somewhere(page):
+def test_every_link_leads_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```|`[^`\n]+`", "", (ROOT / page).read_text(), flags=re.S)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" in target:
@@ -162,7 +169,7 @@ def test_every_link_leads_somewhere(page):
         assert not heading or heading in slugs, target
 
 
-def test_the_readme_has_the_two_commands():
+def test_the_readme_has_the_two_commands() -> None:
     commands = re.findall(r"```\n(.*?)\n```", README, re.S)
     assert commands == ["pip install . && xbench run --explainer vinet --metric fidelity", "pip install tox && tox"]
     for picture in re.findall(r"!\[.+?\]\((.+?)\)", README):
@@ -171,7 +178,7 @@ def test_the_readme_has_the_two_commands():
         assert (ROOT / page).exists()
 
 
-def test_the_rules_of_the_guide_are_refused_and_accepted_where_they_should_be():
+def test_the_rules_of_the_guide_are_refused_and_accepted_where_they_should_be() -> None:
     import torch
 
     from xbench import DatasetInfo
@@ -192,7 +199,7 @@ def test_the_rules_of_the_guide_are_refused_and_accepted_where_they_should_be():
     )
 
 
-def test_the_public_names_of_the_guide_exist():
+def test_the_public_names_of_the_guide_exist() -> None:
     public = _public_names()
     assert len(public) > 10
     for module, names in public.items():
@@ -202,14 +209,14 @@ def test_the_public_names_of_the_guide_exist():
     assert public["xbench.testing"] == set(importlib.import_module("xbench.testing").__all__)
 
 
-def test_built_in_plugins_import_public_names_only():
+def test_built_in_plugins_import_public_names_only() -> None:
     public, imported = _public_names(), _imports_of_plugins()
     secret = {f"{module}.{name}" for module, names in imported.items() for name in names - public.get(module, set())}
     assert not secret, "name them under 'What you may import', or import something public"
     assert set(public) - set(imported) == {"xbench.testing", "xbench.runtime.precision"}, "promised, and nobody uses it"
 
 
-def test_the_contract_of_imports_closes_every_room_without_a_public_name():
+def test_the_contract_of_imports_closes_every_room_without_a_public_name() -> None:
     contracts = configparser.ConfigParser()
     contracts.read(ROOT / ".importlinter")
     closed = set(contracts["importlinter:contract:public"]["forbidden_modules"].split())

@@ -1,6 +1,9 @@
 """The main job through the command line, on a small part of the default: thin scans, one epoch, sixteen nodules."""
 
 import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +16,9 @@ SMALL = (
 
 
 @pytest.mark.slow
-def test_vinet_is_scored_for_fidelity_against_controls_and_against_its_own_classifier(command, tmp_path):
+def test_vinet_is_scored_for_fidelity_against_controls_and_against_its_own_classifier(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
     vinet, own = "vinet:epochs=1", "vinet:epochs=1,subject=self"
     done = command("run", "--explainer", vinet, "--explainer", own, "--metric", "fidelity", *SMALL, "--out", "run")
     assert done.returncode == 0, done.stderr

@@ -15,14 +15,14 @@ ROOT = Path(__file__).parent.parent
 SOURCES = [*ROOT.glob("xbench/**/*.py"), *ROOT.glob("plugins/**/*.py")]
 
 
-def test_no_file_is_too_long_and_none_is_a_dumping_ground():
+def test_no_file_is_too_long_and_none_is_a_dumping_ground() -> None:
     assert len(SOURCES) > 50
     for path in SOURCES:
         assert path.read_text().count("\n") <= 350, path
         assert not re.fullmatch(r"(utils?|helpers?|common|misc)", path.stem), path
 
 
-def test_every_plugin_folder_is_an_entry_point_and_installed():
+def test_every_plugin_folder_is_an_entry_point_and_installed() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["xbench"]
     folders = {path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").exists()}
     assert set(declared.values()) == folders
@@ -34,7 +34,7 @@ def test_every_plugin_folder_is_an_entry_point_and_installed():
     assert installed == folders, "install again: pip install -e ."
 
 
-def test_the_import_contracts_and_the_type_checker_know_every_plugin():
+def test_the_import_contracts_and_the_type_checker_know_every_plugin() -> None:
     layers = runpy.run_path(str(ROOT / "tests" / "layers.py"))
     text, typed = (
         layers["contracts"](),
@@ -54,7 +54,7 @@ def test_the_import_contracts_and_the_type_checker_know_every_plugin():
     assert "    python tests/layers.py\n    mypy\n" in commands
 
 
-def test_tox_has_an_environment_for_every_python_that_is_promised():
+def test_tox_has_an_environment_for_every_python_that_is_promised() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     promised = re.findall(r"Python :: 3\.(\d+)", "\n".join(project["classifiers"]))
     assert project["requires-python"] == f">=3.{promised[0]}"
@@ -62,12 +62,12 @@ def test_tox_has_an_environment_for_every_python_that_is_promised():
     assert environments == ["lint", "tests", *(f"py3{minor}" for minor in promised[1:])]
 
 
-def test_every_kind_has_its_hook():
+def test_every_kind_has_its_hook() -> None:
     hooks = [name for name in vars(hookspecs) if name.startswith("xbench_")]
     assert hooks == [f"xbench_{kind}s" for kind in KINDS]
 
 
-def test_every_family_lists_its_own_items_and_the_plugin_hands_them_all_over():
+def test_every_family_lists_its_own_items_and_the_plugin_hands_them_all_over() -> None:
     from xbench.registry.discovery import discover
 
     offered = [entry.spec for entry in discover().entries.values()]
@@ -80,7 +80,7 @@ def test_every_family_lists_its_own_items_and_the_plugin_hands_them_all_over():
             assert spec.factory.partition(":")[0].rpartition(".")[0] == package, spec.name
 
 
-def test_plugins_name_their_papers():
+def test_plugins_name_their_papers() -> None:
     from xbench.contracts.specs import ExplainerSpec
     from xbench.registry.discovery import discover
 
@@ -94,7 +94,7 @@ def test_plugins_name_their_papers():
         spec.load_options()
 
 
-def test_the_hooks_of_a_commit_are_the_checks_of_the_lint_environment():
+def test_the_hooks_of_a_commit_are_the_checks_of_the_lint_environment() -> None:
     tox = configparser.ConfigParser()
     tox.read(ROOT / "tox.ini")
     checks = tox["testenv:lint"]["commands"].split("\n")
@@ -102,7 +102,7 @@ def test_the_hooks_of_a_commit_are_the_checks_of_the_lint_environment():
     assert hooks == [check for check in checks if check]
 
 
-def test_the_citation_names_whom_and_what_the_package_names():
+def test_the_citation_names_whom_and_what_the_package_names() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     citation = (ROOT / "CITATION.cff").read_text()
     assert re.findall(r"^  - name: (.+)$", citation, re.M) == [author["name"] for author in project["authors"]]

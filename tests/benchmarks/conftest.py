@@ -2,7 +2,9 @@
 
 import importlib.util
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -10,12 +12,12 @@ FOLDER = Path(__file__).parents[2] / "benchmarks" / "performance"
 
 
 @pytest.fixture
-def script(monkeypatch):
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
     """The module of a script; what it imports of its neighbours is forgotten with the test."""
     monkeypatch.syspath_prepend(str(FOLDER))
     before = set(sys.modules)
 
-    def load(name):
+    def load(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, name, module)  # where dataclasses look for the types of their fields

@@ -1,7 +1,10 @@
 import json
 import os
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -24,7 +27,7 @@ if what[0] == "says":
 
 
 @pytest.fixture
-def checks(script, tmp_path, monkeypatch):
+def checks(script: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module, with its scripts in a folder of the test."""
     module = script("checks")
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -33,28 +36,36 @@ def checks(script, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def check(checks):
+def check(checks: ModuleType) -> Callable[..., Any]:
     """A check whose script does what it is told."""
 
-    def make(*what, limit=20, least=0.0, needs=(), judge=None):
+    def make(
+        *what: str,
+        limit: int = 20,
+        least: float = 0.0,
+        needs: tuple[str, ...] = (),
+        judge: Callable[..., Any] | None = None,
+    ) -> Any:
         judge = judge or (lambda figures: checks.Verdict("passed", f"value {figures['value']}"))
         return checks.Check(what[0], "3", ("script.py", *what), judge, limit, needs, least)
 
     return make
 
 
-def written(folder):
+def written(folder: Path) -> list[dict[str, Any]]:
     """The results that stand in the folder."""
     return json.loads((folder / "results.json").read_text())["checks"]
 
 
-def run(checks, all_checks, folder, seconds=60.0):
+def run(checks: ModuleType, all_checks: Sequence[Any], folder: Path, seconds: float = 60.0) -> Any:
     return checks.run_checks(
         all_checks, seconds, folder, lambda results: checks.write_results(folder, {"title": "T"}, results)
     )
 
 
-def test_a_check_that_fails_or_dies_leaves_the_others_and_says_why(checks, check, tmp_path):
+def test_a_check_that_fails_or_dies_leaves_the_others_and_says_why(
+    checks: ModuleType, check: Callable[..., Any], tmp_path: Path
+) -> None:
     run(checks, [check("ends"), check("raises"), check("dies"), check("ends")], tmp_path)
     found = written(tmp_path)
     assert [one["status"] for one in found] == ["passed", "failed", "failed", "passed"]
@@ -64,7 +75,9 @@ def test_a_check_that_fails_or_dies_leaves_the_others_and_says_why(checks, check
     assert found[1]["measured"] == "until then value 3"
 
 
-def test_a_check_that_hangs_is_killed_at_its_limit_with_all_that_it_started(checks, check, tmp_path):
+def test_a_check_that_hangs_is_killed_at_its_limit_with_all_that_it_started(
+    checks: ModuleType, check: Callable[..., Any], tmp_path: Path
+) -> None:
     start = time.monotonic()
     run(checks, [check("hangs", str(tmp_path / "child"), limit=1.5), check("ends")], tmp_path)
     assert time.monotonic() - start < 20
@@ -74,7 +87,7 @@ def test_a_check_that_hangs_is_killed_at_its_limit_with_all_that_it_started(chec
     assert not alive(int((tmp_path / "child").read_text()))
 
 
-def alive(process):
+def alive(process: int) -> bool:
     """Whether it runs; one that ended may still be listed until somebody asks how."""
     try:
         os.kill(process, 0)
@@ -83,22 +96,26 @@ def alive(process):
         return False
 
 
-def test_what_there_is_no_time_for_is_not_run_and_says_so(checks, check, tmp_path):
+def test_what_there_is_no_time_for_is_not_run_and_says_so(
+    checks: ModuleType, check: Callable[..., Any], tmp_path: Path
+) -> None:
     results = run(checks, [check("ends"), check("ends", least=1000.0), check("ends")], tmp_path)
     assert [result.status for result in results] == ["passed", "not run", "passed"]
     assert results[1].reason == "no time left"
 
 
-def test_the_budget_cuts_a_check_short_of_its_limit(checks, check, tmp_path):
+def test_the_budget_cuts_a_check_short_of_its_limit(
+    checks: ModuleType, check: Callable[..., Any], tmp_path: Path
+) -> None:
     run(checks, [check("hangs", str(tmp_path / "child"), limit=50), check("ends", least=1.0)], tmp_path, seconds=2.0)
     found = written(tmp_path)
     assert [one["status"] for one in found] == ["failed", "not run"]
 
 
-def test_results_are_written_after_every_check(checks, check, tmp_path):
+def test_results_are_written_after_every_check(checks: ModuleType, check: Callable[..., Any], tmp_path: Path) -> None:
     seen = []
 
-    def report(results):
+    def report(results: list[Any]) -> None:
         checks.write_results(tmp_path, {"title": "T"}, results)
         seen.append([one["status"] for one in written(tmp_path)])
 
@@ -106,7 +123,9 @@ def test_results_are_written_after_every_check(checks, check, tmp_path):
     assert seen == [["not run", "not run"], ["passed", "not run"], ["passed", "failed"]]
 
 
-def test_a_missing_library_keeps_its_check_from_running_and_nothing_else(checks, check, tmp_path):
+def test_a_missing_library_keeps_its_check_from_running_and_nothing_else(
+    checks: ModuleType, check: Callable[..., Any], tmp_path: Path
+) -> None:
     results = run(checks, [check("ends", needs=("json", "no_such_library")), check("ends")], tmp_path)
     assert [(one.status, one.reason) for one in results] == [
         ("not run", "not installed: no_such_library"),
@@ -114,19 +133,23 @@ def test_a_missing_library_keeps_its_check_from_running_and_nothing_else(checks,
     ]
 
 
-def test_a_check_is_told_how_long_it_has_and_where_results_are(checks, check, tmp_path):
+def test_a_check_is_told_how_long_it_has_and_where_results_are(
+    checks: ModuleType, check: Callable[..., Any], tmp_path: Path
+) -> None:
     told = check("says", "{seconds} {out}", limit=50)
     result = checks.run_check(told, 40, tmp_path)
     assert result.figures == {"value": f"15 {tmp_path}"}
 
 
-def test_figures_that_cannot_be_judged_fail_the_check(checks, check, tmp_path):
+def test_figures_that_cannot_be_judged_fail_the_check(
+    checks: ModuleType, check: Callable[..., Any], tmp_path: Path
+) -> None:
     result = checks.run_check(check("ends", judge=lambda figures: figures["other"]), 20, tmp_path)
     assert result.status == "failed"
     assert "other" in result.reason
 
 
-def test_the_table_has_a_row_a_check(checks):
+def test_the_table_has_a_row_a_check(checks: ModuleType) -> None:
     result = checks.Result("a | b", "at most 1", "missed", "2", "too many", 3.4)
     text = checks.table({"title": "Title", "GPU": "one"}, [result])
     assert text.splitlines()[0] == "# Title"

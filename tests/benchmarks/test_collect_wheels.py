@@ -1,3 +1,7 @@
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 
 # Made-up distributions: name -> what each requires.
@@ -19,32 +23,34 @@ SHELF = {
 
 
 @pytest.fixture
-def wheels(script):
+def wheels(script: Callable[[str], ModuleType]) -> ModuleType:
     return script("collect_wheels")
 
 
 @pytest.fixture
-def names(wheels):
+def names(wheels: ModuleType) -> Callable[..., set[str]]:
     """What has to be carried to a machine."""
 
-    def find(*wanted, have=(), python="3.12", platform="manylinux_2_28_x86_64"):
+    def find(
+        *wanted: str, have: Sequence[str] = (), python: str = "3.12", platform: str = "manylinux_2_28_x86_64"
+    ) -> set[str]:
         target = wheels.environment(python, platform)
         return set(wheels.closure(wanted, have, lambda name: SHELF.get(name, []), target))
 
     return find
 
 
-def test_everything_is_followed_through_circles_other_spellings_and_extras(names):
+def test_everything_is_followed_through_circles_other_spellings_and_extras(names: Callable[..., set[str]]) -> None:
     assert names("root", have=["torch"]) == {"root", "plain", "deep-name", "with-extra", "quick"}
 
 
-def test_what_is_there_is_left_out_and_so_is_what_nothing_else_needs(names):
+def test_what_is_there_is_left_out_and_so_is_what_nothing_else_needs(names: Callable[..., set[str]]) -> None:
     assert {"nvidia-cudnn", "shared", "torch"} <= names("root")
     assert not {"nvidia-cudnn", "shared", "torch"} & names("root", have=["Torch"])
     assert "shared" in names("root[test]", have=["torch"])  # the tests need it too
 
 
-def test_markers_are_those_of_the_other_machine(names):
+def test_markers_are_those_of_the_other_machine(names: Callable[..., set[str]]) -> None:
     assert "old-python" in names("root", python="3.11")
     assert "old-python" not in names("root", python="3.12")
     assert "windows-only" in names("root", platform="win_amd64")
@@ -52,19 +58,19 @@ def test_markers_are_those_of_the_other_machine(names):
     assert not {"windows-only", "arm-only"} & names("root")
 
 
-def test_an_extra_is_followed_only_where_it_is_asked_for(names):
+def test_an_extra_is_followed_only_where_it_is_asked_for(names: Callable[..., set[str]]) -> None:
     assert "tester" not in names("root")
     assert "tester" in names("root[test]")
     assert "slow" not in names("root")
 
 
-def test_all_requirements_of_a_distribution_are_known(wheels):
+def test_all_requirements_of_a_distribution_are_known(wheels: ModuleType) -> None:
     target = wheels.environment("3.12", "manylinux_2_28_x86_64")
     found = wheels.closure(["root[test]"], [], lambda name: SHELF.get(name, []), target)
     assert {str(one.specifier) for one in found["shared"]} == {"", ">=2"}
 
 
-def test_the_same_modules_under_another_name_are_there_too(wheels):
+def test_the_same_modules_under_another_name_are_there_too(wheels: ModuleType) -> None:
     target = wheels.environment("3.12", "manylinux_2_28_x86_64")
     assert wheels.closure(["opencv-python"], ["opencv-python-headless"], lambda name: [], target) == {}
 
@@ -78,7 +84,9 @@ def test_the_same_modules_under_another_name_are_there_too(wheels):
         ("torch==2.11.0\nmine @ file:///tmp/mine\n-e /some/where\n# a comment\n", ["torch", "mine"]),
     ],
 )
-def test_what_is_there_comes_as_a_list_or_from_pips_own_output(wheels, text, names, tmp_path):
+def test_what_is_there_comes_as_a_list_or_from_pips_own_output(
+    wheels: ModuleType, text: str, names: list[str], tmp_path: Path
+) -> None:
     if "\n" in text:
         path = tmp_path / "have.txt"
         path.write_text(text)
@@ -86,7 +94,7 @@ def test_what_is_there_comes_as_a_list_or_from_pips_own_output(wheels, text, nam
     assert wheels.names_in(text) == names
 
 
-def test_a_platform_takes_wheels_of_older_ones(wheels):
+def test_a_platform_takes_wheels_of_older_ones(wheels: ModuleType) -> None:
     tags = wheels.tags("manylinux_2_28_x86_64")
     assert tags[0] == "manylinux_2_28_x86_64"
     assert {"manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux1_x86_64"} <= set(tags)

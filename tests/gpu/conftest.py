@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 DEVICE = "cuda"
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of this folder carry the marker, and are skipped where there is no such GPU."""
     here = Path(__file__).parent
     for item in items:
@@ -21,16 +22,18 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
-def device():
+def device() -> str:
     """Where the tests run."""
     return DEVICE
 
 
 @pytest.fixture(scope="session")
-def process():
+def process() -> Callable[..., subprocess.CompletedProcess[str]]:
     """As that of all tests, but never forked: CUDA does not work in a process forked from one that has asked for it."""
 
-    def begin(words, environment, folder, timeout):
+    def begin(
+        words: Sequence[str], environment: dict[str, str], folder: Path, timeout: float
+    ) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "xbench", *words]
         return subprocess.run(line, capture_output=True, text=True, timeout=timeout, env=environment, cwd=folder)
 

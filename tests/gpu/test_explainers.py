@@ -1,14 +1,16 @@
 """Every explainer on the GPU against the CPU."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from xbench import DatasetInfo, MapTransform, Session, Split
 from xbench.compute.passes import unchanging
 from xbench.registry.discovery import discover
-from xbench.registry.references import choose
+from xbench.registry.references import Choice, choose
 from xbench.runtime.devices import float32
 from xbench.runtime.randomness import generator
 
@@ -20,7 +22,7 @@ SMALL = {
 INFO = DatasetInfo("noise", ("a", "b"), 1, (SIDE, SIDE), has_masks=True)
 
 
-def names():
+def names() -> list[str]:
     entries = [entry for entry in discover().of_kind("explainer") if entry.distribution == "xbench"]
     # CAM fits neither network, and has a test of its own.
     fitting = [one.spec for one in entries if one.spec.name != "cam"]
@@ -28,25 +30,25 @@ def names():
 
 
 @pytest.fixture(scope="module")
-def split():
+def split() -> Split:
     images = torch.rand(16, 1, SIDE, SIDE, generator=generator(0, "images")).numpy()
     masks = images[:, 0] > 0.5
     words = [str(index) for index in range(len(images))]
     return Split.from_arrays(images, torch.arange(len(images)).numpy() % 2, words, words, masks)
 
 
-def network(name):
+def network(name: str) -> nn.Module:
     torch.manual_seed(0)
     return choose("model", name, discover()).create().build(INFO).eval().requires_grad_(False)
 
 
-def small(reference):
+def small(reference: str) -> Choice:
     choice = choose("explainer", reference, discover())
     given = {key: value for key, value in SMALL.items() if hasattr(choice.options, key)}
     return choose("explainer", {"name": choice.name, "argument": choice.argument, **given}, discover())
 
 
-def made(choice, model, split, place, state):
+def made(choice: Choice, model: nn.Module, split: Split, place: str, state: Path) -> torch.Tensor:
     """The maps that a device makes, on the CPU."""
     explainer, batch = choice.create(), split.batch(range(IMAGES)).to(place)
     if isinstance(explainer, MapTransform):
@@ -58,7 +60,7 @@ def made(choice, model, split, place, state):
 
 
 @pytest.mark.parametrize("reference", names())
-def test_maps_are_the_cpus(reference, split, tmp_path, device):
+def test_maps_are_the_cpus(reference: str, split: Split, tmp_path: Path, device: str) -> None:
     model, choice = network("attention" if reference == "attention" else "convnet"), small(reference)
     explainer = choice.create()
     if explainer.supports(model, INFO) is not None:
@@ -75,13 +77,13 @@ def test_maps_are_the_cpus(reference, split, tmp_path, device):
 
 
 @pytest.mark.parametrize("reference", ["deeplift", "deepshap:background=4", "lrp-epsilon"])
-def test_what_proves_its_rules_is_accepted(reference, device):
+def test_what_proves_its_rules_is_accepted(reference: str, device: str) -> None:
     with float32("32"):
         model = network("timm:resnet18").to(device)
         assert choose("explainer", reference, discover()).create().supports(model, INFO) is None
 
 
-def test_cam_is_the_cpus_on_a_network_with_global_pooling(split, tmp_path, device):
+def test_cam_is_the_cpus_on_a_network_with_global_pooling(split: Split, tmp_path: Path, device: str) -> None:
     model, choice = Pooled().eval().requires_grad_(False), choose("explainer", "cam", discover())
     assert choice.create().supports(model, INFO) is None
     with float32("32"):
@@ -91,11 +93,11 @@ def test_cam_is_the_cpus_on_a_network_with_global_pooling(split, tmp_path, devic
 
 
 class Pooled(torch.nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.features = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
         self.pool, self.head = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Linear(8, 2)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.pool(self.features(images)).flatten(1))

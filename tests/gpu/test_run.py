@@ -1,9 +1,18 @@
+from __future__ import annotations
+
 import runpy
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xbench.results.rows import read_scores
+
+if TYPE_CHECKING:
+    from tests.conftest import Shelf
+
 
 RUNS = Path(__file__).parents[1] / "xbench"
 TINY = runpy.run_path(str(RUNS / "conftest.py"))["TINY"]
@@ -32,7 +41,9 @@ HOARDER = """
 """
 
 
-def test_a_run_from_end_to_end(shelf, command, tmp_path, device):
+def test_a_run_from_end_to_end(
+    shelf: Shelf, command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, device: str
+) -> None:
     shelf.install("stranger", (RUNS / "stranger.py").read_text())
     words = ("--explainer", "gradient", "--explainer", "twofold", "--explainer", "raising", "--device", device)
     done = command("run", *TINY, *words, "--out", "run")
@@ -42,7 +53,9 @@ def test_a_run_from_end_to_end(shelf, command, tmp_path, device):
     assert rows["raising"].status != "ok"
 
 
-def test_memory_of_a_cell_that_failed_is_given_back(shelf, command, tmp_path, device):
+def test_memory_of_a_cell_that_failed_is_given_back(
+    shelf: Shelf, command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, device: str
+) -> None:
     shelf.install("hoarder", HOARDER)
     words = ("--explainer", "hoarder", "--explainer", "hungry", "--no-controls", "--device", device, "--out", "run")
     done = command("run", *TINY, *words)

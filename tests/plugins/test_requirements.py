@@ -3,6 +3,8 @@
 import functools
 import importlib.metadata
 import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import grimp
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from xbench.contracts.specs import KINDS
 from xbench.provenance import COMPUTING
 from xbench.registry.discovery import discover
+from xbench.registry.entries import Entry
 from xbench.registry.libraries import canonical, library_version
 from xbench.runtime.environment import BUILT_IN, CORE
 
@@ -28,17 +31,17 @@ ENTRIES = [entry for kind in KINDS if kind != "suite" for entry in discover().of
 
 
 @functools.cache
-def imports():
+def imports() -> Any:
     packages = sorted({point.value for point in importlib.metadata.entry_points(group="xbench")})
     return grimp.build_graph("xbench", *packages, include_external_packages=True)
 
 
 @functools.cache
-def distributions():
+def distributions() -> Mapping[str, list[str]]:
     return importlib.metadata.packages_distributions()
 
 
-def libraries(modules):
+def libraries(modules: Iterable[str]) -> set[str]:
     """The distributions that modules import, directly or through modules of their own package."""
     graph, seen, waiting, found = imports(), set(), list(modules), set()
     while waiting:
@@ -57,7 +60,7 @@ def libraries(modules):
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.spec.kind}-{entry.spec.name}")
-def test_a_built_in_requires_what_it_computes_with(entry):
+def test_a_built_in_requires_what_it_computes_with(entry: Entry) -> None:
     spec = entry.spec
     modules = [path.partition(":")[0] for path in (spec.factory, spec.options) if path]
     required = {library_version(name, importlib.metadata.distribution("xbench"))[0] for name in spec.requires}
@@ -65,7 +68,7 @@ def test_a_built_in_requires_what_it_computes_with(entry):
     assert required <= set(BUILT_IN) | set(CORE)
 
 
-def test_the_core_counts_the_libraries_that_it_computes_with():
+def test_the_core_counts_the_libraries_that_it_computes_with() -> None:
     graph = imports()
     beginnings = tuple(f"xbench.{part.removesuffix('.py')}" for part in COMPUTING)
     rooms = [name for name in graph.modules if name.startswith(beginnings)]

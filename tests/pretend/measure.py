@@ -14,16 +14,19 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pretend
 import torch
+from torch import nn
 
-from xbench import DatasetInfo, Session, Split
+from xbench import Batch, DatasetInfo, Explainer, Session, Split
 from xbench.compute.passes import unchanging
 from xbench.contracts.explainer import MapTransform
 from xbench.registry.discovery import discover
-from xbench.registry.references import choose
+from xbench.registry.entries import Registry
+from xbench.registry.references import Choice, choose
 from xbench.runtime.randomness import normal_field
 from xbench.runtime.seeding import rng
 from xbench.testing.fakes import TinyModel, TinyOptions
@@ -37,7 +40,7 @@ ONCE = {"epochs": 1, "iterations": 2}
 MODELS = {"attention": "attention", "cam": "tiny"}
 
 
-def split(count):
+def split(count: int) -> Split:
     """Noise with a bright disk where the class is 1."""
     draws = rng(0, "pretend")
     images = draws.random((count, 1, SIDE, SIDE), dtype=np.float32) / 2
@@ -49,7 +52,7 @@ def split(count):
     return Split.from_arrays(images, labels, names, names, masks)
 
 
-def network(registry, name="convnet"):
+def network(registry: Registry, name: str = "convnet") -> nn.Module:
     """A classifier with batch norms as after a training."""
     torch.manual_seed(2)
     plugin = TinyModel(TinyOptions(batch_norm=True)) if name == "tiny" else choose("model", name, registry).create()
@@ -63,7 +66,7 @@ def network(registry, name="convnet"):
     return model
 
 
-def chosen(name, registry, factor=1):
+def chosen(name: str, registry: Registry, factor: int = 1) -> tuple[Choice, Any]:
     """The explainer with few samples, or with `factor` times as many."""
     choice = choose("explainer", name, registry)
     known = type(choice.options).model_fields
@@ -75,12 +78,12 @@ def chosen(name, registry, factor=1):
 class Trial:
     """One explainer on both devices."""
 
-    def __init__(self, name, registry, train):
+    def __init__(self, name: str, registry: Registry, train: Split) -> None:
         self.choice, _ = chosen(name, registry)
         self.registry, self.train, self.name = registry, train, name
         self.folder = None
 
-    def explainer(self, model, device, folder, factor=1):
+    def explainer(self, model: nn.Module, device: str, folder: str, factor: int = 1) -> Explainer:
         """Ready on a device. What is trained is trained on the CPU, once."""
         _, options = chosen(self.name, self.registry, factor)
         made = self.choice.entry.spec.load()(options)
@@ -92,7 +95,7 @@ class Trial:
             made.restore(fresh, network_on(model, device), INFO, device)
         return made
 
-    def maps(self, made, model, device):
+    def maps(self, made: Any, model: nn.Module, device: str) -> tuple[np.ndarray, list[list[Any]]]:
         """Of one batch, on the host, and the waits they took."""
         batch = made.ready(self.train.batch(np.arange(IMAGES))).to(device)
         targets = torch.tensor([0, 1, 1]).to(device)
@@ -104,7 +107,7 @@ class Trial:
             waits = [[where, what, count] for (where, what), count in sorted(pretend.waits.items())]
         return found.cpu().numpy(), waits
 
-    def work(self, made, explained, batch, targets):
+    def work(self, made: Any, explained: nn.Module, batch: Batch, targets: torch.Tensor) -> torch.Tensor:
         """Maps, or what becomes of maps of noise."""
         if not isinstance(made, MapTransform):
             return made.explain(explained, batch, targets, self.name)
@@ -115,17 +118,17 @@ class Trial:
 _networks = {}
 
 
-def network_on(model, device):
+def network_on(model: nn.Module, device: str) -> nn.Module:
     """One copy a device."""
     if (model, device) not in _networks:
         _networks[model, device] = copy.deepcopy(model).to(device)
     return _networks[model, device]
 
 
-def measured(name, registry, model, train):
+def measured(name: str, registry: Registry, model: nn.Module, train: Split) -> dict[str, Any]:
     """The entry of one explainer."""
     trial = Trial(name, registry, train)
-    entry = {"reason": "", "failure": "", "difference": None, "waits": [], "longer": []}
+    entry: dict[str, Any] = {"reason": "", "failure": "", "difference": None, "waits": [], "longer": []}
     with tempfile.TemporaryDirectory() as folder:
         made = trial.explainer(model, "cpu", folder)
         entry["reason"] = made.supports(network_on(model, "cpu"), INFO) or ""
@@ -143,7 +146,7 @@ def measured(name, registry, model, train):
     return entry
 
 
-def main(path):
+def main(path: str) -> None:
     """Every explainer that comes with xbench."""
     registry, train = discover(), split(16)
     models = {model: network(registry, model) for model in ("convnet", *MODELS.values())}

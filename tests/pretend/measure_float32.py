@@ -8,18 +8,21 @@ import contextlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pretend
 import torch
 from measure import INFO, network, split
+from torch import nn
 
 from xbench.compute.scorer import Scorer, ScoringRecipe
 from xbench.registry.discovery import discover
+from xbench.registry.entries import Registry
 from xbench.registry.references import choose
 from xbench.runtime.devices import float32, rounds_products
 
 
-def found(model, images, registry):
+def found(model: nn.Module, images: torch.Tensor, registry: Registry) -> dict[str, Any]:
     """Measure under the switches as they are set."""
     with torch.no_grad():
         logits = model(images)
@@ -34,7 +37,7 @@ def found(model, images, registry):
     }
 
 
-def main(path):
+def main(path: str) -> None:
     """Under torch's own switches, and under those of the two precisions."""
     registry = discover()
     model = network(registry).to(pretend.NAME)

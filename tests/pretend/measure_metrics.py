@@ -13,17 +13,21 @@ import copy
 import json
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pretend
 import torch
 from measure import INFO, SIDE, network, network_on, split
+from torch import nn
 
-from xbench import Session
+from xbench import Case, Metric, Session
 from xbench.compute.passes import unchanging
 from xbench.contracts.metric import TrainMaps
 from xbench.registry.discovery import discover
+from xbench.registry.entries import Registry
 from xbench.registry.references import choose
 from xbench.runtime.devices import float32
 from xbench.runtime.seeding import rng
@@ -36,7 +40,7 @@ WORK = frozenset({"explain", "transfer", "masked", "train"})  # of metrics that 
 QUICK = {"epochs": 1, "draws": 4, "samples": 4, "limit": 4, "steps": 4, "repeats": 1, "networks": 1}
 
 
-def metric_of(name, registry):
+def metric_of(name: str, registry: Registry) -> Metric:
     """With little of what it repeats."""
     choice = choose("metric", name, registry)
     known = type(choice.options).model_fields
@@ -45,7 +49,7 @@ def metric_of(name, registry):
     return factory(options, choice.argument) if choice.entry.spec.argument else factory(options)
 
 
-def case_of(metric, model, device, count, folder):
+def case_of(metric: Metric, model: nn.Module, device: str, count: int, folder: Path) -> Case:
     """Of `count` images with maps of noise."""
     data, draws = split(count), rng(0, "maps")
     maps = draws.normal(size=(count, SIDE, SIDE)).astype(np.float32)
@@ -61,7 +65,9 @@ def case_of(metric, model, device, count, folder):
     return fake_case(INFO, data, network_on(model, device), maps, session, **more)
 
 
-def observed(metric, model, device, count):
+def observed(
+    metric: Metric, model: nn.Module, device: str, count: int
+) -> tuple[dict[str, np.ndarray], float, list[list[Any]]]:
     """Observations, value, and waits of `observe` alone."""
     import dataclasses
 
@@ -76,7 +82,7 @@ def observed(metric, model, device, count):
     return found, value, waits
 
 
-def difference(found, expected):
+def difference(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> float:
     """The largest of all observations, as a share of the largest there; what is not a number must be in both."""
     largest = 0.0
     for name, values in expected.items():
@@ -88,9 +94,9 @@ def difference(found, expected):
     return float(largest)
 
 
-def measured(name, registry, model):
+def measured(name: str, registry: Registry, model: nn.Module) -> dict[str, Any]:
     """The entry of one metric."""
-    entry = {"failure": "", "values": [], "difference": None, "waits": [], "longer": []}
+    entry: dict[str, Any] = {"failure": "", "values": [], "difference": None, "waits": [], "longer": []}
     made = metric_of(name, registry)
     expected, value, _ = observed(made, model, "cpu", 2 * BATCH)
     try:
@@ -105,7 +111,7 @@ def measured(name, registry, model):
     return entry
 
 
-def main(path):
+def main(path: str) -> None:
     """Every metric that comes with xbench, and one of Quantus'."""
     registry = discover()
     model = copy.deepcopy(network(registry))

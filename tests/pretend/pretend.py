@@ -13,6 +13,8 @@ Environment:
     PRETEND_FLOAT64: "no" makes it refuse float64.
 """
 
+from __future__ import annotations
+
 import atexit
 import contextlib
 import functools
@@ -20,7 +22,9 @@ import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +66,7 @@ class PretendTensor(torch.Tensor):
     """Another device's tensor; `raw` holds the numbers."""
 
     @staticmethod
-    def __new__(cls, raw):
+    def __new__(cls: type[PretendTensor], raw: torch.Tensor) -> PretendTensor:
         """Wrap a tensor of the CPU, which is not copied."""
         made = torch.Tensor._make_wrapper_subclass(
             cls,
@@ -77,41 +81,41 @@ class PretendTensor(torch.Tensor):
         made.raw = raw
         return made
 
-    def __repr__(self, *, tensor_contents=None):
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"PretendTensor({self.raw})"
 
-    def tolist(self):
+    def tolist(self) -> Any:
         """A list, for which the host waits; torch's own refuses subclasses."""
         note_wait("tolist")
         return self.raw.tolist()
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         return super().__getitem__(of_tensors(index))
 
-    def __setitem__(self, index, values):
+    def __setitem__(self, index: Any, values: Any) -> None:
         super().__setitem__(of_tensors(index), values)
 
-    def untyped_storage(self):
+    def untyped_storage(self) -> torch.UntypedStorage:
         """Where the numbers are."""
         return self.raw.untyped_storage()
 
-    def new_tensor(self, data, *args, **kwargs):
+    def new_tensor(self, data: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """From a list of the host; torch's own gives up in C++."""
         kwargs.setdefault("device", self.device)
         return torch.tensor(data, *args, **{"dtype": self.dtype, **kwargs})
 
-    def __reduce_ex__(self, protocol):
+    def __reduce_ex__(self, protocol: Any) -> Any:
         rebuild = torch._utils._rebuild_device_tensor_from_cpu_tensor
         return rebuild, (self.detach().raw, self.dtype, NAME, self.requires_grad)
 
     @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         # A wrapper made in inference mode can't be detached there, by an assertion of torch's.
         with torch.inference_mode(False), torch.no_grad():
             return run(func, args, kwargs or {})
 
 
-def run(func, args, kwargs):
+def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """An operation with a tensor of this device among its arguments, or that is to make one."""
     name = func._schema.name.partition("::")[2]
     flat, _ = tree_flatten((args, kwargs))
@@ -138,28 +142,28 @@ def run(func, args, kwargs):
     return result
 
 
-def of_tensors(index):
+def of_tensors(index: Any) -> Any:
     """An index without lists and arrays, of which torch's own C++ makes tensors that it can't place."""
     if isinstance(index, tuple):
         return tuple(map(of_tensors, index))
     return torch.as_tensor(index) if isinstance(index, list | np.ndarray) else index
 
 
-def is_ours(value):
+def is_ours(value: object) -> bool:
     return isinstance(value, PretendTensor)
 
 
-def unwrapped(value):
+def unwrapped(value: Any) -> Any:
     if isinstance(value, torch.device) and value.type == NAME:
         return HOST
     return value.raw if is_ours(value) else value
 
 
-def wrapped(value):
+def wrapped(value: Any) -> Any:
     return PretendTensor(value) if isinstance(value, torch.Tensor) and not is_ours(value) else value
 
 
-def copied(args, kwargs):
+def copied(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device | None:
     """`target.copy_(source)`, the one operation between devices."""
     target, source = args[0], args[1]
     blocking = not (kwargs.get("non_blocking") or (len(args) > 2 and args[2]))
@@ -171,7 +175,7 @@ def copied(args, kwargs):
     return target
 
 
-def refuse_mixture(name, args, tensors):
+def refuse_mixture(name: str, args: tuple[Any, ...], tensors: list[torch.Tensor]) -> None:
     """As CUDA: a single number may come from the CPU, and the indices of a tensor of the device too."""
     if name in INDEXING and is_ours(args[0]):
         tensors = [args[0], *(one for one in args[2:] if isinstance(one, torch.Tensor))]
@@ -183,7 +187,7 @@ def refuse_mixture(name, args, tensors):
         )
 
 
-def refuse_float64(found):
+def refuse_float64(found: Any) -> None:
     """As MPS, where asked for."""
     if os.environ.get("PRETEND_FLOAT64") != "no":
         return
@@ -194,7 +198,7 @@ def refuse_float64(found):
             )
 
 
-def note_waiting(name, args, kwargs, target):
+def note_waiting(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], target: torch.device | None) -> None:
     """Whether the host has to wait for this operation."""
     if name == "_to_copy" and target is not None and target.type == "cpu" and is_ours(args[0]):
         note_wait("copy to the host")
@@ -210,7 +214,7 @@ def note_waiting(name, args, kwargs, target):
         note_wait("repeat_interleave without output_size")
 
 
-def note_wait(operation):
+def note_wait(operation: str) -> None:
     """Count it under the innermost line of xbench or its plugins."""
     frame = sys._getframe(1)
     where = "elsewhere"
@@ -225,7 +229,7 @@ def note_wait(operation):
     waits[where, operation] += 1
 
 
-def rounded(name, args):
+def rounded(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """The operands with TF32's mantissas of 10 bits, if torch may use them on an NVIDIA GPU as its switches are."""
     switch = torch.backends.cudnn.conv if name in CONVOLUTIONS else torch.backends.cuda.matmul
     if switch.fp32_precision != "tf32":
@@ -234,11 +238,11 @@ def rounded(name, args):
     return tree_unflatten([short(one) if is_wide(one) else one for one in leaves], form)
 
 
-def is_wide(value):
+def is_wide(value: object) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype == torch.float32
 
 
-def short(values):
+def short(values: torch.Tensor) -> torch.Tensor:
     """Round to the nearest number of 10 bits."""
     bits = values.contiguous().view(torch.int32)
     return ((bits + 0x1000) & ~0x1FFF).view(torch.float32).view(values.shape)
@@ -247,32 +251,32 @@ def short(values):
 class Backend:
     """What torch asks of a device's module."""
 
-    def is_initialized(self):
+    def is_initialized(self) -> bool:
         return True
 
-    def is_available(self):
+    def is_available(self) -> bool:
         return True
 
-    def current_device(self):
+    def current_device(self) -> int:
         return 0
 
-    def device_count(self):
+    def device_count(self) -> int:
         return 1
 
-    def _is_in_bad_fork(self):
+    def _is_in_bad_fork(self) -> bool:
         return False
 
-    def manual_seed_all(self, seed):
+    def manual_seed_all(self, seed: int) -> None:
         pass
 
-    def synchronize(self, device=None):
+    def synchronize(self, device: object = None) -> None:
         note_wait("synchronize")
 
-    def get_amp_supported_dtype(self):
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16]
 
 
-def _register():
+def _register() -> tuple[torch.library.Library, torch.library.Library]:
     _setup_privateuseone_for_python_backend(NAME, backend_module=Backend())
     library = torch.library.Library("_", "IMPL")
     library_of_aten = torch.library.Library("aten", "IMPL")
@@ -286,21 +290,21 @@ def _register():
     return library, library_of_aten
 
 
-def make_on_host(packet, name):
+def make_on_host(packet: Any, name: str) -> Callable[..., torch.Tensor]:
     """A factory whose own way is to enlarge an empty tensor, which a wrapper can't follow."""
     overload = getattr(packet, name.partition(".")[2] or "default")
 
-    def made(*args, device=None, pin_memory=None, **kwargs):
+    def made(*args: Any, device: Any = None, pin_memory: object = None, **kwargs: Any) -> torch.Tensor:
         return PretendTensor(overload(*args, device=HOST, **kwargs))
 
     return made
 
 
-def _of_lists(make):
+def _of_lists(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """`torch.tensor` and `torch.as_tensor` with device="pretend", of anything: torch's own give up in C++."""
 
     @functools.wraps(make)
-    def made(data, *args, device=None, **kwargs):
+    def made(data: Any, *args: Any, device: Any = None, **kwargs: Any) -> torch.Tensor:
         if device is None or torch.device(device).type != NAME or is_ours(data):
             return make(data, *args, **({} if device is None else {"device": device}), **kwargs)
         return make(data, *args, **kwargs).to(NAME)
@@ -308,7 +312,7 @@ def _of_lists(make):
     return made
 
 
-def _write_waits(path):
+def _write_waits(path: str) -> None:
     rows = [[where, operation, count] for (where, operation), count in sorted(waits.items())]
     with contextlib.suppress(OSError):
         Path(path).write_text(json.dumps(rows))

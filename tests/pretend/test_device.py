@@ -5,13 +5,14 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 HERE = Path(__file__).parent
 
 
-def say(source, **environment):
+def say(source: str, **environment: str) -> list[str]:
     """What a script prints in a process with the pretend accelerator."""
     begin = "import pretend, torch\nfrom torch import nn\n"
     line = [sys.executable, "-c", begin + textwrap.dedent(source)]
@@ -20,7 +21,7 @@ def say(source, **environment):
     return done.stdout.split()
 
 
-def test_tensors_of_two_devices_do_not_mix():
+def test_tensors_of_two_devices_do_not_mix() -> None:
     source = """
         device = torch.ones(3, device="pretend")
         for work in (lambda: device + torch.ones(3), lambda: torch.cat([device, torch.ones(3)]),
@@ -37,7 +38,7 @@ def test_tensors_of_two_devices_do_not_mix():
     assert say(source) == ["True"] * 7
 
 
-def test_waits_are_noted():
+def test_waits_are_noted() -> None:
     source = """
         values, index = torch.arange(4.0).to("pretend"), torch.tensor([1])
         waiting = (lambda: float(values.sum()), lambda: values.cpu(), lambda: values.tolist(),
@@ -52,7 +53,7 @@ def test_waits_are_noted():
     assert say(source) == ["1", "1", "1", "1", "1", "1", "0", "0"]
 
 
-def test_gradients_and_steps_are_those_of_the_cpu():
+def test_gradients_and_steps_are_those_of_the_cpu() -> None:
     source = """
         import copy
         torch.manual_seed(0)
@@ -74,5 +75,5 @@ def test_gradients_and_steps_are_those_of_the_cpu():
 
 
 @pytest.mark.parametrize(("environment", "said"), [({}, "torch.float64"), ({"PRETEND_FLOAT64": "no"}, "torch.float32")])
-def test_the_widest_float_is_found_by_trying(environment, said):
+def test_the_widest_float_is_found_by_trying(environment: dict[str, Any], said: str) -> None:
     assert say("from xbench.runtime.devices import widest; print(widest('pretend'))", **environment) == [said]

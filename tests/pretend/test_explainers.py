@@ -1,7 +1,9 @@
 """Every explainer on the pretend accelerator: the CPU's maps, and a host that waits for nothing inside the loops."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,35 +29,35 @@ RULES = ("lrp-", "deep-taylor")
 
 
 @pytest.fixture(scope="module")
-def found(on_pretend):
+def found(on_pretend: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     # Without float64, as some GPUs: with it, an explainer does on the device what it does on the CPU.
     made = on_pretend("measure.py", PRETEND_FLOAT64="no")
     return {name.partition(":")[0]: entry for name, entry in made.items()}
 
 
-def count(waits):
+def count(waits: list[Any]) -> int:
     return sum(number for *_, number in waits)
 
 
-def test_every_explainer_was_tried(found):
+def test_every_explainer_was_tried(found: dict[str, Any]) -> None:
     assert sorted(found) == NAMES
     assert not any(entry["reason"] for entry in found.values())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_maps_are_those_of_the_cpu_and_need_no_float64(found, name):
+def test_maps_are_those_of_the_cpu_and_need_no_float64(found: dict[str, Any], name: str) -> None:
     assert found[name]["failure"] == ""
     assert found[name]["difference"] < 1e-4
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_host_waits_for_nothing_inside_a_loop(found, name):
+def test_the_host_waits_for_nothing_inside_a_loop(found: dict[str, Any], name: str) -> None:
     entry = found[name]
     assert entry["waits"] == entry["longer"], "twice the samples, more waits"
     if not name.startswith(RULES):
         assert count(entry["waits"]) <= LOOKS.get(name, FINITE), entry["waits"]
 
 
-def test_the_table_names_lines_of_xbench(found):
+def test_the_table_names_lines_of_xbench(found: dict[str, Any]) -> None:
     lines = {where for entry in found.values() for where, *_ in entry["waits"]}
     assert all(where.startswith("xbench") for where in lines), json.dumps(sorted(lines))

@@ -1,5 +1,8 @@
 """Every metric on the pretend accelerator: the CPU's observations, and few waits a batch of images."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from xbench.registry.discovery import discover
@@ -22,13 +25,13 @@ LIMITS = {
 
 
 @pytest.fixture(scope="module")
-def found(on_pretend):
+def found(on_pretend: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     # Without float64, as some GPUs: with it, a metric does on the device what it does on the CPU.
     return on_pretend("measure_metrics.py", PRETEND_FLOAT64="no")
 
 
 @pytest.mark.parametrize("name", [*NAMES, *MORE])
-def test_observations_are_those_of_the_cpu_and_need_no_float64(found, name):
+def test_observations_are_those_of_the_cpu_and_need_no_float64(found: dict[str, Any], name: str) -> None:
     assert found[name]["failure"] == ""
     assert found[name]["difference"] < 1e-3
 
@@ -38,17 +41,17 @@ IN_ALL = {"classifier_shift": 4, "mask_swap_agreement": 4, "stability": 1, "clas
 IN_ALL["adversarial_stability"] = 1
 
 
-def count(waits):
+def count(waits: list[Any]) -> int:
     return sum(number for *_, number in waits)
 
 
 @pytest.mark.parametrize("name", sorted(LIMITS))
-def test_the_host_waits_no_more_often_than_it_must(found, name):
+def test_the_host_waits_no_more_often_than_it_must(found: dict[str, Any], name: str) -> None:
     waits, longer = count(found[name]["waits"]), count(found[name]["longer"])
     assert bool(longer) == bool(LIMITS[name])
     assert (longer - waits) / BATCHES <= LIMITS[name], found[name]["longer"]
 
 
 @pytest.mark.parametrize("name", sorted(IN_ALL))
-def test_the_host_waits_no_more_often_for_more_work(found, name):
+def test_the_host_waits_no_more_often_for_more_work(found: dict[str, Any], name: str) -> None:
     assert 0 < count(found[name]["waits"]) <= IN_ALL[name], found[name]["waits"]

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import runpy
 from pathlib import Path
+from typing import Any
 
 import grimp
 import pytest
@@ -19,12 +20,12 @@ PLUGINS = sorted({point.value for point in importlib.metadata.entry_points(group
 
 
 @pytest.fixture(scope="module")
-def imports():
+def imports() -> Any:
     """All imports of xbench and its plugins, those inside functions and those for type checkers included."""
     return grimp.build_graph("xbench", *PLUGINS)
 
 
-def closure(graph, package):
+def closure(graph: Any, package: str) -> set[str]:
     """A package and all that it imports, directly or not."""
     seen, waiting = set(), [package, *graph.find_descendants(package)]
     while waiting:
@@ -36,14 +37,14 @@ def closure(graph, package):
 
 
 @pytest.mark.parametrize("package", ["xbench.jobs", "xbench.contracts", *PLUGINS])
-def test_all_that_computes_is_covered(imports, package):
+def test_all_that_computes_is_covered(imports: Any, package: str) -> None:
     own = {name for name in closure(imports, package) if name.partition(".")[0] == "xbench"} - set(EXEMPT)
     covered = {f"xbench.{part.removesuffix('.py')}" for part in COMPUTING}
     assert {name for name in own if ".".join(name.split(".")[:2]) not in covered} == set()
     assert own
 
 
-def test_every_change_changes_the_fingerprints_that_it_must_and_no_other():
+def test_every_change_changes_the_fingerprints_that_it_must_and_no_other() -> None:
     mutation = runpy.run_path(str(TESTS / "mutation.py"))
     results = mutation["run"](fast=True)
     assert [one for one in results if one["changed"] != mutation["wanted"](one["path"])] == []
@@ -52,7 +53,7 @@ def test_every_change_changes_the_fingerprints_that_it_must_and_no_other():
     assert {"xbench/cli", "xbench/report", "xbench/run", "xbench/leaderboard"} <= places
 
 
-def test_a_part_of_the_core_that_is_missing_is_no_empty_hash(monkeypatch):
+def test_a_part_of_the_core_that_is_missing_is_no_empty_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xbench.provenance.COMPUTING", (*COMPUTING, "nowhere"))
     core_digest.cache_clear()
     with pytest.raises(PluginError, match="no file of xbench/nowhere can be hashed"):
@@ -61,7 +62,7 @@ def test_a_part_of_the_core_that_is_missing_is_no_empty_hash(monkeypatch):
     assert core_digest()
 
 
-def test_a_folder_is_its_names_and_contents_wherever_it_lies(tmp_path):
+def test_a_folder_is_its_names_and_contents_wherever_it_lies(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "a.bin").write_bytes(b"a")
@@ -74,14 +75,16 @@ def test_a_folder_is_its_names_and_contents_wherever_it_lies(tmp_path):
     assert len({known, renamed, content_digest(tmp_path / "one")}) == 3
 
 
-def test_a_link_to_the_folder_above_ends(tmp_path):
+def test_a_link_to_the_folder_above_ends(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"a")
     known = content_digest(tmp_path)
     (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
     assert content_digest(tmp_path) == known
 
 
-def test_an_edit_that_keeps_size_and_time_of_modification_counts(tmp_path, monkeypatch):
+def test_an_edit_that_keeps_size_and_time_of_modification_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("xbench.provenance._SETTLED", -1.0)  # as if the file were old
     path = tmp_path / "weights.bin"
     path.write_bytes(b"one")
@@ -95,7 +98,7 @@ def test_an_edit_that_keeps_size_and_time_of_modification_counts(tmp_path, monke
     assert content_digest(path) != before
 
 
-def test_a_file_that_did_not_change_is_read_once(tmp_path, monkeypatch):
+def test_a_file_that_did_not_change_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "weights.bin"
     path.write_bytes(b"one")
     monkeypatch.setattr("xbench.provenance._SETTLED", -1.0)

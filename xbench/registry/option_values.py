@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from xbench.contracts.options import Options
 from xbench.errors import UserError
@@ -20,7 +22,7 @@ def by_content(options: Options, owner: str) -> dict[str, Any]:
     themselves. Paths are relative to the working folder. A path that leads nowhere counts as {"absent": its text}.
 
     Args:
-        options: The options. Their paths may lie in lists, tables and nested models too.
+        options: The options. Their paths may also lie in lists, sets, tables, dataclasses and nested models.
         owner: Owner of the options, for messages.
 
     Raises:
@@ -31,19 +33,51 @@ def by_content(options: Options, owner: str) -> dict[str, Any]:
 
 
 def _by_content(value: Any, dumped: Any, what: str) -> Any:
-    """Return `dumped`, which is `value` as JSON, with the paths in it replaced."""
+    """Return `dumped`, which is `value` as JSON; or `value` as JSON with the paths in it replaced, where it has any."""
+    if not _has_path(value):
+        return sorted(dumped, key=digest) if isinstance(value, set | frozenset) else dumped
+    return _replaced(value, what)
+
+
+def _has_path(value: Any) -> bool:
+    if isinstance(value, Path):
+        return True
+    parts = _parts(value)
+    return parts is not None and any(map(_has_path, parts))
+
+
+def _parts(value: Any) -> list[Any] | None:
+    """Return the values in a value; None for a value that holds no others."""
+    if isinstance(value, Mapping):
+        return [*value, *value.values()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return list(value)
+    if isinstance(value, BaseModel) or dataclasses.is_dataclass(value):
+        return list(_fields(value).values())
+    return None
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """Return the fields of a pydantic model or of a dataclass."""
+    if isinstance(value, BaseModel):
+        return {name: getattr(value, name) for name in type(value).model_fields}
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+def _replaced(value: Any, what: str) -> Any:
     if isinstance(value, Path):
         return _content(value, what)
-    if isinstance(value, BaseModel):
-        return {key: _by_content(getattr(value, key), dumped[key], what) for key in dumped}
     if isinstance(value, Mapping):
-        names = zip(value, dumped, strict=True)  # in the same order
-        return {name: _by_content(value[key], dumped[name], what) for key, name in names}
+        pairs = [[_replaced(key, what), _replaced(entry, what)] for key, entry in value.items()]
+        # JSON has no tables whose keys are contents.
+        return sorted(pairs, key=digest) if any(map(_has_path, value)) else {key: entry for key, entry in pairs}
     if isinstance(value, list | tuple):
-        return [_by_content(one, plain, what) for one, plain in zip(value, dumped, strict=True)]
-    if isinstance(value, set | frozenset) and any(isinstance(one, Path) for one in value):
-        return sorted((_by_content(one, str(one), what) for one in value), key=digest)
-    return dumped
+        return [_replaced(entry, what) for entry in value]
+    if isinstance(value, set | frozenset):
+        return sorted((_replaced(entry, what) for entry in value), key=digest)
+    if _parts(value) is not None:
+        return {name: _replaced(entry, what) for name, entry in _fields(value).items()}
+    return to_jsonable_python(value)
 
 
 def _content(path: Path, what: str) -> dict[str, str]:

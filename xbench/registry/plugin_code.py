@@ -2,7 +2,7 @@
 
 An item is cached under all of it. A distribution that is installed counts by its recorded files. Code that lies
 anywhere else (an editable install, a plain folder or a zip file on PYTHONPATH) may be in several packages that no
-metadata name, so there what the modules import is followed. Built-in plugins share one distribution: each counts its
+metadata name, so what the modules import is followed to it. Built-in plugins share one distribution: each counts its
 own package alone.
 """
 
@@ -50,7 +50,8 @@ def code_of(entry: Entry) -> dict[str, Any]:
             "depends_on": [list(pair) for pair in _dependencies(spec.depends_on)],
         }
     except PluginError as error:
-        raise PluginError(f"{entry.owner} can't be told from a changed one: {error.message}", error.hint) from error
+        what = f"the code of {entry.owner} can't be hashed, so its results can't be kept: {error.message}"
+        raise PluginError(what, error.hint) from error
 
 
 def source_digest(distribution: str, modules: tuple[str, ...]) -> str:
@@ -67,15 +68,16 @@ def source_digest(distribution: str, modules: tuple[str, ...]) -> str:
 @functools.cache
 def _source(distribution: str, names: tuple[str, ...]) -> str:
     """Return the hash for units that are named by themselves; a distribution's are hashed once per process."""
-    found = None if distribution == BUILT_IN else _installed(distribution)
-    files = {} if found is None else _recorded(found)
+    installed = None if distribution == BUILT_IN else _installed(distribution)
     units = dict(map(_unit, names))
-    if found is not None:
-        units |= dict(filter(None, map(_optional, _declared(found))))
-    if distribution != BUILT_IN:
-        _follow_imports(units)
+    files: dict[str, Traversable] = {}
+    if installed is not None:
+        units |= dict(filter(None, map(_optional, _declared(installed))))
+        files |= _recorded(installed)
     for name, spec in units.items():
         files |= _files(name, spec)
+    if distribution != BUILT_IN:
+        files |= _imported_files(files, set(units))
     if files:
         return tree_digest(files)
     if distribution == BUILT_IN:
@@ -87,12 +89,12 @@ def _source(distribution: str, names: tuple[str, ...]) -> str:
 def _libraries(distribution: str, requires: tuple[str, ...]) -> Mapping[str, str | None]:
     if distribution == BUILT_IN and not requires:
         return {}
-    found = _installed(distribution)
+    installed = _installed(distribution)
     versions: dict[str, str | None] = {}
-    if found is not None and distribution != BUILT_IN:
-        versions |= required_versions(found)
+    if installed is not None and distribution != BUILT_IN:
+        versions |= required_versions(installed)
     for module in requires:
-        known = library_version(module, found)
+        known = library_version(module, installed)
         if known is None:  # a module that no distribution brought
             name, spec = _unit(module)
             known = (name, tree_digest(_files(name, spec)))
@@ -102,7 +104,7 @@ def _libraries(distribution: str, requires: tuple[str, ...]) -> Mapping[str, str
 
 @functools.cache
 def _dependencies(wanted: tuple[str | Path, ...]) -> tuple[tuple[str, str], ...]:
-    return tuple((_name(one), tree_digest(_files_of(one))) for one in wanted)
+    return tuple((_name(item), tree_digest(_files_of(item))) for item in wanted)
 
 
 def _name(wanted: str | Path) -> str:
@@ -126,19 +128,25 @@ def _installed(distribution: str) -> Distribution | None:
 
 
 def _recorded(distribution: Distribution) -> dict[str, Traversable]:
-    """Return the files that the installer wrote into the import path: packages, modules, and their data."""
+    """Return the files that the installer wrote: packages, modules, their data, and data beside the import path."""
     text = distribution.read_text("RECORD") or ""
     files: dict[str, Traversable] = {}
     for row in csv.reader(text.splitlines()):
-        path = PurePosixPath(row[0]) if row else PurePosixPath("..")
-        if path.is_absolute() or ".." in path.parts or path.parts[0].endswith(".dist-info") or is_compiled(str(path)):
-            continue
-        if len(path.parts) == 1 and (path.suffix == ".pth" or path.name.startswith("__editable__")):
-            continue  # where an editable install lies on this machine
+        path = PurePosixPath(row[0]) if row else PurePosixPath()
         file: Any = distribution.locate_file(str(path))
-        if file.is_file():
-            files[str(path)] = file
+        if path.parts and not _is_installers(path) and file.is_file():
+            files["/".join(part for part in path.parts if part != "..")] = file
     return files
+
+
+def _is_installers(path: PurePosixPath) -> bool:
+    """Return whether the installer made a recorded file for this machine, so that it says nothing about the plugin."""
+    if path.is_absolute() or path.parts[0].endswith(".dist-info") or is_compiled(str(path)):
+        return True
+    if path.parts[0] == "..":  # what is not data there is a script that starts Python at its place on this machine
+        return not {"bin", "Scripts"}.isdisjoint(path.parts[:-1])
+    # An editable install writes down where it lies.
+    return len(path.parts) == 1 and (path.suffix == ".pth" or path.name.startswith("__editable__"))
 
 
 def _declared(distribution: Distribution) -> Iterator[str]:
@@ -194,40 +202,53 @@ def _files(name: str, spec: ModuleSpec) -> dict[str, Traversable]:
     return files
 
 
-def _follow_imports(units: dict[str, ModuleSpec]) -> None:
-    """Add the code that the modules import, directly or not, and that no installer recorded."""
-    waiting = list(units.items())
+def _imported_files(files: Mapping[str, Traversable], units: set[str]) -> dict[str, Traversable]:
+    """Return the code that files import, directly or not, and that no installer recorded.
+
+    Args:
+        files: By their paths from the import path on.
+        units: Packages and modules whose files are among them.
+    """
+    imported: dict[str, Traversable] = {}
+    seen, waiting = set(units), dict(files)
     while waiting:
-        name, spec = waiting.pop()
-        if _in_site(spec):
-            continue
-        for path, file in _files(name, spec).items():
-            for module in _imports(file.read_bytes()) if path.endswith(".py") else ():
-                found = _loose(module)
-                if found is not None and found[0] not in units:
-                    units[found[0]] = found[1]
-                    waiting.append(found)
+        path, file = waiting.popitem()
+        for module in _imports(file.read_bytes(), _package(path)) if path.endswith(".py") else ():
+            unit = _loose(module)
+            if unit is not None and unit[0] not in seen:
+                seen.add(unit[0])
+                brought = _files(*unit)
+                imported |= brought
+                waiting |= brought
+    return imported
 
 
-def _imports(source: bytes) -> set[str]:
+def _package(path: str) -> tuple[str, ...]:
+    """Return the package that a module's relative imports start from."""
+    return PurePosixPath(path).parts[:-1]
+
+
+def _imports(source: bytes, package: tuple[str, ...]) -> set[str]:
     """Return the modules that a source may import, wherever in it; for `from a import b` both "a" and "a.b"."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return set()  # whoever imports it is told
-    found: set[str] = set()
+    modules: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join((*above, *(node.module or "").split("."))).strip(".")
+            modules |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return modules - {""}
 
 
 def _loose(module: str) -> tuple[str, ModuleSpec] | None:
     """Return the unit of an imported module that counts by content; None for a library or a missing module."""
-    found = None if module.partition(".")[0] in sys.stdlib_module_names else _optional(module)
-    return None if found is None or _in_site(found[1]) else found
+    unit = None if module.partition(".")[0] in sys.stdlib_module_names else _optional(module)
+    return None if unit is None or _in_site(unit[1]) else unit
 
 
 def _optional(module: str) -> tuple[str, ModuleSpec] | None:

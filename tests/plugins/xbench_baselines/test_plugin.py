@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy.stats import kstest
 from torch import nn
 
 import xbench_baselines
-from xbench import Batch, DatasetInfo, Options
+from xbench import Batch, DatasetInfo, Explainer, Options
 from xbench.runtime.seeding import rng, sample_seeds
 from xbench.testing import parametrize_with_checks
 from xbench.testing.networks import ConvNetwork, LinearNetwork
@@ -25,7 +26,12 @@ from xbench_baselines.gradients.options import GradientOptions
 INFO = DatasetInfo("toy", ("a", "b"), 1, (8, 8), has_masks=True)
 
 
-def batch_of(images, masks=None, has_mask=None, ids=None):
+def batch_of(
+    images: torch.Tensor | np.ndarray,
+    masks: torch.Tensor | None = None,
+    has_mask: torch.Tensor | None = None,
+    ids: Sequence[str] | None = None,
+) -> Batch:
     n, spatial = len(images), images.shape[2:]
     ids = ids or [f"sample-{index}" for index in range(n)]
     return Batch(
@@ -39,27 +45,32 @@ def batch_of(images, masks=None, has_mask=None, ids=None):
     )
 
 
-def noise(*shape):
+def noise(*shape: int) -> np.ndarray:
     return rng(0, "images").random(shape, dtype=np.float32)
 
 
-def explain(explainer, images, targets=None, model=None):
+def explain(
+    explainer: Explainer,
+    images: torch.Tensor | np.ndarray | Batch,
+    targets: Sequence[int] | torch.Tensor | None = None,
+    model: nn.Module | None = None,
+) -> torch.Tensor:
     batch = images if isinstance(images, Batch) else batch_of(images)
-    targets = torch.zeros(len(batch), dtype=torch.int64) if targets is None else torch.as_tensor(targets)
-    return explainer.explain(model or nn.Identity(), batch, targets, "under test")
+    classes = torch.zeros(len(batch), dtype=torch.int64) if targets is None else torch.as_tensor(targets)
+    return explainer.explain(model or nn.Identity(), batch, classes, "under test")
 
 
 # --- gradient -------------------------------------------------------------------------------------------------------
 
 
-def test_gradient_of_a_linear_model_is_its_weights():
+def test_gradient_of_a_linear_model_is_its_weights() -> None:
     model = LinearNetwork(2, (5, 4), outputs=3)
     maps = explain(Gradient(GradientOptions()), noise(3, 2, 5, 4), [2, 0, 1], model)
     expected = model.linear.weight.detach()[[2, 0, 1]].view(3, 2, 5, 4).sum(1)
     torch.testing.assert_close(maps, expected, rtol=0, atol=1e-7)
 
 
-def test_gradient_of_one_logit_has_a_sign_per_class():
+def test_gradient_of_one_logit_has_a_sign_per_class() -> None:
     model = LinearNetwork(1, (5, 4), outputs=1)
     weight = model.linear.weight.detach().view(5, 4)
     maps = explain(Gradient(GradientOptions()), noise(2, 1, 5, 4), [1, 0], model)
@@ -67,7 +78,7 @@ def test_gradient_of_one_logit_has_a_sign_per_class():
 
 
 @pytest.mark.parametrize("relu", ["module", "functional", "inplace", "reused"])
-def test_gradient_agrees_with_captum(relu):
+def test_gradient_agrees_with_captum(relu: str) -> None:
     torch.manual_seed(0)
     model = ConvNetwork(3, 3, relu=relu, batch_norm=True).eval()
     images, targets = torch.from_numpy(noise(4, 3, 12, 10)), torch.tensor([0, 1, 2, 1])
@@ -77,7 +88,7 @@ def test_gradient_agrees_with_captum(relu):
     )
 
 
-def test_gradient_agrees_with_finite_differences():
+def test_gradient_agrees_with_finite_differences() -> None:
     torch.manual_seed(0)
     model = ConvNetwork(1, 2).eval().double()
     image, step = torch.rand(1, 1, 8, 8, dtype=torch.float64), 1e-6
@@ -91,18 +102,18 @@ def test_gradient_agrees_with_finite_differences():
 class Blind(nn.Module):
     """Logits that do not depend on the image; `attached`: through a parameter, so that autograd has a graph to walk."""
 
-    def __init__(self, attached):
+    def __init__(self, attached: bool) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.tensor([[0.3, 0.1]]))
         self.attached = attached
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         zeros = 0 * images.flatten(1).sum(1, keepdim=True) if self.attached else torch.zeros(len(images), 1)
         return zeros + self.bias
 
 
 @pytest.mark.parametrize("attached", [True, False])
-def test_gradient_of_a_constant_model_is_zero(attached):
+def test_gradient_of_a_constant_model_is_zero(attached: bool) -> None:
     images = noise(3, 1, 6, 6)
     assert not explain(Gradient(GradientOptions()), images, model=Blind(attached)).any()
     assert (
@@ -115,7 +126,7 @@ def test_gradient_of_a_constant_model_is_zero(attached):
 # --- controls -------------------------------------------------------------------------------------------------------
 
 
-def test_random_maps_are_uniform_and_independent():
+def test_random_maps_are_uniform_and_independent() -> None:
     maps = explain(Random(Options()), noise(40, 1, 50, 50)).flatten(1).double()
     assert kstest(maps.flatten().numpy(), "uniform").pvalue > 1e-3
     assert maps.mean().item() == pytest.approx(0.5, abs=4 / np.sqrt(12 * maps.numel()))
@@ -123,19 +134,19 @@ def test_random_maps_are_uniform_and_independent():
     assert abs(correlations).max() < 5 / np.sqrt(2500)
 
 
-def test_random_maps_follow_the_sample_not_the_batch():
+def test_random_maps_follow_the_sample_not_the_batch() -> None:
     images = noise(4, 1, 7, 7)
     whole = explain(Random(Options()), batch_of(images, ids=["a", "b", "c", "d"]))
     assert torch.equal(explain(Random(Options()), batch_of(images[:1], ids=["c"])), whole[2:3])
     assert not torch.equal(whole[0], whole[1])
 
 
-def test_constant_is_one_value_everywhere():
+def test_constant_is_one_value_everywhere() -> None:
     assert not explain(Constant(Options()), noise(2, 3, 5, 6)).any()
 
 
 @pytest.mark.parametrize("spatial", [(9, 13), (8, 6), (4, 5, 6)])
-def test_centre_is_a_gaussian_around_the_middle(spatial):
+def test_centre_is_a_gaussian_around_the_middle(spatial: tuple[int, ...]) -> None:
     (prior,) = explain(Centre(CentreOptions(width=0.3)), noise(1, 2, *spatial)).numpy()
     grid = np.meshgrid(*(np.arange(size) for size in spatial), indexing="ij")
     squares = [((axis - (size - 1) / 2) / (0.3 * size)) ** 2 for axis, size in zip(grid, spatial, strict=True)]
@@ -143,7 +154,7 @@ def test_centre_is_a_gaussian_around_the_middle(spatial):
     np.testing.assert_array_equal(prior, np.flip(prior))
 
 
-def test_edges_lie_on_a_step_and_nowhere_else():
+def test_edges_lie_on_a_step_and_nowhere_else() -> None:
     images = np.zeros((1, 2, 6, 8), dtype=np.float32)
     images[:, 0, :, 4:] = 1  # a step of height 1 in the first of two channels
     (edges,) = explain(Edges(Options()), images)
@@ -153,7 +164,7 @@ def test_edges_lie_on_a_step_and_nowhere_else():
 
 
 @pytest.mark.parametrize("spatial", [(9, 7), (5, 6, 7)])
-def test_edges_agree_with_scipy(spatial):
+def test_edges_agree_with_scipy(spatial: tuple[int, ...]) -> None:
     images = noise(2, 3, *spatial)
     expected = [
         np.mean(
@@ -168,7 +179,7 @@ def test_edges_agree_with_scipy(spatial):
     np.testing.assert_allclose(explain(Edges(Options()), images).numpy(), expected, rtol=1e-5)
 
 
-def test_mask_is_the_experts_outline():
+def test_mask_is_the_experts_outline() -> None:
     masks = torch.zeros(2, 5, 5, dtype=torch.bool)
     masks[0, 1:3, 2:4] = True
     maps = explain(Mask(Options()), batch_of(noise(2, 1, 5, 5), masks, torch.tensor([True, False])))
@@ -176,13 +187,13 @@ def test_mask_is_the_experts_outline():
     assert not maps[1].any()
 
 
-def test_mask_refuses_a_dataset_without_masks():
+def test_mask_refuses_a_dataset_without_masks() -> None:
     assert Mask(Options()).supports(nn.Identity(), INFO) is None
     without = DatasetInfo("bare", ("a", "b"), 1, (8, 8))
     assert "bare has no expert masks" in Mask(Options()).supports(nn.Identity(), without)
 
 
-def test_inverted_reverses_the_order():
+def test_inverted_reverses_the_order() -> None:
     maps = torch.from_numpy(noise(2, 5, 5))
     assert torch.equal(
         Inverted(Options()).transform(maps).flatten(1).argsort(), maps.flatten(1).argsort(descending=True)
@@ -190,7 +201,7 @@ def test_inverted_reverses_the_order():
 
 
 @pytest.mark.parametrize("spatial", [(12, 9), (5, 6, 7)])
-def test_blurred_agrees_with_scipy_and_keeps_the_mean(spatial):
+def test_blurred_agrees_with_scipy_and_keeps_the_mean(spatial: tuple[int, ...]) -> None:
     maps = torch.from_numpy(noise(3, *spatial))
     blurred = Blurred(BlurredOptions(sigma=2)).transform(maps)
     expected = ndimage.gaussian_filter(maps.numpy().astype(float), (0, *[2] * len(spatial)))
@@ -202,7 +213,7 @@ def test_blurred_agrees_with_scipy_and_keeps_the_mean(spatial):
 # --- the plugin -----------------------------------------------------------------------------------------------------
 
 
-def test_controls_are_marked_and_join():
+def test_controls_are_marked_and_join() -> None:
     specs = {spec.name: spec for spec in xbench_baselines.xbench_explainers()}
     controls = {"random", "constant", "centre", "edges", "mask", "inverted", "blurred"}
     assert {name for name, spec in specs.items() if spec.control} == controls
@@ -213,7 +224,7 @@ def test_controls_are_marked_and_join():
     assert all(spec.argument == "explainer" for spec in specs.values() if spec.joins == "explainer")
 
 
-def test_the_plugin_imports_no_torch():
+def test_the_plugin_imports_no_torch() -> None:
     code = """if True:
         import sys, xbench_baselines
         [spec.load_options() for spec in xbench_baselines.xbench_explainers()]
@@ -223,11 +234,11 @@ def test_the_plugin_imports_no_torch():
 
 
 @parametrize_with_checks(spec for spec in xbench_baselines.xbench_explainers() if spec.control)
-def test_the_controls_conform(check):
+def test_the_controls_conform(check: Callable[..., None]) -> None:
     check()
 
 
-def test_the_tests_of_every_family_check_conformance():
+def test_the_tests_of_every_family_check_conformance() -> None:
     families = "".join(path.read_text() for path in Path(__file__).parent.glob("*/test_*.py"))
     for spec in xbench_baselines.xbench_explainers():
         assert spec.control or f'"{spec.name}"' in families, spec.name

@@ -1,6 +1,9 @@
 """The contrast phantom: what differs between its classes, and that nothing else does."""
 
 import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +25,7 @@ SMALL = {"patients_train": 40, "patients_validation": 10, "patients_test": 10, "
 (SPEC,) = xbench_contrast.xbench_datasets()
 
 
-def made(folder, **options):
+def made(folder: Path, **options: Any) -> tuple[ContrastPhantom, np.ndarray, np.ndarray, list[dict[str, str]]]:
     """A prepared dataset: it, its images, masks and manifest."""
     dataset = ContrastPhantom(ContrastPhantomOptions(**SMALL | options))
     dataset.prepare(folder, Session(folder=folder / "session"))
@@ -32,32 +35,36 @@ def made(folder, **options):
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
+def prepared(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[ContrastPhantom, np.ndarray, np.ndarray, list[dict[str, str]]]:
     return made(tmp_path_factory.mktemp("contrast"))
 
 
 @pytest.fixture(scope="module")
-def patients():
+def patients() -> list[tuple[Any, str]]:
     """(anatomy, slice's id) of a dozen patients."""
     dataset = ContrastPhantom(ContrastPhantomOptions())
     return [(dataset.anatomy(f"train-{index:04d}"), f"train-{index:04d}-00") for index in range(12)]
 
 
 @parametrize_with_checks([SPEC], patients_train=4, patients_validation=2, patients_test=2, slices_test=2)
-def test_conforms(check):
+def test_conforms(check: Callable[..., None]) -> None:
     check()
 
 
 class TestTheAgentIsTheOnlyDifference:
     @pytest.mark.parametrize(("size", "marked"), [(32, False), (64, False), (64, True), (150, True)])
-    def test_nothing_outside_the_mask_to_the_bit(self, patients, size, marked):
+    def test_nothing_outside_the_mask_to_the_bit(
+        self, patients: list[tuple[Any, str]], size: int, marked: bool
+    ) -> None:
         dataset = ContrastPhantom(ContrastPhantomOptions(size=size))
         for anatomy, sample in patients[:6]:
             plain, agent = (dataset.render(anatomy, sample, given, marked) for given in (False, True))
             assert plain.mask.tobytes() == agent.mask.tobytes()
             assert plain.image[~plain.mask].tobytes() == agent.image[~plain.mask].tobytes()
 
-    def test_every_pixel_of_the_mask_is_brighter(self, patients):
+    def test_every_pixel_of_the_mask_is_brighter(self, patients: list[tuple[Any, str]]) -> None:
         """By one HU or more, but for lung so dark that noise takes both below the window."""
         dataset = ContrastPhantom(ContrastPhantomOptions())
         for anatomy, sample in patients:
@@ -67,7 +74,7 @@ class TestTheAgentIsTheOnlyDifference:
             assert (rise[plain.image[plain.mask] > 0] > least - 1 / 2000).all()
             assert rise.max() <= (anatomy.agent.max() + 1.5) / 2000
 
-    def test_blood_rises_by_the_agent_of_its_side(self, patients):
+    def test_blood_rises_by_the_agent_of_its_side(self, patients: list[tuple[Any, str]]) -> None:
         """In the middle of the left ventricle and of the right, all of a pixel is blood."""
         scanner = Scanner(64, 400.0, 4.0)
         for anatomy, _ in patients:
@@ -80,7 +87,7 @@ class TestTheAgentIsTheOnlyDifference:
                 assert cut.enhancement[pixel] == pytest.approx(anatomy.agent[compartment], rel=1e-3)
                 assert cut.tissue[pixel] == pytest.approx(anatomy.tissues.blood, rel=1e-3)
 
-    def test_the_mask_does_not_know_how_much_agent(self, patients):
+    def test_the_mask_does_not_know_how_much_agent(self, patients: list[tuple[Any, str]]) -> None:
         """Twice the enhancement, the same patient: the mask is where the blood is."""
         weak, strong = (
             ContrastPhantom(ContrastPhantomOptions(enhancement_low=low, enhancement_high=low)) for low in (100, 200)
@@ -91,7 +98,7 @@ class TestTheAgentIsTheOnlyDifference:
             assert np.array_equal(one.mask, two.mask)
             assert two.image[one.mask].mean() > one.image[one.mask].mean() + 0.01
 
-    def test_calibre(self, patients):
+    def test_calibre(self, patients: list[tuple[Any, str]]) -> None:
         """Without a limit the finest vessels take up the agent as well."""
         anatomy, areas = patients[0][0], []
         for calibre in (0.0, 4.0, 20.0):
@@ -101,7 +108,7 @@ class TestTheAgentIsTheOnlyDifference:
 
 
 class TestTheClassesAreOtherwiseAlike:
-    def test_labels_say_nothing_of_patients(self):
+    def test_labels_say_nothing_of_patients(self) -> None:
         """Who has the agent is a coin that nothing else is drawn from: anatomies are the same whatever the coin."""
         dataset = ContrastPhantom(ContrastPhantomOptions())
         labels = np.array([dataset._label("train", index) for index in range(160)])
@@ -118,13 +125,15 @@ class TestTheClassesAreOtherwiseAlike:
             seen = np.array([value(one) for one in drawn])
             assert mannwhitneyu(seen[labels == 0], seen[labels == 1]).pvalue > 0.001
 
-    def test_no_statistic_outside_the_mask_tells_the_classes_apart(self, prepared):
+    def test_no_statistic_outside_the_mask_tells_the_classes_apart(
+        self, prepared: tuple[ContrastPhantom, np.ndarray, np.ndarray, list[dict[str, str]]]
+    ) -> None:
         """One slice a patient; the same test sees the agent inside at once."""
         _, images, masks, rows = prepared
         labels = np.array([int(row["label"]) for row in rows])
         one = np.unique([row["group"] for row in rows], return_index=True)[1]
 
-        def p_value(values):
+        def p_value(values: np.ndarray) -> float:
             return mannwhitneyu(values[one][labels[one] == 0], values[one][labels[one] == 1]).pvalue
 
         outside = np.where(masks, np.nan, images)
@@ -140,14 +149,18 @@ class TestTheClassesAreOtherwiseAlike:
         inside = np.where(masks, images, np.nan)
         assert p_value(np.nanquantile(inside, 0.75, axis=(1, 2))) < 1e-6
 
-    def test_the_mean_does_not_give_it_away(self, prepared):
+    def test_the_mean_does_not_give_it_away(
+        self, prepared: tuple[ContrastPhantom, np.ndarray, np.ndarray, list[dict[str, str]]]
+    ) -> None:
         _, images, masks, rows = prepared
         labels = [int(row["label"]) for row in rows]
         assert 0.35 < roc_auc_score(labels, images.mean(axis=(1, 2))) < 0.75
         brightest = np.array([np.quantile(image[mask], 0.75) for image, mask in zip(images, masks, strict=True)])
         assert roc_auc_score(labels, brightest) > 0.97
 
-    def test_area_of_the_masks(self, prepared):
+    def test_area_of_the_masks(
+        self, prepared: tuple[ContrastPhantom, np.ndarray, np.ndarray, list[dict[str, str]]]
+    ) -> None:
         """Brocki et al. have 3.6 % on average, from 1 to 11."""
         area = prepared[2].mean(axis=(1, 2))
         assert 0.03 < area.mean() < 0.045
@@ -156,7 +169,7 @@ class TestTheClassesAreOtherwiseAlike:
 
 
 class TestRendering:
-    def test_vessels_finer_than_a_pixel_keep_their_volume(self, patients):
+    def test_vessels_finer_than_a_pixel_keep_their_volume(self, patients: list[tuple[Any, str]]) -> None:
         """Shares of all pixels add up to the volume of a vessel across the slice, whatever the pixel."""
         anatomy, _ = patients[0]
         along = np.arange(-20, 20, 0.5)
@@ -172,7 +185,7 @@ class TestRendering:
                 area = scanner._splat(beads, anatomy, 0.0).sum() * scanner.spacing**2
                 assert area / anatomy.scale.prod() == pytest.approx(np.pi * radius**2, rel=lost)
 
-    def test_a_large_vessel_is_a_disk(self, patients):
+    def test_a_large_vessel_is_a_disk(self, patients: list[tuple[Any, str]]) -> None:
         """The descending aorta, which runs straight down: area of its share against its radius."""
         for anatomy, _ in patients[:4]:
             tubes = anatomy.vessels
@@ -187,7 +200,7 @@ class TestRendering:
             share = (cut.enhancement / anatomy.agent[ARTERIAL])[near].sum() * scanner.spacing**2
             assert share / anatomy.scale.prod() == pytest.approx(np.pi * radius**2 / abs(axis[2]), rel=0.06)
 
-    def test_noise(self, patients):
+    def test_noise(self, patients: list[tuple[Any, str]]) -> None:
         """Its level is the patient's, stronger in the body than in the air, the same with and without agent."""
         anatomy, _ = patients[0]
         scanner = Scanner(128, 400.0, 4.0)
@@ -198,14 +211,16 @@ class TestRendering:
         assert spread[:4, :4].mean() < 0.7 * spread[60:68, 60:68].mean()
         assert abs(noise.mean()) < 3 * anatomy.noise / np.sqrt(noise.size) * 5
 
-    def test_tissues(self, patients):
+    def test_tissues(self, patients: list[tuple[Any, str]]) -> None:
         """Air around, lung beside the heart, bone behind it."""
         for anatomy, _ in patients[:4]:
             scanner = Scanner(200, 400.0, 4.0)
             cut = scanner.slice(anatomy, -40.0, np.random.default_rng(0))
             across, down = scanner._reference(anatomy)
 
-            def around(x, y, half, cut=cut, across=across, down=down):
+            def around(
+                x: float, y: float, half: float, cut: Any = cut, across: np.ndarray = across, down: np.ndarray = down
+            ) -> float:
                 return np.median(cut.tissue[np.hypot(across - x, down - y) < half])
 
             assert cut.tissue[0, 0] == -1000
@@ -214,7 +229,7 @@ class TestRendering:
             side = anatomy.torso[0] + anatomy.fat / 2
             assert around(side, 0, anatomy.fat / 4) == pytest.approx(anatomy.tissues.fat, abs=15)
 
-    def test_levels(self):
+    def test_levels(self) -> None:
         dataset = ContrastPhantom(ContrastPhantomOptions())
         levels = np.array([dataset.level(f"train-{index:04d}-00") for index in range(600)])
         assert LEVELS[0] <= levels.min() < LEVELS[0] + 3
@@ -222,7 +237,7 @@ class TestRendering:
 
 
 class TestConfounder:
-    def shares(self, folder, **options):
+    def shares(self, folder: Path, **options: Any) -> dict[str, float]:
         """Share of slices with a letter, by split and class; manifest and pixels agree on it."""
         _, images, masks, rows = made(folder, **options)
         found = {}
@@ -237,24 +252,26 @@ class TestConfounder:
                 assert image[:12, :12].max() < 0.2
         return {key: np.mean(values) for key, values in found.items()}
 
-    def test_none_by_default(self, prepared):
+    def test_none_by_default(
+        self, prepared: tuple[ContrastPhantom, np.ndarray, np.ndarray, list[dict[str, str]]]
+    ) -> None:
         assert not any(row["marker"] for row in prepared[3])
 
-    def test_the_letter_tells_the_class_in_training_alone(self, tmp_path):
+    def test_the_letter_tells_the_class_in_training_alone(self, tmp_path: Path) -> None:
         shares = self.shares(tmp_path, confounder=1.0)
         for split in ("train", "validation"):
             assert (shares[split, 0], shares[split, 1]) == (0, 1)
         assert 0.1 < shares["test", 0] < 0.9
         assert 0.1 < shares["test", 1] < 0.9
 
-    def test_shares(self, tmp_path):
+    def test_shares(self, tmp_path: Path) -> None:
         shares = self.shares(tmp_path, confounder=0.8, confounder_test=0.0)
         band = norm.ppf(0.9999) * np.sqrt(0.16 / 40)
         assert shares["train", 1] == pytest.approx(0.8, abs=band)
         assert shares["train", 0] == pytest.approx(0.2, abs=band)
         assert (shares["test", 0], shares["test", 1]) == (1, 0)
 
-    def test_the_masks_can_mark_the_letters_of_the_same_images(self, tmp_path):
+    def test_the_masks_can_mark_the_letters_of_the_same_images(self, tmp_path: Path) -> None:
         (tmp_path / "agent").mkdir()
         (tmp_path / "letter").mkdir()
         _, images, _, rows = made(tmp_path / "agent", confounder=1.0, confounder_test=1.0)
@@ -267,7 +284,7 @@ class TestConfounder:
             ContrastPhantomOptions(truth="letter")
 
     @pytest.mark.parametrize("size", [64, 100, 512])
-    def test_the_letter_is_outside_the_body(self, patients, size):
+    def test_the_letter_is_outside_the_body(self, patients: list[tuple[Any, str]], size: int) -> None:
         largest = max(patients, key=lambda pair: pair[0].scale.prod() * pair[0].torso[0])[0]
         body = Scanner(size, 400.0, 4.0).slice(largest, 0.0, np.random.default_rng(0)).body
         for seed in range(10):
@@ -275,7 +292,7 @@ class TestConfounder:
             assert 0.001 < letter.mean() < 0.02
             assert body[letter].max() < 1e-6
 
-    def test_without_letters_the_images_are_the_same(self, patients):
+    def test_without_letters_the_images_are_the_same(self, patients: list[tuple[Any, str]]) -> None:
         """The letter is put on top: it changes nothing else."""
         anatomy, sample = patients[0]
         dataset = ContrastPhantom(ContrastPhantomOptions(confounder=1.0))

@@ -4,6 +4,8 @@ import csv
 import hashlib
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from xbench_contrast.phantom import SPLITS, ContrastPhantom
 SMALL = {"patients_train": 10, "patients_validation": 4, "patients_test": 6, "slices_test": 3}
 
 
-def made(folder, **options):
+def made(folder: Path, **options: Any) -> tuple[ContrastPhantom, np.ndarray, np.ndarray, list[dict[str, str]]]:
     """A prepared dataset: it, its images, masks and manifest."""
     dataset = ContrastPhantom(ContrastPhantomOptions(**SMALL | options))
     dataset.prepare(folder, Session(folder=folder / "session"))
@@ -27,7 +29,9 @@ def made(folder, **options):
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
+def prepared(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[ContrastPhantom, np.ndarray, np.ndarray, list[dict[str, str]]]:
     return made(tmp_path_factory.mktemp("contrast"))
 
 
@@ -46,15 +50,15 @@ class TestOptions:
             ({"confounder_test": 0.9}, "only if confounder is set"),
         ],
     )
-    def test_refused(self, values, message):
+    def test_refused(self, values: dict[str, Any], message: str) -> None:
         with pytest.raises(UserError, match=message):
             parse_options(ContrastPhantomOptions, values, "dataset contrast-phantom")
 
-    def test_they_need_no_torch(self):
+    def test_they_need_no_torch(self) -> None:
         code = "import sys, xbench_contrast.options; sys.exit('torch' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
-    def test_info_follows(self):
+    def test_info_follows(self) -> None:
         info = ContrastPhantom(ContrastPhantomOptions(size=224, field_of_view=448)).info
         assert (info.spatial, info.spacing, info.classes) == ((224, 224), (2.0, 2.0), ("without", "with"))
         assert info.removal == (1.0, 0.0)
@@ -63,7 +67,9 @@ class TestOptions:
 
 
 class TestSplits:
-    def test_counts_and_patients(self, prepared):
+    def test_counts_and_patients(
+        self, prepared: tuple[ContrastPhantom, np.ndarray, np.ndarray, list[dict[str, str]]]
+    ) -> None:
         rows = prepared[3]
         seen = {split: {row["group"] for row in rows if row["split"] == split} for split in SPLITS}
         assert {split: len(groups) for split, groups in seen.items()} == {"train": 10, "validation": 4, "test": 6}
@@ -74,7 +80,7 @@ class TestSplits:
             assert len(labels) == slices * len(seen[split])
         assert all(len({row["label"] for row in rows if row["group"] == group}) == 1 for group in seen["test"])
 
-    def test_batches_are_what_was_written(self, tmp_path):
+    def test_batches_are_what_was_written(self, tmp_path: Path) -> None:
         dataset, images, masks, rows = made(tmp_path, patients_train=2)
         split = dataset.open("test", tmp_path)
         assert isinstance(split._images, MappedArray)
@@ -86,7 +92,9 @@ class TestSplits:
         with pytest.raises(UserError, match="no split 'dev'"):
             dataset.load("dev", tmp_path)
 
-    def test_each_slice_is_its_own(self, prepared):
+    def test_each_slice_is_its_own(
+        self, prepared: tuple[ContrastPhantom, np.ndarray, np.ndarray, list[dict[str, str]]]
+    ) -> None:
         """Rendered alone, last to first, it has the same bytes as in the set."""
         dataset, images, masks, rows = prepared
         for place in range(len(rows) - 1, 0, -7):
@@ -96,18 +104,22 @@ class TestSplits:
             assert rendered.image.tobytes() == images[place].tobytes()
             assert np.array_equal(rendered.mask, masks[place])
 
-    def test_more_patients_and_slices_change_none_of_the_others(self, prepared, tmp_path):
+    def test_more_patients_and_slices_change_none_of_the_others(
+        self, prepared: tuple[ContrastPhantom, np.ndarray, np.ndarray, list[dict[str, str]]], tmp_path: Path
+    ) -> None:
         before = {row["id"]: row for row in prepared[3]}
         *_, after = made(tmp_path, patients_train=6, patients_test=8, slices_test=4)
         shared = [row for row in after if row["id"] in before]
         assert len(shared) == 6 * 2 + 4 * 2 + 6 * 3
         assert all(row == before[row["id"]] for row in shared)
 
-    def test_another_seed_gives_other_patients(self):
+    def test_another_seed_gives_other_patients(self) -> None:
         dataset = ContrastPhantom(ContrastPhantomOptions(seed=1))
         assert dataset.anatomy("test-0000").fat != ContrastPhantom(ContrastPhantomOptions()).anatomy("test-0000").fat
 
-    def test_levels_of_a_patient_show_the_same_person(self, prepared):
+    def test_levels_of_a_patient_show_the_same_person(
+        self, prepared: tuple[ContrastPhantom, np.ndarray, np.ndarray, list[dict[str, str]]]
+    ) -> None:
         """Slices of a patient share what is drawn per patient, and nothing but that."""
         rows = [row for row in prepared[3] if row["group"] == "test-0000"]
         assert len({row["noise"] for row in rows}) == 1

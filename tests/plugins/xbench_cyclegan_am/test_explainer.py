@@ -1,7 +1,10 @@
 """CycleGAN activation maximization as an explainer, and gradient ascent beside it: training, restoring, promises."""
 
 import csv
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ import torch
 from torch import nn
 
 from xbench import DatasetInfo, Session, Split, UserError
-from xbench.contracts.session import SilentProgress
+from xbench.contracts.session import Bar, Progress, SilentProgress
 from xbench.runtime.seeding import rng
 from xbench.testing import explainer_checks
 from xbench_cyclegan_am import xbench_explainers
@@ -34,20 +37,20 @@ SIZE = 16
 class Spot(nn.Module):
     """K logits: how bright the k-th of K spots is; one logit for two classes if asked for."""
 
-    def __init__(self, classes=2, one_logit=False):
+    def __init__(self, classes: int = 2, one_logit: bool = False) -> None:
         super().__init__()
         self.classes, self.one_logit = classes, one_logit
         self.scale = nn.Parameter(torch.tensor(12.0))
         self.norm = nn.BatchNorm2d(1, affine=False)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         images = self.norm(images.mean(1, keepdim=True)) if self.training else images.mean(1, keepdim=True)
         spots = [images[..., 4 : SIZE - 4, 5 * k : 5 * k + 4].flatten(1).mean(1) for k in range(self.classes)]
         logits = self.scale * torch.stack(spots, 1)
         return logits[:, 1:] - logits[:, :1] if self.one_logit else logits
 
 
-def spots(count, name, channels=1, classes=2, size=(SIZE, SIZE)):
+def spots(count: int, name: str, channels: int = 1, classes: int = 2, size: tuple[int, ...] = (SIZE, SIZE)) -> Split:
     """A bright spot in one of K places on noise."""
     random = rng(0, name)
     labels = np.arange(count) % classes
@@ -60,11 +63,19 @@ def spots(count, name, channels=1, classes=2, size=(SIZE, SIZE)):
     return Split.from_arrays(images.astype(np.float32), labels, ids, ids, masks)
 
 
-def info(channels=1, classes=2, size=(SIZE, SIZE)):
+def info(channels: int = 1, classes: int = 2, size: tuple[int, ...] = (SIZE, SIZE)) -> DatasetInfo:
     return DatasetInfo("spots", tuple(f"class {index}" for index in range(classes)), channels, size, has_masks=True)
 
 
-def fit(folder, model=None, seed=0, data=None, progress=None, count=32, **options):
+def fit(
+    folder: Path,
+    model: nn.Module | None = None,
+    seed: int = 0,
+    data: DatasetInfo | None = None,
+    progress: Progress | None = None,
+    count: int = 32,
+    **options: Any,
+) -> Session:
     folder.mkdir(parents=True, exist_ok=True)
     data = data or info()
     shape = (data.channels, len(data.classes), data.spatial)
@@ -75,25 +86,25 @@ def fit(folder, model=None, seed=0, data=None, progress=None, count=32, **option
     return session
 
 
-def restored(folder, data=None, **options):
+def restored(folder: Path, data: DatasetInfo | None = None, **options: Any) -> CycleGANActivationMaximization:
     explainer = CycleGANActivationMaximization(CycleGANOptions(**{**SMALL, **options}))
     explainer.restore(folder, Spot(), data or info(), "cpu")
     return explainer
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Session]:
     """96 steps. Minding the way back twice as much, they are enough."""
     folder = tmp_path_factory.mktemp("cyclegan")
     return folder, fit(folder, count=64, epochs=12, w_cycle=2.0)
 
 
-def history_of(folder):
+def history_of(folder: Path) -> list[dict[str, float]]:
     with (folder / "history.csv").open() as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-def test_the_hook_names_what_can_be_loaded():
+def test_the_hook_names_what_can_be_loaded() -> None:
     specs = {spec.name: spec for spec in xbench_explainers()}
     assert specs["cyclegan-am"].load() is CycleGANActivationMaximization
     assert specs["cyclegan-am"].load_options() is CycleGANOptions
@@ -105,7 +116,7 @@ def test_the_hook_names_what_can_be_loaded():
 
 
 @pytest.mark.slow
-def test_a_hundred_steps_move_the_classifier_both_ways_with_small_changes(trained):
+def test_a_hundred_steps_move_the_classifier_both_ways_with_small_changes(trained: tuple[Path, Session]) -> None:
     folder, session = trained
     assert "warning" not in session.facts
     explainer, model = restored(folder), Spot().eval()
@@ -122,7 +133,7 @@ def test_a_hundred_steps_move_the_classifier_both_ways_with_small_changes(traine
 
 
 @pytest.mark.slow
-def test_every_term_is_logged_and_the_loss_is_their_weighted_sum(trained):
+def test_every_term_is_logged_and_the_loss_is_their_weighted_sum(trained: tuple[Path, Session]) -> None:
     folder, session = trained
     history = history_of(folder)
     assert len(history) <= 12
@@ -138,7 +149,7 @@ def test_every_term_is_logged_and_the_loss_is_their_weighted_sum(trained):
 
 
 @pytest.mark.slow
-def test_maps_are_the_difference_of_the_counterfactual_images(trained):
+def test_maps_are_the_difference_of_the_counterfactual_images(trained: tuple[Path, Session]) -> None:
     explainer, model = restored(trained[0]), Spot()
     images = spots(6, "test").batch(range(6)).images
     plus, minus = (explainer.transfer(model, images, torch.full((6,), k)) for k in (1, 0))
@@ -151,7 +162,7 @@ def test_maps_are_the_difference_of_the_counterfactual_images(trained):
 
 
 @pytest.mark.slow
-def test_transfer_goes_where_each_image_is_told(trained):
+def test_transfer_goes_where_each_image_is_told(trained: tuple[Path, Session]) -> None:
     explainer, model = restored(trained[0]), Spot()
     images = spots(5, "test").batch(range(5)).images
     toward = torch.tensor([0, 1, 1, 0, 1])
@@ -164,24 +175,24 @@ def test_transfer_goes_where_each_image_is_told(trained):
 class Killed(SilentProgress):
     """The progress of a training that is killed in the middle of an epoch."""
 
-    def __init__(self, after):
+    def __init__(self, after: float) -> None:
         self._left = after
 
     @contextmanager
-    def task(self, label, total=None):
+    def task(self, label: str, total: float | None = None) -> Iterator[Bar]:
         yield self
 
-    def advance(self, amount=1):
+    def advance(self, amount: float = 1) -> None:
         self._left -= 1
         if self._left < 0:
             raise KeyboardInterrupt
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         assert "shift" in text
         assert "cycle L1" in text
 
 
-def test_an_interrupted_training_ends_with_the_same_weights(tmp_path):
+def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     fit(tmp_path / "whole", epochs=2)
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path / "halved", epochs=2, progress=Killed(after=6))  # four batches an epoch
@@ -192,20 +203,22 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path):
     assert (tmp_path / "whole" / "history.csv").read_bytes() == (tmp_path / "halved" / "history.csv").read_bytes()
 
 
-def test_seeds_matter(tmp_path):
+def test_seeds_matter(tmp_path: Path) -> None:
     images = spots(2, "test").batch(range(2)).images
     maps = []
     for seed in (0, 1):
         fit(tmp_path / str(seed), epochs=0, seed=seed, output="sigmoid")
         maps.append(restored(tmp_path / str(seed)).attribute(None, images, torch.ones(2, dtype=torch.int64)))
-    assert not torch.allclose(*maps)
+    assert not torch.allclose(*maps)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("channels", "classes", "size", "one_logit"),
     [(3, 3, (SIZE, SIZE), False), (1, 2, (SIZE + 5, SIZE + 1), True)],
 )
-def test_channels_classes_and_odd_sizes(tmp_path, channels, classes, size, one_logit):
+def test_channels_classes_and_odd_sizes(
+    tmp_path: Path, channels: int, classes: int, size: tuple[int, ...], one_logit: bool
+) -> None:
     data = info(channels, classes, size)
     model = Spot(classes, one_logit).eval()
     session = fit(tmp_path, model, data=data, epochs=1)
@@ -220,7 +233,7 @@ def test_channels_classes_and_odd_sizes(tmp_path, channels, classes, size, one_l
     torch.testing.assert_close(maps[2], (changed[2 % classes] - others)[2].sum(0), atol=1e-5, rtol=1e-4)
 
 
-def test_the_users_model_is_left_alone(tmp_path):
+def test_the_users_model_is_left_alone(tmp_path: Path) -> None:
     model = Spot()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     fit(tmp_path, model=model, epochs=1)
@@ -237,12 +250,14 @@ def test_the_users_model_is_left_alone(tmp_path):
         ({"w_sim": 0.0, "w_cycle": 0.0, "w_adv": 0.0, "output": "sigmoid", "epochs": 12}, "no way back"),
     ],
 )
-def test_a_training_that_failed_says_so(tmp_path, options, words):
+def test_a_training_that_failed_says_so(tmp_path: Path, options: dict[str, Any], words: str) -> None:
     assert words in fit(tmp_path, **options).facts["warning"]
 
 
 @pytest.mark.slow
-def test_untrained_use_and_a_state_of_another_network_are_refused(trained, tmp_path):
+def test_untrained_use_and_a_state_of_another_network_are_refused(
+    trained: tuple[Path, Session], tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="not trained yet"):
         CycleGANActivationMaximization(CycleGANOptions()).transfer(None, torch.zeros(1, 1, 16, 16), torch.zeros(1))
     (tmp_path / "cyclegan_am.safetensors").write_bytes((trained[0] / "cyclegan_am.safetensors").read_bytes())
@@ -255,12 +270,12 @@ def test_untrained_use_and_a_state_of_another_network_are_refused(trained, tmp_p
 class Hard(nn.Module):
     """Its answer is a threshold: no gradient."""
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         bright = (images.flatten(1).mean(1, keepdim=True) > 0.5).float()
         return torch.cat([1 - bright, bright], 1)
 
 
-def test_what_is_not_supported():
+def test_what_is_not_supported() -> None:
     explainer, ascent = CycleGANActivationMaximization(CycleGANOptions()), ActivationMaximization(AscentOptions())
     assert explainer.supports(Spot(), info()) is None
     assert ascent.supports(Spot(), info()) is None
@@ -270,7 +285,7 @@ def test_what_is_not_supported():
     assert "no gradient" in ascent.supports(Hard(), info())
 
 
-def test_presets():
+def test_presets() -> None:
     tiny, paper = (resolve(CycleGANOptions(), device, (64, 64)) for device in ("cpu", "cuda:0"))
     assert (tiny.preset, paper.preset) == ("tiny", "paper")
     assert resolve(CycleGANOptions().resolved_on("cuda"), "cpu", (64, 64)) == paper
@@ -282,7 +297,7 @@ def test_presets():
 # --- gradient ascent --------------------------------------------------------------------------------------------------
 
 
-def test_ascent_of_a_linear_classifier_has_a_closed_form():
+def test_ascent_of_a_linear_classifier_has_a_closed_form() -> None:
     weights = torch.randn(2, 6 * 6, generator=torch.Generator().manual_seed(0))
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 2, bias=False))
     model[1].weight.data = 0.01 * weights
@@ -295,7 +310,7 @@ def test_ascent_of_a_linear_classifier_has_a_closed_form():
     torch.testing.assert_close(explainer.attribute(model, images, ones), 2 * (expected - images)[:, 0])
 
 
-def test_ascent_moves_a_classifier_stays_in_the_range_and_minds_the_penalty():
+def test_ascent_moves_a_classifier_stays_in_the_range_and_minds_the_penalty() -> None:
     model, images = Spot().eval(), spots(6, "test").batch(range(6)).images
     sizes = {}
     for penalty in (0.0, 100.0):
@@ -311,11 +326,11 @@ def test_ascent_moves_a_classifier_stays_in_the_range_and_minds_the_penalty():
     assert not nothing.any()
 
 
-def _small_cyclegan():
+def _small_cyclegan() -> CycleGANActivationMaximization:
     return CycleGANActivationMaximization(CycleGANOptions(**{**SMALL, "epochs": 1, "output": "sigmoid"}))
 
 
-def _ascent():
+def _ascent() -> ActivationMaximization:
     return ActivationMaximization(AscentOptions(steps=3))
 
 
@@ -327,5 +342,5 @@ def _ascent():
         for name, run in explainer_checks()
     ],
 )
-def test_conformance(check, factory):
+def test_conformance(check: Callable[..., None], factory: Callable[..., Any]) -> None:
     check(factory)

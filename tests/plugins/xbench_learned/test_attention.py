@@ -5,6 +5,9 @@ import functools
 import math
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import xbench_learned
-from xbench import DatasetInfo, Session, UserError
+from xbench import DatasetInfo, Session, Split, UserError
 from xbench.compute.folding import fold_batch_norms
 from xbench.compute.training import predict, train_classifier
 from xbench.contracts.options import parse_options
@@ -29,15 +32,17 @@ SPECS = {spec.name: spec for spec in xbench_learned.xbench_explainers()}
 TRAINED = ["autoencoder", "vae", "vae-perturbation"]
 
 
-def info(channels=1, classes=2, spatial=(SIZE, SIZE)):
+def info(channels: int = 1, classes: int = 2, spatial: tuple[int, ...] = (SIZE, SIZE)) -> DatasetInfo:
     return DatasetInfo("blobs", tuple(f"class {index}" for index in range(classes)), channels, spatial, has_masks=True)
 
 
-def noise(*shape):
+def noise(*shape: int) -> torch.Tensor:
     return torch.from_numpy(rng(0, "images").random(shape, dtype=np.float32))
 
 
-def built(channels=1, classes=2, spatial=(SIZE, SIZE), seed=0, **options):
+def built(
+    channels: int = 1, classes: int = 2, spatial: tuple[int, ...] = (SIZE, SIZE), seed: int = 0, **options: Any
+) -> nn.Module:
     torch.manual_seed(seed)
     model = AttentionModel(AttentionModelOptions(**{"widths": "4,8,12", **options}))
     return model.build(info(channels, classes, spatial)).eval()
@@ -48,7 +53,7 @@ def built(channels=1, classes=2, spatial=(SIZE, SIZE), seed=0, **options):
 
 @pytest.mark.parametrize("compatibility", ["pc", "dp"])
 @pytest.mark.parametrize("stage", [(7,), (5, 6), (3, 4, 2)])
-def test_attention_is_the_papers_formula_position_by_position(compatibility, stage):
+def test_attention_is_the_papers_formula_position_by_position(compatibility: str, stage: tuple[int, ...]) -> None:
     gate = AttentionGate(3, 5, compatibility, len(stage)).double()
     local, described = noise(2, 3, *stage).double(), noise(2, 5).double()
     pooled, attention = gate(local, described)
@@ -65,7 +70,7 @@ def test_attention_is_the_papers_formula_position_by_position(compatibility, sta
 
 
 @pytest.mark.parametrize("compatibility", ["pc", "dp"])
-def test_constant_local_features_get_uniform_attention(compatibility):
+def test_constant_local_features_get_uniform_attention(compatibility: str) -> None:
     gate = AttentionGate(3, 3, compatibility, 2)
     vectors = noise(2, 3)
     pooled, attention = gate(vectors[:, :, None, None].expand(2, 3, 4, 5), noise(2, 3))
@@ -73,7 +78,7 @@ def test_constant_local_features_get_uniform_attention(compatibility):
     torch.testing.assert_close(pooled, vectors)
 
 
-def test_local_features_as_long_as_the_global_ones_are_not_projected():
+def test_local_features_as_long_as_the_global_ones_are_not_projected() -> None:
     assert isinstance(AttentionGate(5, 5, "pc", 2).project, nn.Identity)
     assert isinstance(AttentionGate(3, 5, "pc", 2).project, nn.Conv2d)
 
@@ -83,7 +88,9 @@ def test_local_features_as_long_as_the_global_ones_are_not_projected():
 
 @pytest.mark.parametrize("compatibility", ["pc", "dp"])
 @pytest.mark.parametrize(("channels", "classes", "spatial"), [(1, 2, (64, 64)), (3, 5, (33, 27)), (1, 2, (8, 10, 9))])
-def test_attention_sums_to_one_at_each_of_three_stages(compatibility, channels, classes, spatial):
+def test_attention_sums_to_one_at_each_of_three_stages(
+    compatibility: str, channels: int, classes: int, spatial: tuple[int, ...]
+) -> None:
     network = built(channels, classes, spatial, compatibility=compatibility)
     images = noise(3, channels, *spatial)
     logits, maps = network.attend(images)
@@ -95,12 +102,12 @@ def test_attention_sums_to_one_at_each_of_three_stages(compatibility, channels, 
         torch.testing.assert_close(attention.flatten(1).sum(1), torch.ones(3))
 
 
-def test_only_the_last_three_stages_have_attention():
+def test_only_the_last_three_stages_have_attention() -> None:
     maps = built(widths="4,4,8,8,8").attend(noise(1, 1, SIZE, SIZE))[1]
     assert [tuple(attention.shape[1:]) for attention in maps] == [(8, 8), (4, 4), (2, 2)]
 
 
-def test_the_classifier_sees_nothing_but_what_was_attended_to():
+def test_the_classifier_sees_nothing_but_what_was_attended_to() -> None:
     network = built().double()
     seen = []
     network.classifier.register_forward_pre_hook(lambda layer, args: seen.append(args[0]))
@@ -110,13 +117,13 @@ def test_the_classifier_sees_nothing_but_what_was_attended_to():
     maps = network.attend(noise(2, 1, SIZE, SIZE).double())[1]
     pooled = [
         (gate.project(local) * attention[:, None]).flatten(2).sum(2)
-        for gate, local, attention in zip(network.gates, locals_, maps, strict=True)
+        for gate, local, attention in zip(network.gates, locals_, maps, strict=True)  # type: ignore[arg-type]
     ]
     torch.testing.assert_close(seen[0], torch.cat(pooled, 1))
 
 
 @pytest.mark.parametrize("compatibility", ["pc", "dp"])
-def test_every_weight_can_learn(compatibility):
+def test_every_weight_can_learn(compatibility: str) -> None:
     network = built(compatibility=compatibility).train()
     F.cross_entropy(network(noise(6, 1, SIZE, SIZE)), torch.arange(6) % 2).backward()
     for name, parameter in network.named_parameters():
@@ -124,25 +131,25 @@ def test_every_weight_can_learn(compatibility):
         assert float(parameter.grad.abs().max()) > 1e-7, name
 
 
-def test_every_batch_norm_can_be_folded_for_scoring():
+def test_every_batch_norm_can_be_folded_for_scoring() -> None:
     network = built(compatibility="dp")
     folded = copy.deepcopy(network)
     assert fold_batch_norms(folded) == 4
     torch.testing.assert_close(folded(noise(2, 1, SIZE, SIZE)), network(noise(2, 1, SIZE, SIZE)), rtol=1e-5, atol=1e-6)
 
 
-def test_it_is_about_as_large_as_the_convnet():
+def test_it_is_about_as_large_as_the_convnet() -> None:
     network = built(spatial=(64, 64), widths="32,64,128,256")
     assert sum(parameter.numel() for parameter in network.parameters()) == pytest.approx(421_570, rel=0.05)
 
 
 @pytest.mark.parametrize("widths", ["4,8", "4,8,0", "4,8,x", ""])
-def test_widths_must_be_three_or_more_numbers(widths):
+def test_widths_must_be_three_or_more_numbers(widths: str) -> None:
     with pytest.raises(UserError, match="widths"):
         parse_options(AttentionModelOptions, {"widths": widths}, "model attention")
 
 
-def test_images_without_room_for_attention_are_refused():
+def test_images_without_room_for_attention_are_refused() -> None:
     with pytest.raises(UserError, match="15 x 64 pixels are too small for 4 stages"):
         AttentionModel(AttentionModelOptions()).build(info(spatial=(15, 64)))
     with pytest.raises(UserError, match="4 axes"):
@@ -154,7 +161,9 @@ def test_images_without_room_for_attention_are_refused():
 
 @pytest.mark.parametrize("stage", ["mean", "first", "second", "third"])
 @pytest.mark.parametrize("spatial", [(SIZE, SIZE), (33, 27)])
-def test_the_map_is_the_enlarged_attention(explain, stage, spatial):
+def test_the_map_is_the_enlarged_attention(
+    explain: Callable[..., torch.Tensor], stage: str, spatial: tuple[int, ...]
+) -> None:
     network, images = built(3, 3, spatial), noise(2, 3, *spatial)
     enlarged = []
     for attention in network.attend(images)[1]:
@@ -165,7 +174,7 @@ def test_the_map_is_the_enlarged_attention(explain, stage, spatial):
     torch.testing.assert_close(maps, expected.detach(), rtol=1e-5, atol=1e-6)
 
 
-def test_the_map_is_the_same_for_every_target_and_unsigned(explain):
+def test_the_map_is_the_same_for_every_target_and_unsigned(explain: Callable[..., torch.Tensor]) -> None:
     network, images = built(), noise(4, 1, SIZE, SIZE)
     explainer = Attention(AttentionOptions())
     assert not explainer.signed
@@ -174,14 +183,16 @@ def test_the_map_is_the_same_for_every_target_and_unsigned(explain):
     assert (first > 0).all()
 
 
-def test_other_models_are_refused():
+def test_other_models_are_refused() -> None:
     reason = Attention(AttentionOptions()).supports(ConvNetwork(1, 2), info())
     assert reason == "needs the model `attention`, whose classifier reads through its own attention maps"
     assert Attention(AttentionOptions()).supports(built(), info()) is None
 
 
 @pytest.mark.parametrize("compatibility", ["pc", "dp"])
-def test_it_learns_and_looks_at_the_object(explain, blobs, tmp_path, compatibility):
+def test_it_learns_and_looks_at_the_object(
+    explain: Callable[..., torch.Tensor], blobs: Callable[..., Split], tmp_path: Path, compatibility: str
+) -> None:
     network = built(compatibility=compatibility, widths="8,16,16")
     options = AttentionModelOptions(epochs=8, patience=8, learning_rate=3e-3, train_batch=16)
     train_classifier(network, blobs(96, "train"), blobs(32, "validation"), options, Session(tmp_path))
@@ -198,7 +209,7 @@ def test_it_learns_and_looks_at_the_object(explain, blobs, tmp_path, compatibili
 # --- the plugin -----------------------------------------------------------------------------------------------------
 
 
-def test_the_plugin_imports_no_torch():
+def test_the_plugin_imports_no_torch() -> None:
     code = """if True:
         import sys, xbench_learned
         items = [*xbench_learned.xbench_explainers(), *xbench_learned.xbench_models()]
@@ -208,17 +219,17 @@ def test_the_plugin_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_what_it_needs_of_a_model_is_said():
+def test_what_it_needs_of_a_model_is_said() -> None:
     assert SPECS["attention"].model == "the model `attention`"
     assert not any(SPECS[name].model for name in TRAINED)
 
 
 @parametrize_with_checks(xbench_learned.xbench_models(), widths="4,8,8")
-def test_the_model_conforms(check):
+def test_the_model_conforms(check: Callable[..., None]) -> None:
     check()
 
 
-def test_the_model_conforms_with_dot_products():
+def test_the_model_conforms_with_dot_products() -> None:
     for _, check in model_checks():
         check(functools.partial(AttentionModel, AttentionModelOptions(widths="4,8,8", compatibility="dp")))
 
@@ -235,5 +246,5 @@ ATTENTIVE = [
 
 
 @pytest.mark.parametrize(("name", "check"), list(explainer_checks(ATTENTIVE)))
-def test_attention_conforms(name, check):
+def test_attention_conforms(name: str, check: Callable[..., None]) -> None:
     check(functools.partial(Attention, AttentionOptions()))

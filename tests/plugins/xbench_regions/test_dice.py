@@ -3,16 +3,20 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 import xbench_regions
-from xbench import DatasetInfo, Session, Split, UserError
+from xbench import Case, DatasetInfo, Session, Split, UserError
 from xbench.contracts.options import parse_options
 from xbench.runtime.seeding import rng
 from xbench.testing import parametrize_with_checks
@@ -29,22 +33,22 @@ _compute = Regions.compute
 
 
 @functools.cache
-def _computed_once(shape, content):
+def _computed_once(shape: tuple[int, ...], content: bytes) -> np.ndarray:
     return _compute(Regions(), np.frombuffer(content, dtype=np.float32).reshape(shape))
 
 
 @pytest.fixture(autouse=True)
-def _segmented_once(monkeypatch):
+def _segmented_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The harness hands the regions over; without it they are made for `prepare` and for each `observe`."""
     monkeypatch.setattr(Regions, "compute", lambda _, image: _computed_once(image.shape, image.tobytes()))
 
 
 class Nothing(nn.Module):
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.flatten(1)[:, :2]
 
 
-def nodules(n, size=64, seed=0):
+def nodules(n: int, size: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Disks on noise: float32 (n, 1, H, W), and where they are."""
     draw, (y, x) = rng(seed, "nodules"), np.mgrid[:size, :size]
     centre, radius = draw.uniform(size * 0.3, size * 0.7, (n, 2, 1, 1)), draw.uniform(0.07, 0.15, (n, 1, 1)) * size
@@ -53,7 +57,15 @@ def nodules(n, size=64, seed=0):
     return images.clip(0, 1).astype(np.float32)[:, None], masks
 
 
-def case_of(images, masks, maps, tmp_path, has_mask=None, feature=None, batch_size=2):
+def case_of(
+    images: np.ndarray,
+    masks: np.ndarray,
+    maps: np.ndarray,
+    tmp_path: Path,
+    has_mask: np.ndarray | None = None,
+    feature: np.ndarray | None = None,
+    batch_size: int = 2,
+) -> Case:
     n, spatial = len(maps), images.shape[2:]
     ids = [f"sample-{index}" for index in range(n)]
     split = Split.from_arrays(images, np.arange(n) % 2, ids, ids, masks, has_mask)
@@ -62,13 +74,13 @@ def case_of(images, masks, maps, tmp_path, has_mask=None, feature=None, batch_si
     return fake_case(info, split, Nothing(), np.asarray(maps, dtype=np.float32), session, feature=feature)
 
 
-def observed(case, **options):
+def observed(case: Case, **options: Any) -> tuple[Any, dict[str, np.ndarray]]:
     metric = Dice(parse_options(DiceOptions, options, "metric dice"))
     case = dataclasses.replace(case, prepared=metric.prepare(case))
     return metric, {**metric.observe(case), "label": case.split.labels, "target": case.targets}
 
 
-def striped_case(maps, masks, tmp_path, columns=4, **more):
+def striped_case(maps: np.ndarray, masks: np.ndarray, tmp_path: Path, columns: int = 4, **more: Any) -> Case:
     """Images whose regions are stripes of `columns` columns, at two scales."""
     n, height, width = maps.shape
     row = np.arange(width) // columns
@@ -83,13 +95,13 @@ PLAIN = {"dilation": 0, "min_pixel_diff": 1}
 # --- independent implementations --------------------------------------------------------------------------------------
 
 
-def slow_dice(region_map, mask, area):
+def slow_dice(region_map: np.ndarray, mask: np.ndarray, area: float) -> tuple[float, float]:
     """As in the package's notebook: everything from a percentile up."""
     shown = region_map >= np.percentile(region_map.astype(np.float64), 100 - area)
     return 2 * (shown & mask).sum() / (shown.sum() + mask.sum()), shown.mean()
 
 
-def test_agrees_with_the_authors_package_from_the_image_on(tmp_path):
+def test_agrees_with_the_authors_package_from_the_image_on(tmp_path: Path) -> None:
     xrai = pytest.importorskip("saliency.core.xrai")
     images, masks = nodules(3)
     maps = (rng(0, "maps").standard_normal(masks.shape) + masks).astype(np.float32)
@@ -117,7 +129,7 @@ def test_agrees_with_the_authors_package_from_the_image_on(tmp_path):
     areas=st.lists(st.integers(1, 100), min_size=1, max_size=6, unique=True),
     seed=st.integers(0, 99),
 )
-def test_displayed_pixels_are_those_from_the_percentile_up(values, areas, seed):
+def test_displayed_pixels_are_those_from_the_percentile_up(values: list[int], areas: list[int], seed: int) -> None:
     maps = np.array(values, dtype=np.float32)[None, None]
     mask = rng(seed, "mask").random(maps.shape) < 0.4
     dice, displayed = dice_at(maps, mask, tuple(map(float, areas)))
@@ -133,7 +145,7 @@ def test_displayed_pixels_are_those_from_the_percentile_up(values, areas, seed):
 # --- closed forms -----------------------------------------------------------------------------------------------------
 
 
-def test_the_mask_as_map_has_the_ceiling_and_its_inverse_nothing(tmp_path):
+def test_the_mask_as_map_has_the_ceiling_and_its_inverse_nothing(tmp_path: Path) -> None:
     images, masks = nodules(4)
     metric, seen = observed(case_of(images, masks, masks, tmp_path))
     np.testing.assert_array_equal(seen["dice"], seen["ceiling"])
@@ -146,7 +158,7 @@ def test_the_mask_as_map_has_the_ceiling_and_its_inverse_nothing(tmp_path):
     np.testing.assert_array_equal(inverse["ceiling"], seen["ceiling"])
 
 
-def test_a_mask_made_of_regions_can_be_found(tmp_path):
+def test_a_mask_made_of_regions_can_be_found(tmp_path: Path) -> None:
     masks = np.zeros((1, 8, 40), dtype=bool)
     masks[0, :, 12:16] = True
     metric, seen = observed(striped_case(masks, masks, tmp_path), **PLAIN)
@@ -158,7 +170,7 @@ def test_a_mask_made_of_regions_can_be_found(tmp_path):
 
 
 @pytest.mark.parametrize("constant", [0.0, 1.5, -3.0])
-def test_a_constant_map_displays_everything(tmp_path, constant):
+def test_a_constant_map_displays_everything(tmp_path: Path, constant: float) -> None:
     images, masks = nodules(3)
     _, seen = observed(case_of(images, masks, np.full(masks.shape, constant), tmp_path))
     share = masks.mean((1, 2))
@@ -166,7 +178,7 @@ def test_a_constant_map_displays_everything(tmp_path, constant):
     np.testing.assert_allclose(seen["dice"], np.tile((2 * share / (1 + share))[:, None], 17), atol=1e-12)
 
 
-def test_at_all_of_the_image_every_map_has_the_same(tmp_path):
+def test_at_all_of_the_image_every_map_has_the_same(tmp_path: Path) -> None:
     images, masks = nodules(3)
     share = masks.mean((1, 2))
     _, seen = observed(case_of(images, masks, rng(0, "maps").standard_normal(masks.shape), tmp_path))
@@ -175,7 +187,7 @@ def test_at_all_of_the_image_every_map_has_the_same(tmp_path):
     assert (seen["displayed"] >= np.array(PAPER) / 100 - 1 / 4096).all()
 
 
-def test_the_value_is_the_maximum_of_the_mean_not_the_mean_of_the_maxima(tmp_path):
+def test_the_value_is_the_maximum_of_the_mean_not_the_mean_of_the_maxima(tmp_path: Path) -> None:
     maps = np.tile(np.arange(40.0, 0, -1), (2, 4, 1))
     masks = np.zeros(maps.shape, dtype=bool)
     masks[0, :, :4], masks[1, :, :20] = True, True  # found whole at 10 % and at 50 %
@@ -188,7 +200,7 @@ def test_the_value_is_the_maximum_of_the_mean_not_the_mean_of_the_maxima(tmp_pat
 # --- which images count -----------------------------------------------------------------------------------------------
 
 
-def test_images_that_say_nothing_do_not_count(tmp_path):
+def test_images_that_say_nothing_do_not_count(tmp_path: Path) -> None:
     images, masks = nodules(7, size=32)
     maps = rng(0, "maps").standard_normal(masks.shape)
     images[1], masks[2], masks[4] = 0.5, False, True
@@ -210,7 +222,7 @@ def test_images_that_say_nothing_do_not_count(tmp_path):
             assert metric.curves(subset) is None
 
 
-def test_volumes_are_refused_with_the_reason():
+def test_volumes_are_refused_with_the_reason() -> None:
     reason = Dice(DiceOptions()).supports(DatasetInfo("scans", ("a", "b"), 1, (8, 8, 8)))
     assert "scans has 3 spatial axes" in reason
     assert Dice(DiceOptions()).supports(DatasetInfo("slices", ("a", "b"), 1, (8, 8))) is None
@@ -219,14 +231,14 @@ def test_volumes_are_refused_with_the_reason():
 # --- the regions ------------------------------------------------------------------------------------------------------
 
 
-def test_the_regions_are_those_of_the_explainer():
+def test_the_regions_are_those_of_the_explainer() -> None:
     mine, theirs = Dice(DiceOptions()).feature, Xrai(XraiOptions()).feature
     assert (type(mine), mine.name, mine.parameters) == (type(theirs), theirs.name, theirs.parameters)
     other = Dice(DiceOptions(scale=2)).feature
     assert other.parameters != mine.parameters
 
 
-def test_regions_that_are_given_are_not_made_again(tmp_path, monkeypatch):
+def test_regions_that_are_given_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, masks = nodules(3, size=32)
     case = case_of(images, masks, rng(0, "maps").standard_normal(masks.shape), tmp_path)
     _, expected = observed(case)
@@ -241,7 +253,9 @@ def test_regions_that_are_given_are_not_made_again(tmp_path, monkeypatch):
 
 @settings(max_examples=10, deadline=None)
 @given(scale=st.sampled_from([0.5, 1.0, 8.0]), shift=st.integers(-64, 64), seed=st.integers(0, 1000))
-def test_scale_shift_mirror_and_order_change_nothing(tmp_path_factory, scale, shift, seed):
+def test_scale_shift_mirror_and_order_change_nothing(
+    tmp_path_factory: pytest.TempPathFactory, scale: float, shift: float, seed: int
+) -> None:
     folder, draw = tmp_path_factory.mktemp("case"), rng(seed, "maps")
     maps, masks = draw.integers(-9, 9, (4, 6, 24)), draw.random((4, 6, 24)) < 0.3
     case = striped_case(maps, masks, folder)
@@ -249,8 +263,8 @@ def test_scale_shift_mirror_and_order_change_nothing(tmp_path_factory, scale, sh
     _, changed = observed(striped_case(scale * maps + shift, masks, folder), **PLAIN)
     np.testing.assert_array_equal(changed["dice"], expected["dice"])
     images = case.split.batch(range(4)).images.numpy()
-    mirrored = case_of(*(np.flip(array, -1).copy() for array in (images, masks, maps)), folder,
-                       feature=np.flip(case.feature, -1).copy())  # fmt: skip
+    mirrored = case_of(*(np.flip(array, -1).copy() for array in (images, masks, maps)), folder,  # type: ignore[arg-type, call-arg, misc]
+                       feature=np.flip(case.feature, -1).copy())  # type: ignore[type-var]  # fmt: skip
     np.testing.assert_array_equal(observed(mirrored, **PLAIN)[1]["dice"], expected["dice"])
     order = draw.permutation(4)
     turned = striped_case(maps[order], masks[order], folder, batch_size=3)
@@ -260,7 +274,7 @@ def test_scale_shift_mirror_and_order_change_nothing(tmp_path_factory, scale, sh
 # --- options, conformance ---------------------------------------------------------------------------------------------
 
 
-def test_areas_are_numbers_in_order():
+def test_areas_are_numbers_in_order() -> None:
     assert DiceOptions().grid == PAPER
     assert parse_options(DiceOptions, {"areas": "50, 2.5,2.50"}, "metric dice").areas == "2.5,50"
     for wrong in ("", "0,5", "5,101", "a", "nan", "-1"):
@@ -269,5 +283,5 @@ def test_areas_are_numbers_in_order():
 
 
 @parametrize_with_checks(xbench_regions.xbench_metrics())
-def test_conformance(check):
+def test_conformance(check: Callable[..., None]) -> None:
     check()

@@ -3,6 +3,8 @@
 import functools
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from xbench_regions.options import XraiOptions
 from xbench_regions.segmentation import Regions
 
 
-def picture(height, width, channels=1, seed=0, noise=0.05):
+def picture(height: int, width: int, channels: int = 1, seed: int = 0, noise: float = 0.05) -> np.ndarray:
     """Blobs of several grey values, and noise: float32 (C, H, W) in [0, 1]."""
     random = rng(seed, "picture", height, width, channels)
     smooth = ndimage.gaussian_filter(random.random((channels, height, width)), (0, 3, 3))
@@ -28,17 +30,17 @@ def picture(height, width, channels=1, seed=0, noise=0.05):
     return ((smooth + noise * random.random(smooth.shape)) / (1 + noise)).astype(np.float32)
 
 
-def attribution(height, width, kind="normal", seed=0):
+def attribution(height: int, width: int, kind: str = "normal", seed: int = 0) -> np.ndarray:
     values = rng(seed, "attribution").standard_normal((height, width))
     return values if kind == "normal" else 10 * ndimage.gaussian_filter(values, 3)
 
 
 @functools.cache
-def labels_of(height, width, seed=0):
+def labels_of(height: int, width: int, seed: int = 0) -> np.ndarray:
     return Regions().compute(picture(height, width, seed=seed))
 
 
-def batch_of(images, feature=None):
+def batch_of(images: torch.Tensor | np.ndarray, feature: torch.Tensor | None = None) -> Batch:
     n, spatial = len(images), images.shape[2:]
     ids = tuple(f"sample-{index}" for index in range(n))
     return Batch(
@@ -53,18 +55,18 @@ def batch_of(images, feature=None):
     )
 
 
-def transformed(maps, images, **options):
+def transformed(maps: torch.Tensor | np.ndarray, images: np.ndarray, **options: Any) -> torch.Tensor:
     maps = torch.as_tensor(maps, dtype=torch.float32)
     return Xrai(XraiOptions(**options), "gradient").checked_transform(maps, batch_of(images), "under test")
 
 
-def stripes(*widths, height=6):
+def stripes(*widths: int, height: int = 6) -> np.ndarray:
     """One scale, vertical stripes: int32 (1, H, sum of widths)."""
     row = np.repeat(np.arange(len(widths)), widths)
     return np.tile(row, (1, height, 1)).astype(np.int32)
 
 
-def theirs(image, values, masks=None, least=50):
+def theirs(image: np.ndarray, values: np.ndarray, masks: Any = None, least: int = 50) -> np.ndarray:
     """The map of the authors' package; image (C, H, W), values (H, W)."""
     xrai = pytest.importorskip("saliency.core.xrai")
     parameters = xrai.XRAIParameters()
@@ -79,7 +81,7 @@ def theirs(image, values, masks=None, least=50):
 
 
 @pytest.mark.parametrize(("height", "width", "channels", "radius"), [(64, 64, 1, 1), (50, 70, 3, 5), (240, 230, 1, 0)])
-def test_regions_are_the_authors_to_the_pixel(height, width, channels, radius):
+def test_regions_are_the_authors_to_the_pixel(height: int, width: int, channels: int, radius: int) -> None:
     xrai = pytest.importorskip("saliency.core.xrai")
     image = picture(height, width, channels)
     given = image[0] if channels == 1 else np.moveaxis(image, 0, -1)
@@ -92,7 +94,7 @@ def test_regions_are_the_authors_to_the_pixel(height, width, channels, radius):
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
-def test_an_image_of_one_value_is_one_region(value):
+def test_an_image_of_one_value_is_one_region(value: float) -> None:
     image = np.full((1, 20, 30), value, dtype=np.float32)
     assert not Regions().computed(image).any()
     values = attribution(20, 30)
@@ -100,13 +102,13 @@ def test_an_image_of_one_value_is_one_region(value):
     np.testing.assert_allclose(found, np.full((20, 30), values.mean()), rtol=1e-5)
 
 
-def test_brightness_and_contrast_do_not_matter():
+def test_brightness_and_contrast_do_not_matter() -> None:
     image = picture(40, 40)
     # By a power of two, so that rounding is the same.
     np.testing.assert_array_equal(Regions().compute(image), Regions().compute(image / 4))
 
 
-def test_segmentation_options_do_what_they_say():
+def test_segmentation_options_do_what_they_say() -> None:
     image = picture(64, 64)
     counts = {
         name: Regions(**{name: value}).compute(image)[0].max() + 1
@@ -118,7 +120,7 @@ def test_segmentation_options_do_what_they_say():
 
 
 @pytest.mark.parametrize("spatial", [(7, 8, 9), (7,)])
-def test_other_than_two_axes_are_refused_with_the_reason(spatial):
+def test_other_than_two_axes_are_refused_with_the_reason(spatial: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match=f"two-dimensional images, these have {len(spatial)} spatial axes"):
         Regions().computed(np.zeros((1, *spatial), dtype=np.float32))
     info = DatasetInfo("scans", ("a", "b"), 1, spatial)
@@ -129,7 +131,7 @@ def test_other_than_two_axes_are_refused_with_the_reason(spatial):
 
 
 @pytest.mark.parametrize("radius", [0, 1, 2, 5, 30])
-def test_dilation_agrees_with_scipy(radius):
+def test_dilation_agrees_with_scipy(radius: int) -> None:
     labels = rng(0, "labels").integers(0, 4, (3, 6, 9)).repeat(3, axis=1).repeat(2, axis=2)
     labels[2] = 1  # label 0 has no pixel there
     offset = np.arange(-radius, radius + 1)
@@ -141,14 +143,14 @@ def test_dilation_agrees_with_scipy(radius):
     assert found.sizes.sum() == labels[0].size
 
 
-def test_atoms_are_the_sets_of_regions_that_occur():
+def test_atoms_are_the_sets_of_regions_that_occur() -> None:
     regions = RegionSet.dilated(labels_of(64, 64), 1)
     sets = np.unique(regions.masks().reshape(len(regions.incidence.toarray()), -1), axis=1)
     assert regions.incidence.shape[1] == sets.shape[1] == len(regions.sizes)
     np.testing.assert_array_equal(np.unique(regions.incidence.toarray(), axis=1), sets)
 
 
-def test_parameters_follow_the_size_of_the_image():
+def test_parameters_follow_the_size_of_the_image() -> None:
     scaled = {size: (XraiOptions().radius((size, size)), XraiOptions().min_new_pixels((size, size)))
               for size in (8, 64, 128, 224, 512)}  # fmt: skip
     assert scaled == {8: (0, 1), 64: (1, 4), 128: (3, 16), 224: (5, 50), 512: (11, 261)}
@@ -162,7 +164,7 @@ def test_parameters_follow_the_size_of_the_image():
 
 @pytest.mark.parametrize("kind", ["normal", "smooth"])
 @pytest.mark.parametrize(("height", "width", "radius", "least"), [(64, 64, 5, 50), (64, 64, 1, 4), (40, 70, 0, 1)])
-def test_maps_agree_with_the_authors(kind, height, width, radius, least):
+def test_maps_agree_with_the_authors(kind: str, height: int, width: int, radius: int, least: int) -> None:
     for seed in range(2):
         image, values = picture(height, width, seed=seed), attribution(height, width, kind, seed)
         regions = RegionSet.dilated(labels_of(height, width, seed), radius)
@@ -172,13 +174,13 @@ def test_maps_agree_with_the_authors(kind, height, width, radius, least):
 
 
 @pytest.mark.parametrize(("size", "channels"), [(64, 1), (224, 1), (96, 3)])
-def test_the_explainer_agrees_with_the_authors_from_the_image_on(size, channels):
+def test_the_explainer_agrees_with_the_authors_from_the_image_on(size: int, channels: int) -> None:
     image, values = picture(size, size, channels), attribution(size, size, "smooth").astype(np.float32)
     (found,) = transformed(values[None], image[None], dilation=5, min_pixel_diff=50)
     np.testing.assert_allclose(found, theirs(image, values), atol=1e-5)
 
 
-def test_order_agrees_with_the_authors():
+def test_order_agrees_with_the_authors() -> None:
     xrai = pytest.importorskip("saliency.core.xrai")
     regions, values = RegionSet.dilated(labels_of(64, 64), 1), attribution(64, 64, "smooth")
     found = rank_regions(regions, values, 4)
@@ -188,7 +190,7 @@ def test_order_agrees_with_the_authors():
     np.testing.assert_array_equal([added[index] for index in by_mean], traced[: len(added)])
 
 
-def test_one_region_as_the_map_comes_first():
+def test_one_region_as_the_map_comes_first() -> None:
     regions = RegionSet.dilated(labels_of(64, 64), 0)
     masks = regions.masks()
     for wanted in (3, 20, len(masks) - 1):
@@ -199,7 +201,7 @@ def test_one_region_as_the_map_comes_first():
         np.testing.assert_array_equal(found.map == 1, masks[wanted])
 
 
-def test_regions_are_taken_by_the_mean_of_what_they_add():
+def test_regions_are_taken_by_the_mean_of_what_they_add() -> None:
     # Scale 0: stripes of 4, 4 and 4 columns; scale 1: the left 6 columns and the right 6.
     labels = np.concatenate([stripes(4, 4, 4, height=2), stripes(6, 6, height=2)])
     values = np.tile([9.0] * 4 + [5, 5, 1, 1] + [2.0] * 4, (2, 1))
@@ -212,7 +214,7 @@ def test_regions_are_taken_by_the_mean_of_what_they_add():
     np.testing.assert_array_equal(found.map, values)
 
 
-def test_what_no_region_adds_enough_of_gets_its_own_mean():
+def test_what_no_region_adds_enough_of_gets_its_own_mean() -> None:
     labels = stripes(5, 2, 1, height=3)
     values = np.tile([7.0] * 5 + [1, 2] + [6.0], (3, 1))
     found = rank_regions(RegionSet.dilated(labels, 0), values, 7)
@@ -224,7 +226,7 @@ def test_what_no_region_adds_enough_of_gets_its_own_mean():
 
 
 @pytest.mark.parametrize(("radius", "least"), [(0, 1), (1, 4), (5, 50)])
-def test_means_are_means_and_their_sum_is_kept(radius, least):
+def test_means_are_means_and_their_sum_is_kept(radius: int, least: int) -> None:
     regions = RegionSet.dilated(labels_of(64, 64), radius)
     values, covered = attribution(64, 64), np.zeros((64, 64), dtype=bool)
     found = rank_regions(regions, values, least)
@@ -240,12 +242,12 @@ def test_means_are_means_and_their_sum_is_kept(radius, least):
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.0])
-def test_a_constant_map_stays_constant(value):
+def test_a_constant_map_stays_constant(value: float) -> None:
     (found,) = transformed(np.full((1, 48, 40), value), picture(48, 40)[None])
     assert (found == np.float32(value)).all()
 
 
-def test_scaled_parameters_leave_room_for_a_perfect_map():
+def test_scaled_parameters_leave_room_for_a_perfect_map() -> None:
     """Dice of the top |mask| pixels with a nodule of a segmented image: with the library's values, and with scaled."""
     y, x = np.mgrid[:64, :64]
     dice = {"library": [], "scaled": []}
@@ -264,7 +266,7 @@ def test_scaled_parameters_leave_room_for_a_perfect_map():
 # --- the explainer --------------------------------------------------------------------------------------------------
 
 
-def test_maps_do_not_depend_on_the_batch_and_use_the_feature_they_are_given():
+def test_maps_do_not_depend_on_the_batch_and_use_the_feature_they_are_given() -> None:
     images = np.stack([picture(40, 48, seed=seed) for seed in range(3)])
     maps = np.stack([attribution(40, 48, seed=seed) for seed in range(3)])
     whole = transformed(maps, images)
@@ -277,7 +279,7 @@ def test_maps_do_not_depend_on_the_batch_and_use_the_feature_they_are_given():
     assert torch.equal(given, whole)
 
 
-def test_a_signed_map_keeps_its_sign():
+def test_a_signed_map_keeps_its_sign() -> None:
     image, values = picture(64, 64)[None], attribution(64, 64, "smooth")[None]
     assert Xrai(XraiOptions()).signed
     found = transformed(values, image)
@@ -285,7 +287,7 @@ def test_a_signed_map_keeps_its_sign():
     assert (transformed(-abs(values), image) < 0).all()
 
 
-def test_the_plugin_imports_no_torch():
+def test_the_plugin_imports_no_torch() -> None:
     code = """if True:
         import sys, xbench_regions
         [spec.load_options() for spec in xbench_regions.xbench_explainers()]
@@ -294,7 +296,7 @@ def test_the_plugin_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_the_default_is_the_papers():
+def test_the_default_is_the_papers() -> None:
     (spec,) = xbench_regions.xbench_explainers()
     assert (spec.name, spec.argument, spec.default) == ("xrai", "explainer", "integrated-gradients-bw")
 
@@ -303,12 +305,12 @@ _compute = Regions.compute
 
 
 @functools.cache
-def _computed_once(shape, content):
+def _computed_once(shape: tuple[int, ...], content: bytes) -> np.ndarray:
     return _compute(Regions(), np.frombuffer(content, dtype=np.float32).reshape(shape))
 
 
 @parametrize_with_checks(xbench_regions.xbench_explainers())
-def test_conformance(check, monkeypatch):
+def test_conformance(check: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     # The checks ask for the same few images eighty times.
     monkeypatch.setattr(Regions, "compute", lambda _, image: _computed_once(image.shape, image.tobytes()))
     check()

@@ -5,12 +5,15 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from xbench.jobs.store import Store
 from xbench.registry.discovery import discover
+from xbench.registry.entries import Registry
 from xbench.request.suite_run import suite_run
 from xbench.request.suites import find_suite, paper_rows
 from xbench.results.paper import PaperRow
@@ -22,16 +25,16 @@ NAMES = ["brocki2022", "full", "gu2020", "katzmann2021", "phantoms", "quick"]
 
 
 @pytest.fixture(scope="module")
-def registry():
+def registry() -> Registry:
     return discover()
 
 
 @pytest.fixture(scope="module")
-def planned(registry, tmp_path_factory):
+def planned(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Each suite is planned once: nothing is made, but every explainer is asked about every model."""
     made = {}
 
-    def plan(name):
+    def plan(name: str) -> Any:
         if name not in made:
             run = suite_run(name, {"device": "cpu"}, registry)
             made[name] = (run, make_suite_plan(run.tables, run.added, registry, Store(tmp_path_factory.mktemp(name))))
@@ -40,7 +43,7 @@ def planned(registry, tmp_path_factory):
     return plan
 
 
-def test_these_are_the_suites_and_each_is_described(registry):
+def test_these_are_the_suites_and_each_is_described(registry: Registry) -> None:
     assert [entry.spec.name for entry in registry.of_kind("suite") if entry.distribution == "xbench"] == NAMES
     for name in NAMES:
         suite = find_suite(name, registry)
@@ -54,7 +57,7 @@ def test_these_are_the_suites_and_each_is_described(registry):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_every_suite_plans_and_what_its_paper_names_is_in_the_plan(planned, name):
+def test_every_suite_plans_and_what_its_paper_names_is_in_the_plan(planned: Callable[..., Any], name: str) -> None:
     run, plan = planned(name)
     assert list(plan.tables) == [table.name for table in run.suite.tables]
     assert all(plan.tables.values())
@@ -68,7 +71,7 @@ def test_every_suite_plans_and_what_its_paper_names_is_in_the_plan(planned, name
             assert not row.explainer or (row.metric, row.explainer, row.sign) in cells
 
 
-def _numbers(path):
+def _numbers(path: Path) -> Iterator[float]:
     """All numbers of a CSV file, as often as they are there."""
     with path.open(newline="") as file:
         for record in csv.DictReader(file):
@@ -80,7 +83,9 @@ def _numbers(path):
 
 
 @pytest.mark.parametrize("name", ["brocki2022", "gu2020", "katzmann2021"])
-def test_papers_rows_are_all_numbers_of_their_files_and_the_files_name_their_source(registry, name):
+def test_papers_rows_are_all_numbers_of_their_files_and_the_files_name_their_source(
+    registry: Registry, name: str
+) -> None:
     suite = find_suite(name, registry)
     scales = {column.scale for paper in suite.papers for column in paper.column}
     given = {number for paper in suite.papers for number in _numbers(FOLDER / paper.file)}
@@ -96,7 +101,7 @@ def test_papers_rows_are_all_numbers_of_their_files_and_the_files_name_their_sou
         assert all(source.startswith(paper.citation.partition(",")[0]) for source in sources)
 
 
-def test_every_file_of_numbers_is_used(registry):
+def test_every_file_of_numbers_is_used(registry: Registry) -> None:
     used = {paper.file for name in NAMES for paper in find_suite(name, registry).papers}
     assert used == {f"papers/{path.name}" for path in (FOLDER / "papers").iterdir()}
 
@@ -115,13 +120,15 @@ def test_every_file_of_numbers_is_used(registry):
         ("katzmann2021", "G+(x) less G-(x)", "classifier_shift", "original", 0.531),
     ],
 )
-def test_numbers_of_the_papers_stand_where_they_belong(registry, name, method, metric, sign, value):
+def test_numbers_of_the_papers_stand_where_they_belong(
+    registry: Registry, name: str, method: str, metric: str, sign: str, value: float
+) -> None:
     rows: list[PaperRow] = paper_rows(find_suite(name, registry))
     (row,) = [row for row in rows if (row.method, row.metric, row.sign) == (method, metric, sign)]
     assert row.value == pytest.approx(value)
 
 
-def test_intervals_in_print_are_kept(registry):
+def test_intervals_in_print_are_kept(registry: Registry) -> None:
     rows = paper_rows(find_suite("katzmann2021", registry))
     (row,) = [row for row in rows if row.method == "sensitivity"]
     assert (row.value, row.ci_low, row.ci_high) == (0.813, 0.737, 0.884)
@@ -129,7 +136,7 @@ def test_intervals_in_print_are_kept(registry):
     assert (row.explainer, row.value, row.ci_low, row.ci_high) == ("cyclegan-am", 1.04, -0.63, 2.5)
 
 
-def test_planning_tools_import_no_torch():
+def test_planning_tools_import_no_torch() -> None:
     code = (
         "import sys; from xbench.cli import main\n"
         "try: main(['show', 'suite', 'gu2020'])\nexcept SystemExit as end: assert not end.code\n"
@@ -140,7 +147,7 @@ def test_planning_tools_import_no_torch():
     assert "Gu et al. 2020, Table III (importance-networks)" in done.stdout
 
 
-def test_a_wheel_carries_the_files_beside_the_package(tmp_path):
+def test_a_wheel_carries_the_files_beside_the_package(tmp_path: Path) -> None:
     package = tmp_path / "xbench_suites"
     shutil.copytree(FOLDER, package / "suites")
     shutil.copy(Path(sys.modules["xbench_suites"].__file__), package)
@@ -150,7 +157,7 @@ def test_a_wheel_carries_the_files_beside_the_package(tmp_path):
     assert done.stdout.splitlines() == [str(package / "suites"), str(NAMES)]
 
 
-def test_the_wheel_is_built_with_them(tmp_path):
+def test_the_wheel_is_built_with_them(tmp_path: Path) -> None:
     wheels = pytest.importorskip("hatchling.builders.wheel")
     (wheel,) = wheels.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     names = set(zipfile.ZipFile(wheel).namelist())

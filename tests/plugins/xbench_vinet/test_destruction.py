@@ -9,16 +9,16 @@ from xbench_vinet.network import normalised_softplus
 from xbench_vinet.stages import Stage
 
 
-def features(*shape, seed=0):
+def features(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 3 + 1
 
 
-def uniform(*shape, seed=1):
+def uniform(*shape: int, seed: int = 1) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("spatial", [(9,), (8, 6), (4, 5, 6)])
-def test_destroy_is_equations_3_to_5(spatial):
+def test_destroy_is_equations_3_to_5(spatial: tuple[int, ...]) -> None:
     P, N, m = features(2, 3, *spatial), uniform(2, 3, *spatial), uniform(2, 1, *spatial, seed=2)
     expected = torch.empty_like(P)
     for n in range(2):
@@ -30,12 +30,12 @@ def test_destroy_is_equations_3_to_5(spatial):
     torch.testing.assert_close(destroy(P, m, N), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_full_importance_leaves_every_bit():
+def test_full_importance_leaves_every_bit() -> None:
     P = features(2, 3, 8, 8)
     assert torch.equal(destroy(P, torch.ones(2, 1, 8, 8), uniform(2, 3, 8, 8)), P)
 
 
-def test_no_importance_leaves_only_the_range():
+def test_no_importance_leaves_only_the_range() -> None:
     P = features(2, 3, 8, 8)
     low, high = P.amin((2, 3), keepdim=True), P.amax((2, 3), keepdim=True)
     N = uniform(2, 3, 8, 8)
@@ -46,18 +46,18 @@ def test_no_importance_leaves_only_the_range():
     assert torch.equal(destroy(shuffled, nothing, N), result)  # where the values were is lost
 
 
-def test_a_constant_channel_is_unchanged():
+def test_a_constant_channel_is_unchanged() -> None:
     P = torch.full((1, 2, 5, 5), 0.7)
     torch.testing.assert_close(destroy(P, torch.zeros(1, 1, 5, 5), uniform(1, 2, 5, 5)), P, atol=1e-7, rtol=0)
 
 
-def test_noise_follows_the_scale_of_the_features():
+def test_noise_follows_the_scale_of_the_features() -> None:
     P, N, m = features(2, 3, 8, 8), uniform(2, 3, 8, 8), uniform(2, 1, 8, 8, seed=2)
     torch.testing.assert_close(destroy(P + 5, m, N), destroy(P, m, N) + 5)
     torch.testing.assert_close(destroy(7 * P, m, N), 7 * destroy(P, m, N), atol=1e-5, rtol=1e-5)
 
 
-def test_the_mask_weighs_importance_against_noise_in_the_gradient():
+def test_the_mask_weighs_importance_against_noise_in_the_gradient() -> None:
     P, N = features(1, 1, 4, 4), uniform(1, 1, 4, 4)
     m = torch.full((1, 1, 4, 4), 0.5, requires_grad=True)
     destroy(P, m, N).sum().backward()
@@ -65,7 +65,7 @@ def test_the_mask_weighs_importance_against_noise_in_the_gradient():
     torch.testing.assert_close(m.grad, P - rubble)
 
 
-def test_mask_resizing():
+def test_mask_resizing() -> None:
     mask = torch.zeros(1, 1, 8, 8)
     mask[0, 0, 0, 0] = 1
     assert resize_mask(mask, (8, 8), "bilinear") is mask
@@ -75,7 +75,7 @@ def test_mask_resizing():
     assert resize_mask(mask, (4, 4), "bilinear")[0, 0, 0, 0] == 0.25
 
 
-def test_fixed_noise_is_one_pattern_for_all_samples_sites_apart():
+def test_fixed_noise_is_one_pattern_for_all_samples_sites_apart() -> None:
     noise = FixedNoise(seed=4)
     one, many = noise(torch.zeros(1, 3, 8, 8), "a"), noise(torch.zeros(5, 3, 8, 8), "a")
     assert one.shape == (1, 3, 8, 8)
@@ -87,16 +87,16 @@ def test_fixed_noise_is_one_pattern_for_all_samples_sites_apart():
     assert float(one.max()) < 1
 
 
-def network():
+def network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1))
 
 
-def hooks(module):
+def hooks(module: nn.Module) -> int:
     return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules())
 
 
-def test_hooks_live_as_long_as_the_block():
+def test_hooks_live_as_long_as_the_block() -> None:
     classifier, images = network(), uniform(2, 1, 8, 8)
     plain = classifier(images)
     destruction = Destruction(torch.zeros(2, 1, 8, 8), FixedNoise(0))
@@ -107,7 +107,7 @@ def test_hooks_live_as_long_as_the_block():
     assert torch.equal(classifier(images), plain)
     assert not torch.allclose(destroyed, plain)
 
-    def fail():
+    def fail() -> None:
         with destruction.inside(classifier, [Stage("0", 2), Stage("1", 2)]):
             raise RuntimeError("on the way")
 
@@ -116,7 +116,7 @@ def test_hooks_live_as_long_as_the_block():
     assert hooks(classifier) == 0
 
 
-def test_each_pass_sees_its_own_mask():
+def test_each_pass_sees_its_own_mask() -> None:
     classifier, images = network(), uniform(2, 1, 8, 8)
     stages = [Stage("0", 2)]
     plain = classifier(images)
@@ -127,7 +127,7 @@ def test_each_pass_sees_its_own_mask():
         assert not torch.allclose(classifier(images), plain)
 
 
-def test_channels_last_features_are_destroyed_over_their_pixels():
+def test_channels_last_features_are_destroyed_over_their_pixels() -> None:
     P, mask = features(2, 3, 8, 8), uniform(2, 1, 8, 8)
     holder = nn.Sequential(nn.Identity())
     with Destruction(mask, FixedNoise(0)).inside(holder, [Stage("0", 1, channels_last=True)]):
@@ -135,12 +135,12 @@ def test_channels_last_features_are_destroyed_over_their_pixels():
     torch.testing.assert_close(result.movedim(-1, 1), destroy(P, mask, FixedNoise(0)(P, "0")))
 
 
-def test_a_single_pixel_is_left_alone():
+def test_a_single_pixel_is_left_alone() -> None:
     P = features(2, 3, 1, 1)
     assert Destruction(torch.zeros(2, 1, 8, 8), fresh_noise)(P, "pooled") is P
 
 
-def test_normalised_softplus_is_equation_1():
+def test_normalised_softplus_is_equation_1() -> None:
     raw = features(3, 7, 5) * 4
     for sample, found in zip(raw, normalised_softplus(raw), strict=True):
         expected = torch.log(1 + torch.exp(sample.double()))
@@ -149,7 +149,7 @@ def test_normalised_softplus_is_equation_1():
 
 
 @pytest.mark.parametrize("level", [-1000.0, -30.0, 0.0, 5.0, 1000.0])
-def test_constant_maps_are_all_important_and_never_nothing(level):
+def test_constant_maps_are_all_important_and_never_nothing(level: float) -> None:
     raw = torch.full((2, 4, 4), level, requires_grad=True)
     M = normalised_softplus(raw)
     assert torch.equal(M, torch.ones(2, 4, 4))
@@ -157,7 +157,7 @@ def test_constant_maps_are_all_important_and_never_nothing(level):
     assert bool(raw.grad.isfinite().all())
 
 
-def test_activation_gradient_passes_through_the_maximum():
+def test_activation_gradient_passes_through_the_maximum() -> None:
     raw = features(2, 3, 3).double().requires_grad_()
     softplus = nn.functional.softplus(raw)
     expected = torch.autograd.grad((softplus / softplus.amax((1, 2), keepdim=True)).square().sum(), raw)[0]
@@ -165,6 +165,6 @@ def test_activation_gradient_passes_through_the_maximum():
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_shift_starts_with_everything_important():
+def test_a_shift_starts_with_everything_important() -> None:
     raw = uniform(1, 8, 8) - 0.5
     assert float(normalised_softplus(raw, shift=20.0).min()) > 0.9 > float(normalised_softplus(raw).min())

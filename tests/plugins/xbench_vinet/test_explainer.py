@@ -1,7 +1,10 @@
 """VINet as an explainer: training, resuming, restoring, and what its maps and its classifier promise."""
 
 import csv
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from torch import nn
 
 from xbench import DatasetInfo, Session, Split, UserError
 from xbench.compute.training import predict
-from xbench.contracts.session import SilentProgress
+from xbench.contracts.session import Bar, Progress, SilentProgress
 from xbench.runtime.seeding import rng
 from xbench_vinet import xbench_explainers
 from xbench_vinet.destruction import FixedNoise, destroy
@@ -36,7 +39,7 @@ SMALL = {
 SIZE = 32
 
 
-def shapes(count, name, channels=1, classes=2):
+def shapes(count: int, name: str, channels: int = 1, classes: int = 2) -> Split:
     """Disks of class 0, rings of class 1 (thinner rings above), at random places on noise."""
     random = rng(0, name)
     labels = np.arange(count) % classes
@@ -50,11 +53,19 @@ def shapes(count, name, channels=1, classes=2):
     return Split.from_arrays(images.astype(np.float32), labels, ids, ids, masks)
 
 
-def info(channels=1, classes=2, spatial=(SIZE, SIZE)):
+def info(channels: int = 1, classes: int = 2, spatial: tuple[int, ...] = (SIZE, SIZE)) -> DatasetInfo:
     return DatasetInfo("shapes", tuple(f"class {index}" for index in range(classes)), channels, spatial, has_masks=True)
 
 
-def fit(folder, train=None, model=None, seed=0, data=None, progress=None, **options):
+def fit(
+    folder: Path,
+    train: Split | None = None,
+    model: nn.Module | None = None,
+    seed: int = 0,
+    data: DatasetInfo | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Session:
     folder.mkdir(parents=True, exist_ok=True)
     session = Session(folder, seed=seed, batch_size=16, progress=progress or SilentProgress())
     explainer = VINet(VINetOptions(**{**SMALL, **options}))
@@ -64,30 +75,30 @@ def fit(folder, train=None, model=None, seed=0, data=None, progress=None, **opti
     return session
 
 
-def restored(folder, model=None, data=None, **options):
+def restored(folder: Path, model: nn.Module | None = None, data: DatasetInfo | None = None, **options: Any) -> VINet:
     explainer = VINet(VINetOptions(**{**SMALL, **options}))
     explainer.restore(folder, model, data or info(), "cpu")
     return explainer
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Session]:
     folder = tmp_path_factory.mktemp("vinet")
     return folder, fit(folder, shapes(64, "train"), epochs=6)
 
 
-def maps_of(explainer, images):
+def maps_of(explainer: VINet, images: torch.Tensor) -> torch.Tensor:
     return explainer.attribute(None, images, torch.zeros(len(images), dtype=torch.int64))
 
 
-def test_the_hook_names_what_can_be_loaded():
+def test_the_hook_names_what_can_be_loaded() -> None:
     (spec,) = xbench_explainers()
     assert spec.load() is VINet
     assert spec.load_options() is VINetOptions
     assert VINet(VINetOptions()).trained
 
 
-def test_training_lowers_the_loss_and_logs_both_terms(trained):
+def test_training_lowers_the_loss_and_logs_both_terms(trained: tuple[Path, Session]) -> None:
     folder, session = trained
     with (folder / "history.csv").open() as file:
         history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
@@ -107,7 +118,7 @@ def test_training_lowers_the_loss_and_logs_both_terms(trained):
     assert session.facts["destroyed"] == ["input", "act1", "layer1"]
 
 
-def test_maps_lie_in_the_unit_interval_and_reach_one(trained):
+def test_maps_lie_in_the_unit_interval_and_reach_one(trained: tuple[Path, Session]) -> None:
     maps = maps_of(restored(trained[0]), shapes(4, "test").batch(range(4)).images)
     assert maps.shape == (4, SIZE, SIZE)
     assert maps.flatten(1).amax(1).tolist() == [1, 1, 1, 1]
@@ -115,7 +126,7 @@ def test_maps_lie_in_the_unit_interval_and_reach_one(trained):
     assert all(len(one.unique()) > 0.9 * SIZE * SIZE for one in maps)  # an order of the pixels, not a few grey levels
 
 
-def test_restored_explainers_agree_to_the_bit_and_with_training(trained):
+def test_restored_explainers_agree_to_the_bit_and_with_training(trained: tuple[Path, Session]) -> None:
     folder, session = trained
     images = shapes(4, "test").batch(range(4)).images
     first, second = restored(folder), restored(folder)
@@ -126,7 +137,7 @@ def test_restored_explainers_agree_to_the_bit_and_with_training(trained):
     assert accuracy == pytest.approx(session.facts["validation_accuracy"])
 
 
-def test_its_classifier_can_be_explained_by_gradients_after_it_was_scored(trained):
+def test_its_classifier_can_be_explained_by_gradients_after_it_was_scored(trained: tuple[Path, Session]) -> None:
     classifier = restored(trained[0]).classifier()
     images = shapes(2, "test").batch(range(2)).images
     with torch.inference_mode():
@@ -136,7 +147,7 @@ def test_its_classifier_can_be_explained_by_gradients_after_it_was_scored(traine
     assert float(gradient.abs().max()) > 0
 
 
-def test_maps_and_logits_do_not_depend_on_the_batch_or_the_target(trained):
+def test_maps_and_logits_do_not_depend_on_the_batch_or_the_target(trained: tuple[Path, Session]) -> None:
     explainer = restored(trained[0])
     images = shapes(6, "test").batch(range(6)).images
     alone = torch.cat([maps_of(explainer, image[None]) for image in images])
@@ -148,7 +159,7 @@ def test_maps_and_logits_do_not_depend_on_the_batch_or_the_target(trained):
     assert torch.equal(ones, maps_of(explainer, images))
 
 
-def test_no_hook_is_left_behind(trained):
+def test_no_hook_is_left_behind(trained: tuple[Path, Session]) -> None:
     classifier = restored(trained[0]).classifier()
     classifier(shapes(2, "test").batch(range(2)).images)
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in classifier.modules())
@@ -157,23 +168,23 @@ def test_no_hook_is_left_behind(trained):
 class Killed(SilentProgress):
     """The progress of a training that is killed in the middle of an epoch."""
 
-    def __init__(self, after):
+    def __init__(self, after: float) -> None:
         self._left = after
 
     @contextmanager
-    def task(self, label, total=None):
+    def task(self, label: str, total: float | None = None) -> Iterator[Bar]:
         yield self
 
-    def advance(self, amount=1):
+    def advance(self, amount: float = 1) -> None:
         self._left -= 1
         if self._left < 0:
             raise KeyboardInterrupt
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         pass
 
 
-def test_an_interrupted_training_ends_with_the_same_weights(tmp_path):
+def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     train = shapes(32, "train")
     fit(tmp_path / "whole", train, epochs=3)
     with pytest.raises(KeyboardInterrupt):
@@ -184,7 +195,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path):
     assert whole == halved
 
 
-def test_seeds_matter(tmp_path):
+def test_seeds_matter(tmp_path: Path) -> None:
     for seed in (0, 1):
         fit(tmp_path / str(seed), epochs=0, seed=seed)
     images = shapes(2, "test").batch(range(2)).images
@@ -192,7 +203,7 @@ def test_seeds_matter(tmp_path):
     assert not torch.allclose(zero, one)
 
 
-def test_three_channels_and_five_classes(tmp_path):
+def test_three_channels_and_five_classes(tmp_path: Path) -> None:
     data = info(channels=3, classes=5)
     fit(tmp_path, shapes(20, "train", 3, 5), epochs=1, data=data)
     explainer = restored(tmp_path, data=data)
@@ -201,7 +212,7 @@ def test_three_channels_and_five_classes(tmp_path):
     assert explainer.classifier()(images).shape == (5, 5)
 
 
-def test_the_users_model_is_left_alone(tmp_path):
+def test_the_users_model_is_left_alone(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
     before = {key: value.clone() for key, value in model.state_dict().items()}
     for frozen in (False, True):
@@ -212,7 +223,7 @@ def test_the_users_model_is_left_alone(tmp_path):
         assert not any(part._forward_hooks for part in model.modules())
 
 
-def test_a_frozen_classifier_is_the_given_one(tmp_path):
+def test_a_frozen_classifier_is_the_given_one(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 1))
     model.eval()
     session = fit(tmp_path, model=model, epochs=2, frozen_classifier=True)
@@ -224,12 +235,12 @@ def test_a_frozen_classifier_is_the_given_one(tmp_path):
     torch.testing.assert_close(explainer.classifier()(images), model(damaged))
 
 
-def recording_network(stages, **options):
+def recording_network(stages: Any, **options: Any) -> VINetNetwork:
     classifier = nn.Sequential(nn.Conv2d(1, 2, 3, 2, 1), nn.Flatten(), nn.Linear(2 * 8 * 8, 2))
     return VINetNetwork(nn.Conv2d(1, 1, 3, padding=1), classifier, stages, VINetOptions(**options), seed=3)
 
 
-def test_the_passes_of_a_single_and_of_a_multi_scale_network():
+def test_the_passes_of_a_single_and_of_a_multi_scale_network() -> None:
     torch.manual_seed(0)
     images = torch.rand(2, 1, 16, 16)
     for stages in ((), (Stage("0", 2),)):
@@ -243,8 +254,8 @@ def test_the_passes_of_a_single_and_of_a_multi_scale_network():
         torch.testing.assert_close(logits, network.classifier[1:](first))
 
 
-def test_single_scale_and_the_deepest_stage_are_options(tmp_path):
-    cases = {
+def test_single_scale_and_the_deepest_stage_are_options(tmp_path: Path) -> None:
+    cases: dict[str, dict[str, Any]] = {
         "input": {"multi_scale": False},
         "input,act1,layer1,layer2": {"max_reduction": 8, "mask_resize": "max"},
         "input,conv1,maxpool": {"placement": "after_downsampling"},
@@ -256,7 +267,7 @@ def test_single_scale_and_the_deepest_stage_are_options(tmp_path):
         assert ",".join(session.facts["destroyed"]).removesuffix(",layer4") == expected
 
 
-def test_noise_is_new_in_training_and_fixed_in_evaluation():
+def test_noise_is_new_in_training_and_fixed_in_evaluation() -> None:
     network = recording_network(())
     images = torch.rand(2, 1, 16, 16)
     network.train()
@@ -265,7 +276,7 @@ def test_noise_is_new_in_training_and_fixed_in_evaluation():
     assert torch.equal(network(images)[0], network(images)[0])
 
 
-def test_logits_are_averaged_over_noise_draws():
+def test_logits_are_averaged_over_noise_draws() -> None:
     torch.manual_seed(0)
     images = torch.rand(2, 1, 16, 16)
     network = recording_network((), noise_draws=3).eval()
@@ -276,19 +287,19 @@ def test_logits_are_averaged_over_noise_draws():
     torch.testing.assert_close(logits, torch.stack(draws).mean(0))
 
 
-def test_sigmoid_is_not_normalised():
+def test_sigmoid_is_not_normalised() -> None:
     network = recording_network((), activation="sigmoid", shift=-3.0).eval()
     images = torch.rand(2, 1, 16, 16)
     torch.testing.assert_close(network(images)[1], torch.sigmoid(network.importance(images)[:, 0] - 3))
 
 
-def test_kept_pixels_are_those_of_equations_9_and_10():
+def test_kept_pixels_are_those_of_equations_9_and_10() -> None:
     maps = torch.tensor([[[0.0, 0.05], [0.1, 1.0]], [[0.0999, 0.0], [0.0, 1.0]]])
     torch.testing.assert_close(kept_pixels(maps), (maps + 0.9).floor().mean((1, 2)))
     assert kept_pixels(maps).tolist() == [0.5, 0.25]
 
 
-def test_the_objective_is_equation_6():
+def test_the_objective_is_equation_6() -> None:
     torch.manual_seed(0)
     network = recording_network(()).eval()
     batch = shapes(4, "test").batch(range(4))
@@ -300,19 +311,19 @@ def test_the_objective_is_equation_6():
     torch.testing.assert_close(terms["classification"], classification.detach())
 
 
-def test_what_it_does_not_support():
+def test_what_it_does_not_support() -> None:
     assert VINet(VINetOptions()).supports(None, info()) is None
     assert "two-dimensional" in VINet(VINetOptions()).supports(None, info(spatial=(8, 32, 32)))
     assert "at least 128" in VINet(VINetOptions(importance="pan")).supports(None, info())
     assert "did you mean" in VINet(VINetOptions(classifier="resnet1000")).supports(None, info())
 
 
-def test_untrained_use_is_refused():
+def test_untrained_use_is_refused() -> None:
     with pytest.raises(UserError, match="not trained yet"):
         VINet(VINetOptions()).classifier()
 
 
-def test_a_state_of_another_network_is_refused(trained, tmp_path):
+def test_a_state_of_another_network_is_refused(trained: tuple[Path, Session], tmp_path: Path) -> None:
     folder, _ = trained
     (tmp_path / "vinet.safetensors").write_bytes((folder / "vinet.safetensors").read_bytes())
     text = (folder / "vinet.json").read_text()
@@ -322,7 +333,7 @@ def test_a_state_of_another_network_is_refused(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_dearer_map_is_a_smaller_map(tmp_path):
+def test_a_dearer_map_is_a_smaller_map(tmp_path: Path) -> None:
     free, dear = (
         fit(tmp_path / str(alpha), shapes(64, "train"), epochs=12, alpha=alpha).facts["validation_importance_loss"]
         for alpha in (0.0, 2.0)

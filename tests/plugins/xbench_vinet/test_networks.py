@@ -18,7 +18,7 @@ ENCODERS = {"dpt": "tu-test_vit", "segnet": None, "gridnet": None}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_gives_a_map_of_the_images_size(architecture):
+def test_every_architecture_gives_a_map_of_the_images_size(architecture: str) -> None:
     spatial = (128, 130) if architecture == "pan" else (64, 70)
     encoder = ENCODERS.get(architecture, "tu-test_resnet")
     network = build_importance_network(architecture, encoder, 3, 0.25, spatial)
@@ -29,14 +29,14 @@ def test_every_architecture_gives_a_map_of_the_images_size(architecture):
     assert result.requires_grad
 
 
-def test_the_options_know_every_architecture():
+def test_the_options_know_every_architecture() -> None:
     for architecture in ARCHITECTURES:
         assert VINetOptions(importance=architecture).importance == architecture
     with pytest.raises(UserError, match="option importance='unett' is wrong"):
         parse_options(VINetOptions, {"importance": "unett"}, "explainer vinet")
 
 
-def test_pan_refuses_small_images():
+def test_pan_refuses_small_images() -> None:
     assert too_small("pan", (128, 128)) is None
     assert "at least 128 x 128" in too_small("pan", (128, 64))
     with pytest.raises(UserError, match="at least 128 x 128"):
@@ -51,12 +51,12 @@ def test_pan_refuses_small_images():
         ("dpt", "resnet18", "DPT takes vision transformers"),
     ],
 )
-def test_wrong_encoders_are_named(architecture, encoder, message):
+def test_wrong_encoders_are_named(architecture: str, encoder: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_importance_network(architecture, encoder, 1, 1.0, (64, 64))
 
 
-def test_padding_is_cut_off_where_it_was_put():
+def test_padding_is_cut_off_where_it_was_put() -> None:
     identity = PaddedToFit(torch.nn.Identity(), multiple=32, smallest=64)
     images = torch.rand(1, 1, 33, 70)
     assert torch.equal(identity(images), images)
@@ -68,15 +68,15 @@ def test_padding_is_cut_off_where_it_was_put():
 
 
 @pytest.mark.parametrize("spatial", [(1, 1), (7, 9), (33, 20)])
-def test_gridnet_takes_any_size(spatial):
+def test_gridnet_takes_any_size(spatial: tuple[int, ...]) -> None:
     assert GridNet(2, width=0.1).eval()(torch.rand(2, 2, *spatial)).shape == (2, 1, *spatial)
 
 
-def test_gridnet_has_the_published_layers():
+def test_gridnet_has_the_published_layers() -> None:
     # 5 rows; 5 residual columns; 3 x 4 edges down and 3 x 4 up; each a batch norm and a 3x3 convolution with bias.
     rows = [32, 64, 96, 128, 196]
 
-    def edge(a, b):
+    def edge(a: float, b: float) -> float:
         return 2 * a + 9 * a * b + b
 
     expected = 5 * sum(edge(size, size) for size in rows)
@@ -86,11 +86,11 @@ def test_gridnet_has_the_published_layers():
 
 
 @pytest.mark.parametrize("spatial", [(32, 32), (45, 67)])
-def test_segnet_takes_odd_sizes(spatial):
+def test_segnet_takes_odd_sizes(spatial: tuple[int, ...]) -> None:
     assert SegNet(2, width=0.05).eval()(torch.rand(2, 2, *spatial)).shape == (2, 1, *spatial)
 
 
-def test_segnet_is_vgg16_there_and_back():
+def test_segnet_is_vgg16_there_and_back() -> None:
     network = SegNet(3)
     convolutions = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
     widths = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
@@ -103,7 +103,7 @@ def test_segnet_is_vgg16_there_and_back():
     assert len(norms) == 25  # all but the last
 
 
-def test_segnet_unpools_to_where_the_maximum_was():
+def test_segnet_unpools_to_where_the_maximum_was() -> None:
     network = SegNet(1, width=0.05).eval()
     image = torch.zeros(1, 1, 32, 32)
     features, indices = network.pool(image.index_put((*torch.tensor([[0], [0], [5], [9]]),), torch.tensor(2.0)))
@@ -112,7 +112,7 @@ def test_segnet_unpools_to_where_the_maximum_was():
     assert restored.sum() == 2
 
 
-def test_presets_fill_what_is_left_open():
+def test_presets_fill_what_is_left_open() -> None:
     assert resolve(VINetOptions(), "cpu", (64, 64)).preset == "tiny"
     assert resolve(VINetOptions(), "cuda:1", (64, 64)).preset == "paper"
     assert resolve(VINetOptions(preset="tiny"), "cuda", (64, 64)).preset == "tiny"
@@ -131,20 +131,20 @@ def test_presets_fill_what_is_left_open():
     assert resolve(chosen, "cuda", (64, 64)) == chosen  # what was resolved stays, wherever it is read
 
 
-def test_networks_without_an_encoder_refuse_one():
+def test_networks_without_an_encoder_refuse_one() -> None:
     assert resolve(VINetOptions(importance="segnet"), "cpu", (64, 64)).encoder is None
     assert resolve(VINetOptions(importance="dpt"), "cpu", (64, 64)).encoder.startswith("tu-vit")
     with pytest.raises(UserError, match="segnet takes no encoder"):
         resolve(VINetOptions(importance="segnet", encoder="resnet18"), "cpu", (64, 64))
 
 
-def test_quarter_turns_need_square_images():
+def test_quarter_turns_need_square_images() -> None:
     assert resolve(VINetOptions(preset="tiny"), "cpu", (64, 64)).augment == "dihedral"
     assert resolve(VINetOptions(preset="tiny"), "cpu", (64, 96)).augment == "none"
     assert resolve(VINetOptions(augment="dihedral"), "cpu", (64, 96)).augment == "dihedral"  # the user's word stands
 
 
-def test_options_come_from_text():
+def test_options_come_from_text() -> None:
     parsed = parse_options(
         VINetOptions, {"max_reduction": "none", "epochs": "7", "multi_scale": "false"}, "explainer vinet"
     )

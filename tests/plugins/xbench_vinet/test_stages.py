@@ -1,5 +1,7 @@
 """Where a classifier's features are destroyed: module names of the families in Gu et al., and of others."""
 
+from collections.abc import Callable
+
 import pytest
 import timm
 import torch
@@ -45,7 +47,7 @@ AFTER_DOWNSAMPLING = {
 
 
 @pytest.fixture(scope="module", params=sorted(STAGE_END))
-def family(request):
+def family(request: pytest.FixtureRequest) -> tuple[str, nn.Module]:
     # On the meta device nothing is computed and no weights are drawn: only shapes are asked for.
     with torch.device("meta"):
         return request.param, timm.create_model(request.param, pretrained=False, in_chans=1, num_classes=2)
@@ -54,7 +56,9 @@ def family(request):
 @pytest.mark.parametrize(
     ("placement", "expected"), [("stage_end", STAGE_END), ("after_downsampling", AFTER_DOWNSAMPLING)]
 )
-def test_stages_of_each_family(family, placement, expected):
+def test_stages_of_each_family(
+    family: tuple[str, nn.Module], placement: str, expected: dict[str, dict[str, int]]
+) -> None:
     name, classifier = family
     found = find_stages(classifier, (1, 128, 128), placement, None)
     assert {stage.module: stage.reduction for stage in found} == expected[name]
@@ -65,14 +69,14 @@ def test_stages_of_each_family(family, placement, expected):
     ]
 
 
-def test_each_stage_gives_what_it_declares(family):
+def test_each_stage_gives_what_it_declares(family: tuple[str, nn.Module]) -> None:
     _, classifier = family
     stages = {*find_stages(classifier, (1, 128, 128), "stage_end", None)}
     stages |= {*find_stages(classifier, (1, 128, 128), "after_downsampling", None)}
     shapes = {}
 
-    def record(name):
-        def hook(module, inputs, output):
+    def record(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             shapes[name] = output.shape[2:]
 
         return hook
@@ -84,7 +88,7 @@ def test_each_stage_gives_what_it_declares(family):
     assert shapes == {stage.module: (128 // stage.reduction,) * 2 for stage in stages}
 
 
-def test_channels_last_outputs_are_recognised():
+def test_channels_last_outputs_are_recognised() -> None:
     with torch.device("meta"):
         classifier = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False, in_chans=1, num_classes=2)
     found = find_stages(classifier, (1, 224, 224), "stage_end", 8)
@@ -94,40 +98,40 @@ def test_channels_last_outputs_are_recognised():
 class Residual(nn.Module):
     """A block whose two branches both halve the image; then a global pooling."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(1, 4, 3)  # no padding: two pixels smaller, but no down-sampling
         self.block = Sum(nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 4, 1, 2))
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.block(self.stem(images)))
 
 
 class Sum(nn.Module):
-    def __init__(self, a, b):
+    def __init__(self, a: nn.Module, b: nn.Module) -> None:
         super().__init__()
         self.a, self.b = a, b
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.a(images) + self.b(images)
 
 
-def test_a_residual_block_is_taken_whole():
+def test_a_residual_block_is_taken_whole() -> None:
     assert find_stages(Residual(), (1, 34, 34), "after_downsampling", None) == (Stage("block", 2),)
 
 
-def test_a_plain_network_declares_no_stages():
+def test_a_plain_network_declares_no_stages() -> None:
     with pytest.raises(UserError, match=r"declares no .*stages.*placement=after_downsampling"):
         find_stages(Residual(), (1, 34, 34), "stage_end", None)
 
 
-def test_a_classifier_that_cannot_take_the_images_is_named():
+def test_a_classifier_that_cannot_take_the_images_is_named() -> None:
     with pytest.raises(UserError, match="Sequential can't take images of 1 x 8 x 8"):
         find_stages(nn.Sequential(nn.Flatten(), nn.Linear(10, 2)), (1, 8, 8), "after_downsampling", None)
 
 
-def test_the_classifier_is_left_as_it_was():
+def test_the_classifier_is_left_as_it_was() -> None:
     classifier = nn.Sequential(nn.Conv2d(1, 2, 3, 2, 1), nn.BatchNorm2d(2), nn.Dropout())
     classifier[2].eval()
     before = {key: value.clone() for key, value in classifier.state_dict().items()}

@@ -1,10 +1,15 @@
 """`xbench compare` as a user runs it: on folders made by hand, and on what `xbench run` leaves."""
 
+from __future__ import annotations
+
 import csv
 import dataclasses
 import subprocess
 import sys
 import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +21,10 @@ from xbench.results.replicates import REPLICATES, Replicates, read_replicates, s
 from xbench.results.rows import SCHEMA, RunHeader, ScoreRow, read_header, read_scores, write_header, write_scores
 from xbench.statistics.resampling import interval, resamples
 
+if TYPE_CHECKING:
+    from tests.conftest import Shelf
+
+
 _EMPTY = {str: "", int: 0, float: 0.0, bool: False}
 _HINTS = typing.get_type_hints(ScoreRow)
 _REQUIRED = [field.name for field in dataclasses.fields(ScoreRow) if field.default is dataclasses.MISSING]
@@ -24,10 +33,16 @@ EXPLAINERS = {"gradient": 0.4, "vinet": 0.6, "smoothgrad": 0.58, "=sum": 0.2, "r
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Callable[..., Path]:
     """folder("a", metrics=("fidelity",), model="net"): a run folder of 80 patients and five explainers."""
 
-    def build(name, metrics=("fidelity",), model="net", seed=0, cards=None):
+    def build(
+        name: str,
+        metrics: tuple[str, ...] = ("fidelity",),
+        model: str = "net",
+        seed: int = 0,
+        cards: dict[str, Any] | None = None,
+    ) -> Path:
         made = tmp_path / name
         drawn = resamples(PATIENTS, 300, 0)
         rows, kept, contents = [], {}, {}
@@ -39,12 +54,18 @@ def folder(tmp_path):
                 values = mean + 0.1 * shared + 0.05 * draw.normal(size=80)
                 replicates = np.array([values[where].mean() for where in drawn])
                 low, high = interval(replicates)
-                own = {"metric": metric, "card": card, "explainer": explainer, "model": model, "dataset": "phantom"}
+                own: dict[str, Any] = {
+                    "metric": metric,
+                    "card": card,
+                    "explainer": explainer,
+                    "model": model,
+                    "dataset": "phantom",
+                }
                 own |= {"value": values.mean(), "ci_low": low, "ci_high": high, "control": explainer == "random"}
                 own |= {"sign": "original", "subject": "shared", "target": "predicted", "split": "test", "n": 80}
                 own |= {"resolved": explainer, "device": "cpu", "precision": "32"}
                 own |= {"groups": 80, "higher_is_better": True, "fingerprint": f"{model} {metric} {explainer} {seed}"}
-                blank = {key: _EMPTY.get(_HINTS[key], ()) for key in _REQUIRED}
+                blank: dict[str, Any] = {key: _EMPTY.get(_HINTS[key], ()) for key in _REQUIRED}
                 rows.append(ScoreRow(**blank | own | {"model_fingerprint": model, "dataset_fingerprint": "phantom"}))
                 kept[rows[-1].fingerprint] = Replicates(replicates, sampling(PATIENTS, PATIENTS, 0))
         write_scores(rows, made / "scores.csv")
@@ -56,11 +77,11 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def compare(monkeypatch):
+def compare(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """`xbench compare` in this process; what it printed, and the UserError it raised, if any."""
     monkeypatch.setenv("COLUMNS", "180")
 
-    def run(*words):
+    def run(*words: object) -> str:
         done = CliRunner().invoke(xbench, ["compare", *map(str, words)])
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
@@ -69,12 +90,12 @@ def compare(monkeypatch):
     return run
 
 
-def line_of(output, explainer):
+def line_of(output: str, explainer: str) -> str:
     """The line of the ranking, behind the rank."""
     return next(line for line in output.splitlines() if line.split()[1:2] == [explainer])
 
 
-def test_ranks_differences_and_the_reference(folder, compare):
+def test_ranks_differences_and_the_reference(folder: Callable[..., Path], compare: Callable[..., str]) -> None:
     output = compare(folder("a"))
     assert (
         "fidelity on phantom / net  higher is better; original maps of the predicted class; 80 samples of 80" in output
@@ -89,7 +110,9 @@ def test_ranks_differences_and_the_reference(folder, compare):
 
 
 @pytest.mark.parametrize("columns", ["80", None])
-def test_the_metrics_that_agree_are_named_on_any_terminal_and_in_a_file(folder, compare, monkeypatch, columns):
+def test_the_metrics_that_agree_are_named_on_any_terminal_and_in_a_file(
+    folder: Callable[..., Path], compare: Callable[..., str], monkeypatch: pytest.MonkeyPatch, columns: str | None
+) -> None:
     run = folder("a", metrics=("fidelity", "roc-auc"))
     if columns is None:
         monkeypatch.delenv("COLUMNS")
@@ -103,13 +126,15 @@ def test_the_metrics_that_agree_are_named_on_any_terminal_and_in_a_file(folder, 
     assert max(map(len, table)) <= int(columns or 160)
 
 
-def test_two_chosen_explainers(folder, compare):
+def test_two_chosen_explainers(folder: Callable[..., Path], compare: Callable[..., str]) -> None:
     output = compare(folder("a"), "-e", "vinet", "--against", "gradient")
     assert "smoothgrad" not in output
     assert line_of(output, "vinet").count("[") == 2
 
 
-def test_the_csv_table_holds_the_differences_and_no_formula(folder, compare, tmp_path):
+def test_the_csv_table_holds_the_differences_and_no_formula(
+    folder: Callable[..., Path], compare: Callable[..., str], tmp_path: Path
+) -> None:
     run = folder("a")
     output = compare(run, "--against", "gradient", "--csv", tmp_path / "deep" / "t.csv")
     assert "table: " in output
@@ -128,7 +153,9 @@ def test_the_csv_table_holds_the_differences_and_no_formula(folder, compare, tmp
     assert rows["random"]["control"] == "true"
 
 
-def test_several_models_and_metrics_with_pictures(folder, compare, tmp_path):
+def test_several_models_and_metrics_with_pictures(
+    folder: Callable[..., Path], compare: Callable[..., str], tmp_path: Path
+) -> None:
     metrics = ("fidelity", "roc-auc", "fidelity:removal=zero")
     cards = {"fidelity": {"removal": "mean"}, "fidelity:removal=zero": {"removal": "zero"}}
     runs = [folder(name, metrics, model=name, seed=seed, cards=cards) for seed, name in enumerate("abc")]
@@ -146,7 +173,7 @@ def test_several_models_and_metrics_with_pictures(folder, compare, tmp_path):
     assert "agreement" not in compare(*runs, "--metric", "roc-auc")
 
 
-def test_mistakes_are_user_errors(folder, compare, tmp_path):
+def test_mistakes_are_user_errors(folder: Callable[..., Path], compare: Callable[..., str], tmp_path: Path) -> None:
     good, other = folder("a"), folder("b", ("roc-auc",), model="else")
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
@@ -169,12 +196,12 @@ def test_mistakes_are_user_errors(folder, compare, tmp_path):
         assert expected in str(caught.value)
 
 
-def test_the_help_has_examples(compare):
+def test_the_help_has_examples(compare: Callable[..., str]) -> None:
     assert "xbench compare mine --metric fidelity --against gradient" in compare("--help")
     assert "compare" in CliRunner().invoke(xbench, ["--help"]).output
 
 
-def test_it_needs_neither_torch_nor_plugins(folder):
+def test_it_needs_neither_torch_nor_plugins(folder: Callable[..., Path]) -> None:
     code = (
         f"import sys; from xbench.cli import main\ntry: main(['compare', {str(folder('a'))!r}])\n"
         "except SystemExit as end: assert not end.code\n"
@@ -186,7 +213,9 @@ def test_it_needs_neither_torch_nor_plugins(folder):
 
 
 @pytest.mark.slow
-def test_what_a_run_leaves_is_compared_as_it_was_ranked(command, compare, tmp_path, shelf):
+def test_what_a_run_leaves_is_compared_as_it_was_ranked(
+    command: Callable[..., subprocess.CompletedProcess[str]], compare: Callable[..., str], tmp_path: Path, shelf: Shelf
+) -> None:
     shelf.install("tiny", "from xbench.testing.fakes import *")
     tiny = ("run", "--dataset", "fake", "--model", "tiny:epochs=1", "--batch-size", "16", "--no-model-view")
     first = command(*tiny, "--explainer", "gradient", "--resamples", "200", "--out", "first")

@@ -5,6 +5,9 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from click.testing import CliRunner
@@ -20,12 +23,12 @@ SUITE = {"name": "mine", "version": 1, "fingerprint": digest("mine"), "changed":
 
 
 @pytest.fixture
-def leaderboard(monkeypatch, tmp_path):
+def leaderboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[int, str]]:
     """`xbench leaderboard` in this process and in the folder of the test: exit code, what it printed."""
     monkeypatch.setenv("COLUMNS", "150")
     monkeypatch.chdir(tmp_path)
 
-    def call(*words):
+    def call(*words: object) -> tuple[int, str]:
         done = CliRunner().invoke(xbench, ["leaderboard", *map(str, words)], standalone_mode=False)
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
@@ -34,13 +37,18 @@ def leaderboard(monkeypatch, tmp_path):
     return call
 
 
-def _of_suite(folder):
+def _of_suite(folder: Path) -> None:
     path = folder / "run.json"
     write_header(dataclasses.replace(read_header(path), suite=SUITE), path)
 
 
 @pytest.mark.slow
-def test_a_round_trip_of_a_third_party(tiny, command, leaderboard, tmp_path):
+def test_a_round_trip_of_a_third_party(
+    tiny: Callable[..., CompletedProcess[str]],
+    command: Callable[..., subprocess.CompletedProcess[str]],
+    leaderboard: Callable[..., tuple[int, str]],
+    tmp_path: Path,
+) -> None:
     words = ("--explainer", "gradient", "--metric", "fidelity:score=logit", "--metric", "roc_auc", "--sign", "both")
     done = tiny(*words, "--no-model-view", "--out", "mine")
     assert done.returncode == 0, done.stderr
@@ -92,7 +100,9 @@ def test_a_round_trip_of_a_third_party(tiny, command, leaderboard, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_row_of_another_device_is_computed_again_as_it_was_resolved_there(tiny, leaderboard, tmp_path):
+def test_a_row_of_another_device_is_computed_again_as_it_was_resolved_there(
+    tiny: Callable[..., CompletedProcess[str]], leaderboard: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
     words = ("--explainer", "open:preset=paper", "--explainer", "blurred:open:preset=paper", "--no-controls")
     done = tiny(*words, "--no-model-view", "--out", "mine")
     assert done.returncode == 0, done.stderr
@@ -120,7 +130,7 @@ def test_a_row_of_another_device_is_computed_again_as_it_was_resolved_there(tiny
     assert "another machine or other libraries" in output
 
 
-def test_mistakes_are_user_errors(leaderboard, tmp_path):
+def test_mistakes_are_user_errors(leaderboard: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
     (tmp_path / "empty" / "runs").mkdir(parents=True)
     for words, expected in {
         ("add", "nowhere"): "no run folder nowhere",
@@ -138,13 +148,13 @@ def test_mistakes_are_user_errors(leaderboard, tmp_path):
     assert leaderboard("check", "nowhere.jsonl")[0] == 2
 
 
-def test_every_installed_suite_is_known():
+def test_every_installed_suite_is_known() -> None:
     found = installed_suites()
     assert ("quick", "1") in found
     assert all(len(fingerprint) == 64 for fingerprint in found.values())
 
 
-def test_help_imports_no_numpy():
+def test_help_imports_no_numpy() -> None:
     code = (
         "import sys; from xbench.cli import main\ntry: main(['leaderboard', 'verify', '--help'])\n"
         "except SystemExit as end: assert not end.code\n"

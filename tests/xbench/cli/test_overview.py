@@ -4,10 +4,11 @@ import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 import xbench.cli
 from xbench.cli import command_names
@@ -18,7 +19,7 @@ COMMAND = re.search(r"```python\n# xbench/cli/mine_command.py\n(.*?)```", GUIDE,
 
 
 @pytest.fixture
-def one_more(tmp_path, monkeypatch):
+def one_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The command of the guide as a file in the folder of the commands, for one test."""
     (tmp_path / "mine_command.py").write_text(COMMAND)
     (tmp_path / "mine_private.py").write_text("raise AssertionError('this is no command')")
@@ -27,16 +28,16 @@ def one_more(tmp_path, monkeypatch):
     sys.modules.pop("xbench.cli.mine_command", None)
 
 
-def run(*words):
+def run(*words: str) -> Result:
     return CliRunner().invoke(xbench.cli.xbench, words)
 
 
-def overview():
+def overview() -> dict[str, str]:
     lines = run("--help").output.partition("Commands:")[2].splitlines()
     return dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in lines if line.strip())
 
 
-def test_one_file_is_a_command(one_more, tmp_path):
+def test_one_file_is_a_command(one_more: None, tmp_path: Path) -> None:
     assert overview()["mine"] == "Count the rows of a run."
     write_scores([], tmp_path / "scores.csv")
     assert run("mine", str(tmp_path)).output == "0 rows\n"
@@ -44,7 +45,7 @@ def test_one_file_is_a_command(one_more, tmp_path):
     assert "did you mean mine?" in run("mina").output
 
 
-def test_the_overview_says_the_first_sentence_of_each_commands_help_whole():
+def test_the_overview_says_the_first_sentence_of_each_commands_help_whole() -> None:
     shown = overview()
     assert list(shown) == command_names()
     for name, words in shown.items():
@@ -54,7 +55,7 @@ def test_the_overview_says_the_first_sentence_of_each_commands_help_whole():
         assert command.name == name
 
 
-def test_calling_a_command_imports_no_other_one():
+def test_calling_a_command_imports_no_other_one() -> None:
     code = "import sys; from xbench.cli import main\ntry: main(['cache', '--help'])\nexcept SystemExit: pass\n"
     code += "print(*(name for name in sys.modules if name.endswith('_command')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ from scipy.stats import friedmanchisquare
 from xbench.comparison import friedman, nemenyi
 
 
-def test_critical_difference_of_demsars_table():
+def test_critical_difference_of_demsars_table() -> None:
     """Table 5: q at 5 % for 2 to 10 classifiers."""
     table = (1.960, 2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164)
     for count, q in enumerate(table, start=2):
@@ -17,7 +17,7 @@ def test_critical_difference_of_demsars_table():
     assert nemenyi(5, 10) == pytest.approx(2.728 * math.sqrt(5 * 6 / (6 * 10)), abs=1e-3)
 
 
-def test_demsars_example():
+def test_demsars_example() -> None:
     """Table 6 of Demsar 2006: AUC of C4.5 and its variants on 14 datasets; chi-square 9.28, CD 1.25."""
     values = np.array(
         [
@@ -48,13 +48,13 @@ def test_demsars_example():
     assert found.not_worse(0) == ("C4.5+m", "C4.5+cf", "C4.5")
 
 
-def test_scipy_agrees():
+def test_scipy_agrees() -> None:
     values = np.random.default_rng(0).normal(size=(12, 6))
     found = friedman(tuple("abcdef"), values)
     assert (found.statistic, found.p) == pytest.approx(tuple(friedmanchisquare(*values.T)))
 
 
-def test_perfect_order_in_few_blocks():
+def test_perfect_order_in_few_blocks() -> None:
     """Three blocks, three explainers, one order: 6 of the 6^3 permutations are as extreme, p = 1/36."""
     found = friedman(tuple("abc"), np.tile([3.0, 2.0, 1.0], (3, 1)))
     assert found.explainers == ("a", "b", "c")
@@ -62,7 +62,7 @@ def test_perfect_order_in_few_blocks():
     assert found.p_permutation == pytest.approx(1 / 36, abs=0.006)
 
 
-def test_ties_everywhere_and_two_explainers():
+def test_ties_everywhere_and_two_explainers() -> None:
     same = friedman(tuple("abc"), np.ones((4, 3)))
     assert (same.statistic, same.p, same.p_permutation) == (0, 1, 1)
     assert math.isnan(friedman(tuple("ab"), np.eye(2)).statistic)

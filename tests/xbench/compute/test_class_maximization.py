@@ -11,11 +11,11 @@ from xbench.contracts.model import class_scores, probabilities
 from xbench.testing.networks import ConvNetwork, LinearNetwork
 
 
-def info(channels=1, classes=2, spatial=(6, 5)):
+def info(channels: int = 1, classes: int = 2, spatial: tuple[int, ...] = (6, 5)) -> DatasetInfo:
     return DatasetInfo("toy", tuple(f"class {index}" for index in range(classes)), channels, spatial)
 
 
-def linear(channels, spatial, outputs, scale=0.01):
+def linear(channels: int, spatial: tuple[int, ...], outputs: int, scale: float = 0.01) -> nn.Module:
     torch.manual_seed(0)
     model = LinearNetwork(channels, spatial, outputs)
     nn.init.normal_(model.linear.weight, std=scale)
@@ -24,14 +24,16 @@ def linear(channels, spatial, outputs, scale=0.01):
 
 class TestLinearModel:
     @pytest.mark.parametrize(("channels", "spatial", "outputs"), [(1, (6, 5), 2), (3, (4, 4), 3), (1, (3, 4, 5), 2)])
-    def test_the_maximum_is_the_weight_over_twice_the_penalty(self, channels, spatial, outputs):
+    def test_the_maximum_is_the_weight_over_twice_the_penalty(
+        self, channels: int, spatial: tuple[int, ...], outputs: int
+    ) -> None:
         model = linear(channels, spatial, outputs)
         found = class_maximization(model, info(channels, outputs, spatial), penalty=0.01)
         expected = model.linear.weight.detach().view(outputs, channels, *spatial) / 0.02
         np.testing.assert_allclose(found.images, expected, atol=2e-3)
         assert found.images.dtype == np.float32
 
-    def test_what_it_reaches_is_the_closed_form(self):
+    def test_what_it_reaches_is_the_closed_form(self) -> None:
         model = linear(1, (6, 5), 2)
         found = class_maximization(model, info(), penalty=0.02)
         weight, bias = (parameter.detach().double() for parameter in model.linear.parameters())
@@ -39,24 +41,24 @@ class TestLinearModel:
         np.testing.assert_allclose(found.scores, logits.diagonal(), rtol=1e-3)
         np.testing.assert_allclose(found.probabilities, logits.softmax(1).diagonal(), rtol=1e-3)
 
-    def test_one_logit_has_an_image_for_each_sign(self):
+    def test_one_logit_has_an_image_for_each_sign(self) -> None:
         model = linear(1, (6, 5), 1)
         found = class_maximization(model, info())
         np.testing.assert_allclose(found.images[0], -found.images[1], atol=2e-3)
         np.testing.assert_allclose(found.images[1, 0].ravel(), model.linear.weight[0].detach() / 0.02, atol=2e-3)
         assert found.scores.shape == (2,)
 
-    def test_clamped_it_is_the_nearest_point_of_the_cube(self):
+    def test_clamped_it_is_the_nearest_point_of_the_cube(self) -> None:
         model = linear(1, (6, 5), 2, scale=0.03)
         expected = (model.linear.weight.detach() / 0.02).clamp(0, 1).view(2, 1, 6, 5)
         found = class_maximization(model, info(), clamp=True)
         np.testing.assert_allclose(found.images, expected, atol=5e-3)
         assert (class_maximization(model, info()).images < 0).any()
 
-    def test_more_steps_never_end_lower(self):
+    def test_more_steps_never_end_lower(self) -> None:
         model = linear(1, (6, 5), 2)
 
-        def reached(steps):
+        def reached(steps: int) -> torch.Tensor:
             found = class_maximization(model, info(), steps=steps, learning_rate=0.5)
             return found.scores - 0.01 * (found.images**2).sum((1, 2, 3))
 
@@ -66,7 +68,7 @@ class TestLinearModel:
 
 
 class TestNetworks:
-    def test_every_class_gets_what_it_would_get_alone(self):
+    def test_every_class_gets_what_it_would_get_alone(self) -> None:
         torch.manual_seed(0)
         model = ConvNetwork(3, 3, batch_norm=True)
         model.head.weight.data *= 100  # so that every step is a step up, and the last image the best
@@ -88,16 +90,16 @@ class TestNetworks:
         np.testing.assert_allclose(found.probabilities, probabilities(logits).diagonal(), rtol=1e-5)
         assert (found.scores > start.numpy()).all()
 
-    def test_a_dead_start_is_left_by_noise_of_the_seed(self):
+    def test_a_dead_start_is_left_by_noise_of_the_seed(self) -> None:
         class Dead(nn.Module):
             """No bias and ReLUs: zero slope at zeros, for class 1 alone."""
 
-            def __init__(self):
+            def __init__(self) -> None:
                 super().__init__()
                 self.first = LinearNetwork(1, (6, 5), 1)
                 self.hidden = nn.Linear(30, 8, bias=False)
 
-            def forward(self, images):
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
                 hidden = self.hidden(images.flatten(1)).relu()
                 return torch.cat([self.first(images), (hidden**2).sum(1, keepdim=True)], 1)
 
@@ -109,7 +111,7 @@ class TestNetworks:
         assert not np.array_equal(one.images[1], other.images[1])
         assert one.scores[1] > 0.1
 
-    def test_the_model_and_the_generators_are_left_as_they_were(self):
+    def test_the_model_and_the_generators_are_left_as_they_were(self) -> None:
         model = ConvNetwork(1, 2, batch_norm=True).train()
         before = {name: value.clone() for name, value in model.state_dict().items()}
         state = torch.get_rng_state()
@@ -122,19 +124,19 @@ class TestNetworks:
 
 
 class TestModelsThatCanNotBeClimbed:
-    def test_scores_that_are_no_numbers(self):
+    def test_scores_that_are_no_numbers(self) -> None:
         model = linear(1, (6, 5), 2)
-        nn.init.constant_(model.linear.bias, float("nan"))
+        nn.init.constant_(model.linear.bias, float("nan"))  # type: ignore[arg-type]
         with pytest.raises(PluginError, match="2 finite numbers"):
             class_maximization(model, info())
 
-    def test_other_classes_than_the_datasets(self):
+    def test_other_classes_than_the_datasets(self) -> None:
         with pytest.raises(PluginError, match="3 finite numbers"):
             class_maximization(linear(1, (6, 5), 2), info(classes=3))
 
-    def test_scores_without_a_path_to_the_image(self):
+    def test_scores_without_a_path_to_the_image(self) -> None:
         class Rounded(nn.Module):
-            def forward(self, images):
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
                 return images.detach().flatten(1)[:, :2]
 
         with pytest.raises(PluginError, match="do not depend on the image"):

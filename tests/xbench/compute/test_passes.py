@@ -11,11 +11,11 @@ from xbench.compute import passes
 from xbench.testing.networks import ConvNetwork, LinearNetwork
 
 
-def test_the_mean_over_samples_does_not_depend_on_the_rows_of_a_pass(monkeypatch):
+def test_the_mean_over_samples_does_not_depend_on_the_rows_of_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.rand(3, 1, 4, 4)
     scale = torch.arange(1.0, 8.0)
 
-    def sample(which, number):
+    def sample(which: slice | torch.Tensor, number: torch.Tensor) -> torch.Tensor:
         return images[which] * scale[number].view(-1, 1, 1, 1)
 
     expected = images * scale.mean()
@@ -24,11 +24,11 @@ def test_the_mean_over_samples_does_not_depend_on_the_rows_of_a_pass(monkeypatch
         torch.testing.assert_close(passes.mean_over_samples(images, 7, sample), expected)
 
 
-def test_chunks_are_halved_when_the_memory_runs_out(monkeypatch):
+def test_chunks_are_halved_when_the_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passes, "rows_of", lambda images: 16)
     done = []
 
-    def work(start, stop):
+    def work(start: int, stop: int) -> None:
         if stop - start > 4:
             raise torch.OutOfMemoryError
         done.append((start, stop))
@@ -36,18 +36,18 @@ def test_chunks_are_halved_when_the_memory_runs_out(monkeypatch):
     passes.chunks(10, torch.zeros(1, 1, 2, 2), work)
     assert done == [(0, 3), (3, 6), (6, 9), (9, 10)]
 
-    def never(start, stop):
+    def never(start: int, stop: int) -> None:
         raise torch.OutOfMemoryError
 
     with pytest.raises(torch.OutOfMemoryError):
         passes.chunks(4, torch.zeros(1, 1, 2, 2), never)
 
 
-def test_chunks_stay_halved_while_the_model_is_unchanging(monkeypatch):
+def test_chunks_stay_halved_while_the_model_is_unchanging(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passes, "rows_of", lambda images: 16)
     asked = []
 
-    def work(start, stop):
+    def work(start: int, stop: int) -> None:
         asked.append(stop - start)
         if stop - start > 4:
             raise torch.OutOfMemoryError
@@ -67,35 +67,35 @@ def test_chunks_stay_halved_while_the_model_is_unchanging(monkeypatch):
     assert asked[0] == 16
 
 
-def test_rows_shrink_with_the_image():
+def test_rows_shrink_with_the_image() -> None:
     small, large = torch.zeros(1, 1, 64, 64), torch.zeros(1, 3, 224, 224)
     assert passes.rows_of(small) == 64
     assert 1 <= passes.rows_of(large) <= 4
     assert passes.rows_of(torch.zeros(1, 1, 4096, 4096)) == 1
 
 
-def test_gradients_of_a_linear_model_are_its_weights():
+def test_gradients_of_a_linear_model_are_its_weights() -> None:
     network = LinearNetwork(1, (4, 4), 2)
     found = passes.gradients(network, torch.rand(3, 1, 4, 4), torch.tensor([0, 1, 1]))
     torch.testing.assert_close(found.flatten(1), network.linear.weight[[0, 1, 1]].detach())
 
 
-def test_one_logit_has_opposite_scores():
+def test_one_logit_has_opposite_scores() -> None:
     network = LinearNetwork(1, (4, 4), 1)
     images = torch.rand(2, 1, 4, 4)
     scores = passes.target_scores(network, images, torch.tensor([1, 0]))
     torch.testing.assert_close(scores, network(images)[:, 0] * torch.tensor([1.0, -1.0]))
 
 
-def test_the_gradient_of_a_blind_model_is_zero():
+def test_the_gradient_of_a_blind_model_is_zero() -> None:
     class Blind(nn.Module):
-        def forward(self, images):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.new_ones(len(images), 2)
 
     assert not passes.gradients(Blind(), torch.rand(2, 1, 4, 4), torch.tensor([0, 1])).any()
 
 
-def test_forward_gives_the_models_scores_and_leaves_it_alone():
+def test_forward_gives_the_models_scores_and_leaves_it_alone() -> None:
     network = ConvNetwork(1, 2, batch_norm=True).eval().requires_grad_(False)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -108,11 +108,11 @@ def test_forward_gives_the_models_scores_and_leaves_it_alone():
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in state.items())
 
 
-def test_forward_falls_back_to_the_model_itself():
+def test_forward_falls_back_to_the_model_itself() -> None:
     class Counting(nn.Module):
         """Its logits depend on its dtype's layout: no copy in another layout is the same."""
 
-        def forward(self, images):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.flatten(1)[:, :2] * (1 + images.is_contiguous(memory_format=torch.contiguous_format))
 
     images = torch.rand(4, 3, 6, 6)
@@ -120,7 +120,7 @@ def test_forward_falls_back_to_the_model_itself():
     torch.testing.assert_close(score(images), 2 * images.flatten(1)[:, :2])
 
 
-def test_the_differentiable_copy_gives_the_models_gradients():
+def test_the_differentiable_copy_gives_the_models_gradients() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 36, 3))
     model(torch.rand(16, 1, 8, 8))  # the running statistics move
     model.eval().requires_grad_(False)
@@ -132,7 +132,7 @@ def test_the_differentiable_copy_gives_the_models_gradients():
     )
 
 
-def test_a_copy_is_made_where_it_pays_and_once_for_a_model_that_stays(monkeypatch):
+def test_a_copy_is_made_where_it_pays_and_once_for_a_model_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     make = passes._make_equivalent
     monkeypatch.setattr(passes, "_make_equivalent", lambda *what: made.append(what) or make(*what))
@@ -153,10 +153,10 @@ def test_a_copy_is_made_where_it_pays_and_once_for_a_model_that_stays(monkeypatc
     assert len(made) == 3
 
 
-def test_a_promise_ends_where_its_block_does_and_is_of_its_thread_alone():
+def test_a_promise_ends_where_its_block_does_and_is_of_its_thread_alone() -> None:
     model, images = ConvNetwork(1, 2).eval().requires_grad_(False), torch.rand(2, 1, 8, 8)
 
-    def copied():
+    def copied() -> bool:
         return passes.differentiable(model, images, passes=1) is not model
 
     with passes.unchanging(model), ThreadPoolExecutor(1) as pool:
@@ -168,7 +168,7 @@ def test_a_promise_ends_where_its_block_does_and_is_of_its_thread_alone():
     assert not copied()
 
 
-def test_what_changed_between_two_promises_is_seen():
+def test_what_changed_between_two_promises_is_seen() -> None:
     model, images = LinearNetwork(1, (4, 4), 2).eval().requires_grad_(False), torch.rand(2, 1, 4, 4)
     targets = torch.zeros(2, dtype=torch.int64)
     with passes.unchanging(model):

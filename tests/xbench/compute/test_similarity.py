@@ -13,7 +13,7 @@ from xbench.runtime.seeding import rng
 
 
 @pytest.mark.parametrize("shape", [(1, 20, 31), (3, 16, 16), (2, 12, 13, 14)])
-def test_ssim_agrees_with_scikit_image(shape):
+def test_ssim_agrees_with_scikit_image(shape: tuple[int, ...]) -> None:
     draw = rng(0, "pictures", shape)
     first = draw.random((4, *shape))
     second = (first + draw.normal(0, 0.2, first.shape)).clip(0, 1)
@@ -27,13 +27,13 @@ def test_ssim_agrees_with_scikit_image(shape):
     np.testing.assert_allclose(dssim(torch.from_numpy(first), torch.from_numpy(first)), 0, atol=1e-14)
 
 
-def test_ssim_of_images_smaller_than_its_window():
+def test_ssim_of_images_smaller_than_its_window() -> None:
     small = torch.from_numpy(rng(0, "small").random((3, 1, 8, 5)))
     np.testing.assert_allclose(ssim(small, small), 1)
     assert (ssim(small, 1 - small) < 0).all()
 
 
-def test_ssim_of_maps_ignores_their_scale():
+def test_ssim_of_maps_ignores_their_scale() -> None:
     draw = torch.Generator().manual_seed(0)
     first, second = torch.randn(5, 16, 16, generator=draw), torch.randn(5, 16, 16, generator=draw)
     np.testing.assert_allclose(map_ssim(first, second), map_ssim(100 * first, second / 7), atol=1e-6)
@@ -46,7 +46,7 @@ def test_ssim_of_maps_ignores_their_scale():
 
 @given(st.integers(0, 10_000), st.sampled_from([1, 3, 1000]))
 @settings(max_examples=40, deadline=None)
-def test_spearman_agrees_with_scipy(seed, levels):
+def test_spearman_agrees_with_scipy(seed: int, levels: int) -> None:
     draw = rng(seed, "maps")
     first, second = (draw.integers(-levels, levels + 1, (3, 5, 6)).astype(np.float32) for _ in range(2))
     expected = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(first, second, strict=True)]
@@ -55,7 +55,7 @@ def test_spearman_agrees_with_scipy(seed, levels):
     np.testing.assert_allclose(map_spearman(*stretched), expected, atol=1e-12)
 
 
-def test_spearman_of_constant_maps():
+def test_spearman_of_constant_maps() -> None:
     varied, constant = torch.arange(12.0).view(1, 3, 4), torch.full((1, 3, 4), 0.5)
     assert map_spearman(varied, constant).item() == map_spearman(constant, varied).item() == 0
     assert map_spearman(constant, 2 * constant).item() == 1

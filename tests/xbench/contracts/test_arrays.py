@@ -3,6 +3,9 @@
 import csv
 import dataclasses
 import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ INFO = DatasetInfo("stripes", ("thin", "wide"), 2, (4, 6), has_masks=True, licen
 class Stripes(ArrayDataset):
     info = INFO
 
-    def samples(self, session):
+    def samples(self, session: Session) -> Iterator[ArraySample]:
         for split, count in (("train", 4), ("validation", 2), ("test", 3)):
             for index in range(count):
                 image, label = np.full((2, 4, 6), index / 8), index % 2
@@ -29,28 +32,28 @@ class Stripes(ArrayDataset):
 class Replaced(Stripes):
     """The same with something else about its last sample, or about `info`."""
 
-    def __init__(self, info=None, **changes):
+    def __init__(self, info: dict[str, Any] | None = None, **changes: Any) -> None:
         super().__init__(Options())
         self.info = dataclasses.replace(INFO, **(info or {}))
         self.changes = changes
 
-    def samples(self, session):
+    def samples(self, session: Session) -> Iterator[ArraySample]:
         *others, last = super().samples(session)
         yield from [*others, dataclasses.replace(last, **self.changes)]
 
 
 @pytest.fixture
-def prepared(tmp_path):
+def prepared(tmp_path: Path) -> tuple[ArrayDataset, Path, Session]:
     dataset, session = Stripes(Options()), Session(tmp_path / "session")
     dataset.prepare(tmp_path, session)
     return dataset, tmp_path, session
 
 
-def test_it_passes_the_checks_of_datasets(failures):
+def test_it_passes_the_checks_of_datasets(failures: Callable[..., dict[str, str]]) -> None:
     assert failures(dataset_checks(), lambda: Stripes(Options())) == {}
 
 
-def test_splits_are_what_was_made(prepared):
+def test_splits_are_what_was_made(prepared: tuple[ArrayDataset, Path, Session]) -> None:
     dataset, folder, session = prepared
     for split, count in (("train", 4), ("validation", 2), ("test", 3)):
         samples = [sample for sample in dataset.samples(session) if sample.split == split]
@@ -69,7 +72,9 @@ def test_splits_are_what_was_made(prepared):
             assert np.array_equal(batch.masks[index].numpy(), np.zeros((4, 6)) if sample.mask is None else sample.mask)
 
 
-def test_the_manifest_has_the_columns_of_the_author_and_the_hashes(prepared):
+def test_the_manifest_has_the_columns_of_the_author_and_the_hashes(
+    prepared: tuple[ArrayDataset, Path, Session],
+) -> None:
     _, folder, session = prepared
     with (folder / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -82,11 +87,11 @@ def test_the_manifest_has_the_columns_of_the_author_and_the_hashes(prepared):
     assert session.facts["patients"] == 9
 
 
-def test_a_dataset_without_masks_writes_none(tmp_path):
+def test_a_dataset_without_masks_writes_none(tmp_path: Path) -> None:
     class Bare(Stripes):
         info = dataclasses.replace(INFO, has_masks=False)
 
-        def samples(self, session):
+        def samples(self, session: Session) -> Iterator[ArraySample]:
             yield from (dataclasses.replace(sample, mask=None) for sample in super().samples(session))
 
     dataset = Bare(Options())
@@ -108,21 +113,21 @@ def test_a_dataset_without_masks_writes_none(tmp_path):
         ({"info": {"has_masks": False}}, "has a mask, but info.has_masks is False"),
     ],
 )
-def test_samples_that_do_not_fit_are_refused(tmp_path, changed, message):
+def test_samples_that_do_not_fit_are_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(PluginError, match=message):
         Replaced(**changed).prepare(tmp_path, Session(tmp_path / "session"))
 
 
-def test_columns_of_the_manifests_own_are_refused(tmp_path):
+def test_columns_of_the_manifests_own_are_refused(tmp_path: Path) -> None:
     class Taken(Stripes):
-        def samples(self, session):
+        def samples(self, session: Session) -> Iterator[ArraySample]:
             yield from (dataclasses.replace(sample, columns={"sha256": "x"}) for sample in super().samples(session))
 
     with pytest.raises(PluginError, match="has columns of the manifest's own: sha256"):
         Taken(Options()).prepare(tmp_path, Session(tmp_path / "session"))
 
 
-def test_an_unknown_split_is_refused(prepared):
+def test_an_unknown_split_is_refused(prepared: tuple[ArrayDataset, Path, Session]) -> None:
     dataset, folder, _ = prepared
     with pytest.raises(UserError, match=r"stripes has no split 'dev'.*known: train, validation, test"):
         dataset.load("dev", folder)

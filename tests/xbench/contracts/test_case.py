@@ -1,24 +1,27 @@
 """A case goes through its samples in batches, and joins what was seen of them."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from xbench import DatasetInfo, Session, Split
+from xbench import Case, DatasetInfo, Session, Split
 from xbench.testing.fakes import fake_case
 
 INFO = DatasetInfo("toy", ("a", "b"), 1, (2, 2))
 
 
 class Constant(nn.Module):
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         return torch.ones(len(images), 1)
 
 
 @pytest.fixture
-def case_of(tmp_path):
-    def make(count, batch_size):
+def case_of(tmp_path: Path) -> Callable[..., Case]:
+    def make(count: int, batch_size: int) -> Case:
         ids = [str(index) for index in range(count)]
         split = Split.from_arrays(np.zeros((count, 1, 2, 2), dtype=np.float32), np.zeros(count, dtype=int), ids, ids)
         return fake_case(INFO, split, Constant(), np.zeros((count, 2, 2)), Session(tmp_path, batch_size=batch_size))
@@ -27,10 +30,10 @@ def case_of(tmp_path):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
-def test_arrays_are_joined_in_the_order_of_the_samples(case_of, batch_size):
+def test_arrays_are_joined_in_the_order_of_the_samples(case_of: Callable[..., Case], batch_size: int) -> None:
     asked = []
 
-    def work(start, stop):
+    def work(start: int, stop: int) -> dict[str, np.ndarray]:
         asked.append(stop - start)
         places = np.arange(start, stop)
         return {"place": places, "pair": np.stack([places, -places], axis=1)}
@@ -41,8 +44,8 @@ def test_arrays_are_joined_in_the_order_of_the_samples(case_of, batch_size):
     assert max(asked) == min(batch_size, 7)
 
 
-def test_batches_that_do_not_fit_are_halved(case_of):
-    def work(start, stop):
+def test_batches_that_do_not_fit_are_halved(case_of: Callable[..., Case]) -> None:
+    def work(start: int, stop: int) -> dict[str, np.ndarray]:
         if stop - start > 2:
             raise torch.OutOfMemoryError
         return {"place": np.arange(start, stop)}

@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -14,7 +14,7 @@ class Example(Options):
     reduction: int | Literal["all"] = Field(4, description="how deep")
 
 
-def test_text_becomes_the_declared_type():
+def test_text_becomes_the_declared_type() -> None:
     options = parse_options(Example, {"window": "3", "weights": "a/b"}, "explainer x")
     assert options.window == 3
     assert options.weights == Path("a/b")
@@ -29,12 +29,12 @@ def test_text_becomes_the_declared_type():
         ({"fill": "black"}, "fill='black'.*'zero' or 'mean'"),
     ],
 )
-def test_wrong_options_name_owner_key_value_and_what_is_allowed(values, words):
+def test_wrong_options_name_owner_key_value_and_what_is_allowed(values: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         parse_options(Example, values, "explainer x")
 
 
-def test_options_are_described_as_a_user_would_write_them():
+def test_options_are_described_as_a_user_would_write_them() -> None:
     rows = {row["name"]: row for row in describe_options(Example)}
     assert rows["window"] == {"name": "window", "type": "int", "default": "8", "description": "side, in pixels"}
     assert rows["fill"]["type"] == "zero | mean"
@@ -42,12 +42,12 @@ def test_options_are_described_as_a_user_would_write_them():
     assert rows["reduction"]["type"] == "int or all"
 
 
-def test_a_name_far_from_all_is_answered_with_the_list():
+def test_a_name_far_from_all_is_answered_with_the_list() -> None:
     assert suggestion("zzz", ["b", "a"]) == "known: a, b"
     assert suggestion("grad", ["gradient", "vinet"]) == "did you mean gradient?"
 
 
-def test_options_say_themselves_what_the_device_decides():
+def test_options_say_themselves_what_the_device_decides() -> None:
     own = Example(window=3)
     assert own.resolved_on("cuda") is own  # a stranger's: the device decides nothing
     presets = {device: PresetOptions().resolved_on(device).preset for device in ("cpu", "mps", "cuda", "cuda:1")}
@@ -65,7 +65,7 @@ class Sized(PresetOptions):
     steps: int = Field(5, description="of the method")
 
 
-def test_presets_fill_what_the_user_left_open():
+def test_presets_fill_what_the_user_left_open() -> None:
     filled = Sized().filled_on("cpu")
     assert (filled.preset, filled.width, filled.decay, filled.steps) == ("tiny", 16, "cosine", 5)
     assert Sized().filled_on("cuda:1") == Sized(preset="paper", width=256, decay="none")
@@ -74,7 +74,7 @@ def test_presets_fill_what_the_user_left_open():
     assert Sized().width is None
 
 
-def test_presets_are_described():
+def test_presets_are_described() -> None:
     rows = {row["name"]: row["description"] for row in describe_options(Sized)}
     assert rows["width"] == "channels (tiny: 16, paper: 256)"
     assert rows["steps"] == "of the method"
@@ -83,6 +83,6 @@ def test_presets_are_described():
 @pytest.mark.parametrize(
     "presets", [{"huge": {}}, {"tiny": {"wdth": 3}}, {"paper": {"width": 0}}], ids=["name", "option", "value"]
 )
-def test_wrong_presets_are_refused_where_they_are_written(presets):
+def test_wrong_presets_are_refused_where_they_are_written(presets: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"preset|wdth|width"):
         type("Wrong", (Sized,), {"presets": presets, "__module__": __name__})

@@ -1,5 +1,12 @@
 """Which samples a run shows, and their counterfactual images, from the explainer to the run folder."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pytest
 
@@ -7,6 +14,10 @@ from xbench.jobs.gallery import GALLERY, gallery_samples
 from xbench.results.counterfactuals import read_counterfactuals
 from xbench.results.observations import observations_path, read_observations
 from xbench.results.rows import read_header, read_scores
+
+if TYPE_CHECKING:
+    from tests.conftest import Shelf
+
 
 LOST = """
 from xbench import Explainer, ExplainerSpec, hookimpl
@@ -47,12 +58,12 @@ class Dice(Explainer):
 
 
 class TestGallerySamples:
-    def drawn(self, classes, count=200):
+    def drawn(self, classes: int, count: int = 200) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng(classes)
         return rng.integers(classes, size=count), rng.dirichlet(np.ones(classes), count)
 
     @pytest.mark.parametrize("classes", [2, 3, 6])
-    def test_as_many_of_each_class_from_surest_to_most_wrong(self, classes):
+    def test_as_many_of_each_class_from_surest_to_most_wrong(self, classes: int) -> None:
         labels, given = self.drawn(classes)
         chosen = gallery_samples(labels, given, 12)
         assert labels[chosen].tolist() == np.repeat(np.arange(classes), 12 // classes).tolist()
@@ -64,26 +75,28 @@ class TestGallerySamples:
             assert (np.diff(shown) < 0).all()
 
     @pytest.mark.parametrize("classes", [2, 3])
-    def test_fewer_are_among_the_more(self, classes):
+    def test_fewer_are_among_the_more(self, classes: int) -> None:
         labels, given = self.drawn(classes)
         more = gallery_samples(labels, given)
         assert len(set(more.tolist())) == len(more) == GALLERY
         for most in (6, 8, 12):
             assert set(gallery_samples(labels, given, most)) <= set(more)
 
-    def test_a_rare_class_is_there_and_nothing_twice(self):
+    def test_a_rare_class_is_there_and_nothing_twice(self) -> None:
         labels = np.array([0] * 30 + [1])
         chosen = gallery_samples(labels, self.drawn(2, 31)[1], 8)
         assert labels[chosen].tolist() == [0, 0, 0, 0, 1]
 
-    def test_more_classes_than_places(self):
+    def test_more_classes_than_places(self) -> None:
         labels, given = self.drawn(40, 400)
         assert gallery_samples(labels, given, 8).shape == (8,)
         assert len(set(labels[gallery_samples(labels, given, 8)].tolist())) == 8
 
 
 @pytest.mark.slow
-def test_a_run_leaves_the_way_from_each_image_to_its_counterfactuals(tiny, tmp_path):
+def test_a_run_leaves_the_way_from_each_image_to_its_counterfactuals(
+    tiny: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
     words = ("--dataset", "fake:classes=3,channels=2,width=20", "--limit", "6", "--no-controls", "--out", "run")
     done = tiny("--explainer", "collapsed", *words, pictures=True)
     assert done.returncode == 0, done.stderr
@@ -99,7 +112,7 @@ def test_a_run_leaves_the_way_from_each_image_to_its_counterfactuals(tiny, tmp_p
     assert len(list((tmp_path / "run" / "models").glob("*calibration.svg"))) == 2
 
 
-def _check_two_classes(found):
+def _check_two_classes(found: Any) -> None:
     assert (found.dataset, found.model, found.explainer) == ("fake", "tiny:epochs=3", "collapsed")
     assert found.classes == ("disk", "ring")
     np.testing.assert_allclose(found.t, np.linspace(-1, 1, 9))
@@ -115,7 +128,7 @@ def _check_two_classes(found):
     assert np.array_equal(found.targets, found.probabilities[:, 0, found.start].argmax(1))
 
 
-def _check_three_classes(found):
+def _check_three_classes(found: Any) -> None:
     assert found.frames.shape == (6, 3, 5, 2, 32, 20)
     np.testing.assert_allclose(found.t, np.linspace(0, 1, 5))
     images = found.images.astype(np.float64)
@@ -125,7 +138,9 @@ def _check_three_classes(found):
 
 
 @pytest.mark.slow
-def test_strips_show_the_images_that_were_scored_sample_by_sample(tiny, shelf, tmp_path):
+def test_strips_show_the_images_that_were_scored_sample_by_sample(
+    tiny: Callable[..., CompletedProcess[str]], shelf: Shelf, tmp_path: Path
+) -> None:
     """By an explainer that draws how far each image moves: the size of each change was observed."""
     shelf.install("dice", DICE)
     words = ("--explainer", "dice", "--metric", "classifier_shift", "--limit", "12", "--batch-size", "5")
@@ -145,7 +160,9 @@ def test_strips_show_the_images_that_were_scored_sample_by_sample(tiny, shelf, t
 
 
 @pytest.mark.slow
-def test_an_explainer_that_fails_to_transfer_keeps_its_scores(tiny, shelf, tmp_path):
+def test_an_explainer_that_fails_to_transfer_keeps_its_scores(
+    tiny: Callable[..., CompletedProcess[str]], shelf: Shelf, tmp_path: Path
+) -> None:
     shelf.install("lost", LOST)
     done = tiny("--explainer", "lost", "--explainer", "burst", "--no-controls", "--out", "run")
     assert done.returncode == 0, done.stderr

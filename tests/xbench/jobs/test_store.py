@@ -3,11 +3,12 @@ import multiprocessing
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from xbench import ArtifactError, Session
-from xbench.contracts.session import SilentProgress
+from xbench.contracts.session import Progress, SilentProgress
 from xbench.jobs.store import Store, find_damage, read_manifest
 from xbench.provenance import digest
 from xbench.runtime.files import PARTIAL
@@ -19,17 +20,17 @@ class Item:
     kind = "toy"
     label = "a toy"
 
-    def __init__(self, log, content=b"payload", delay=0.0):
+    def __init__(self, log: Path, content: bytes = b"payload", delay: float = 0.0) -> None:
         self.log, self.content, self.delay = log, content, delay
         self.fingerprint = digest(self.recipe())
 
-    def recipe(self):
+    def recipe(self) -> dict[str, Any]:
         return {"content": self.content.decode()}
 
-    def session(self, folder, progress):
+    def session(self, folder: Path, progress: Progress) -> Session:
         return Session(folder, progress=progress)
 
-    def build(self, session):
+    def build(self, session: Session) -> None:
         with self.log.open("a") as log:
             log.write("made\n")
         time.sleep(self.delay)
@@ -38,15 +39,15 @@ class Item:
 
 
 @pytest.fixture
-def log(tmp_path):
+def log(tmp_path: Path) -> Path:
     return tmp_path / "log"
 
 
-def _makings(log):
+def _makings(log: Path) -> int:
     return log.read_text().count("made") if log.exists() else 0
 
 
-def test_work_is_done_once_and_remembered_with_its_facts(tmp_path, log):
+def test_work_is_done_once_and_remembered_with_its_facts(tmp_path: Path, log: Path) -> None:
     item = Item(log)
     first = Store(tmp_path / "cache").ensure(item)
     second = Store(tmp_path / "cache").ensure(item)
@@ -57,7 +58,7 @@ def test_work_is_done_once_and_remembered_with_its_facts(tmp_path, log):
 
 
 @pytest.mark.parametrize("damage", ["truncate", "alter", "delete", "manifest", "recipe"])
-def test_damage_is_named_and_rebuilt(tmp_path, log, damage):
+def test_damage_is_named_and_rebuilt(tmp_path: Path, log: Path, damage: str) -> None:
     item, progress = Item(log), SilentProgress()
     store = Store(tmp_path / "cache")
     store.ensure(item)
@@ -83,7 +84,7 @@ def test_damage_is_named_and_rebuilt(tmp_path, log, damage):
     assert item.fingerprint[:12] in progress.warnings[0]
 
 
-def test_another_recipe_is_another_artifact(tmp_path, log):
+def test_another_recipe_is_another_artifact(tmp_path: Path, log: Path) -> None:
     store = Store(tmp_path / "cache")
     assert store.folder(Item(log)) != store.folder(Item(log, b"other"))
 
@@ -96,7 +97,7 @@ def test_another_recipe_is_another_artifact(tmp_path, log):
         (OSError("cannot identify image file"), r"image file \(the cache is"),
     ],
 )
-def test_a_failed_making_leaves_nothing_finished(tmp_path, log, error, message):
+def test_a_failed_making_leaves_nothing_finished(tmp_path: Path, log: Path, error: OSError, message: str) -> None:
     item = Item(log)
     item.build = lambda session: (_ for _ in ()).throw(error)
     store = Store(tmp_path / "cache")
@@ -106,7 +107,7 @@ def test_a_failed_making_leaves_nothing_finished(tmp_path, log, error, message):
     assert Store(tmp_path / "cache").ensure(Item(log)).facts["answer"] == 42
 
 
-def test_work_left_by_a_kill_is_found_by_the_next(tmp_path, log):
+def test_work_left_by_a_kill_is_found_by_the_next(tmp_path: Path, log: Path) -> None:
     item = Item(log)
     work = tmp_path / "cache" / "work" / item.fingerprint
     work.mkdir(parents=True)
@@ -114,7 +115,7 @@ def test_work_left_by_a_kill_is_found_by_the_next(tmp_path, log):
     (work / f".1-0{PARTIAL}").write_text("half a checkpoint")
     seen = []
     build = item.build
-    item.build = lambda session: (seen.append((session.folder / "checkpoint").read_text()), build(session))
+    item.build = lambda session: (seen.append((session.folder / "checkpoint").read_text()), build(session))  # type: ignore[assignment]
     manifest = Store(tmp_path / "cache").ensure(item)
     assert seen == ["epoch 3"]
     assert manifest.facts["resumed"] is True
@@ -122,11 +123,11 @@ def test_work_left_by_a_kill_is_found_by_the_next(tmp_path, log):
     assert not list((tmp_path / "cache").rglob(f"*{PARTIAL}"))
 
 
-def _ensure(cache, log):
+def _ensure(cache: Path, log: Path) -> None:
     Store(Path(cache)).ensure(Item(Path(log), delay=0.5))
 
 
-def test_two_processes_share_one_making(tmp_path, log):
+def test_two_processes_share_one_making(tmp_path: Path, log: Path) -> None:
     context = multiprocessing.get_context("fork")  # the test modules of pytest's importlib mode can't be imported again
     workers = [context.Process(target=_ensure, args=(tmp_path / "cache", log)) for _ in range(2)]
     for worker in workers:
@@ -137,7 +138,7 @@ def test_two_processes_share_one_making(tmp_path, log):
     assert _makings(log) == 1
 
 
-def test_prune_finds_the_unused_and_the_kind(tmp_path, log):
+def test_prune_finds_the_unused_and_the_kind(tmp_path: Path, log: Path) -> None:
     store = Store(tmp_path / "cache")
     item = Item(log)
     store.ensure(item)

@@ -1,10 +1,14 @@
 """Run folders made by hand, as `xbench run` would leave them: consistent to the last fingerprint."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -25,15 +29,19 @@ METRICS = {"fidelity": True, "spread": False}
 _BLANK = {str: "", int: 0, float: 0.0, bool: False}
 
 
-def card(metric, sign):
+def card(metric: str, sign: str) -> dict[str, Any]:
     """A metric card."""
     return {"metric": metric, "sign": sign, "split": "test", "target": "predicted", "options": {"step": 0.1}}
 
 
-def _row(seed, metric, explainer, sign, values, replicates, computed):
+def _row(
+    seed: int, metric: str, explainer: str, sign: str, values: np.ndarray, replicates: np.ndarray, computed: _Computed
+) -> ScoreRow:
     low, high = interval(replicates)
     hints, required = get_type_hints(ScoreRow), dataclasses.fields(ScoreRow)
-    blank = {each.name: _BLANK.get(hints[each.name], ()) for each in required if each.default is dataclasses.MISSING}
+    blank: dict[str, Any] = {
+        each.name: _BLANK.get(hints[each.name], ()) for each in required if each.default is dataclasses.MISSING
+    }
     return ScoreRow(
         **blank
         | {"dataset": "phantom", "split": "test", "n": 60, "groups": 60, "model": "net", "explainer": explainer}
@@ -48,7 +56,7 @@ def _row(seed, metric, explainer, sign, values, replicates, computed):
     )
 
 
-def _ranked(rows, replicates):
+def _ranked(rows: list[ScoreRow], replicates: dict[str, np.ndarray]) -> list[ScoreRow]:
     groups = {}
     for index, row in enumerate(rows):
         groups.setdefault((row.metric, row.sign), []).append(index)
@@ -67,23 +75,32 @@ def _ranked(rows, replicates):
 class _Computed:
     """Where a run was computed, in which precision, and what it resolved: explainer -> reference."""
 
-    def __init__(self, device="cpu", precision="32", resolved=None):
+    def __init__(self, device: str = "cpu", precision: str = "32", resolved: dict[str, str] | None = None) -> None:
         self.device, self.precision, self.resolved = device, precision, resolved or {}
 
-    def digest(self, *parts):
+    def digest(self, *parts: Any) -> str:
         """A fingerprint, another on each device and for each precision."""
         usual = (self.device, self.precision) == ("cpu", "32")
         return digest([*parts] if usual else [*parts, self.device, self.precision])
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path: Path) -> Callable[..., Path]:
     """run("a", seed=0): a run folder of 60 patients, four explainers, two metrics and one failed cell.
 
     More words: device, precision, resolved (explainer -> reference).
     """
 
-    def build(name, seed=0, suite=SUITE, explainers=EXPLAINERS, shift=0.0, machine="here", dataset=None, **more):
+    def build(
+        name: str,
+        seed: int = 0,
+        suite: dict[str, Any] = SUITE,
+        explainers: dict[str, float] = EXPLAINERS,
+        shift: float = 0.0,
+        machine: str = "here",
+        dataset: str | None = None,
+        **more: Any,
+    ) -> Path:
         computed = _Computed(**more)
         folder = tmp_path / name
         drawn = resamples(PATIENTS, 400, seed)
@@ -97,7 +114,13 @@ def run(tmp_path):
                 rows.append(_row(seed, metric, explainer, "original", values, replicates, computed))
                 series[rows[-1].fingerprint] = replicates
         rows = _ranked(rows, series)
-        nothing = {"rank": 0, "rank_high": 0, "rank_set": (), "value": float("nan"), "ci_low": float("nan")}
+        nothing: dict[str, Any] = {
+            "rank": 0,
+            "rank_high": 0,
+            "rank_set": (),
+            "value": float("nan"),
+            "ci_low": float("nan"),
+        }
         nothing |= {"ci_high": float("nan"), "n": 0, "groups": 0, "status": "failed", "reason": "it broke"}
         nothing |= {"explainer": "broken", "resolved": "broken", "fingerprint": digest([seed, "broken"])}
         rows.append(replace(rows[0], **nothing))
@@ -137,22 +160,22 @@ def run(tmp_path):
 
 
 @pytest.fixture
-def board(tmp_path):
+def board(tmp_path: Path) -> Path:
     """Where the leaderboard of a test is."""
     return tmp_path / "board"
 
 
 @pytest.fixture
-def handed_in(run, board):
+def handed_in(run: Callable[..., Path], board: Path) -> Path:
     """The file of a submission in order."""
     return add_run(run("a"), board, "Ada")
 
 
 @pytest.fixture
-def resealed():
+def resealed() -> Callable[..., Path]:
     """Write changed records under the name and with the digest that fit them, as a forger would."""
 
-    def write(folder, records):
+    def write(folder: Path, records: list[dict[str, Any]]) -> Path:
         header, *rows = records
         header = header | {"rows": len(rows), "digest": content_digest(header["run"], rows)}
         suite, seed = header["run"]["suite"], rows[0]["seed"] if rows else 0
@@ -164,16 +187,16 @@ def resealed():
 
 
 @pytest.fixture
-def records():
+def records() -> Callable[[Path], list[dict[str, Any]]]:
     """The records of a file."""
     return lambda path: [json.loads(text) for text in path.read_text().splitlines()]
 
 
 @pytest.fixture
-def findings():
+def findings() -> Callable[..., list[str]]:
     """What `check` finds in a file, as text."""
 
-    def found(path, known=None, others=()):
+    def found(path: Path, known: dict[tuple[str, str], str] | None = None, others: Sequence[Any] = ()) -> list[str]:
         return [str(finding) for finding in check_files([path], known or {}, others).findings]
 
     return found
@@ -185,14 +208,20 @@ EVIL = "</script><script>window.pwned = 1</script><img src=x onerror='window.pwn
 MADE_UP = {"vinet": 0.8, "gradient": 0.5, "gradient:smooth=10": 0.5, "occlusion": 0.3, EVIL: 0.2, "random": 0.0}
 _KINDS = {str: "", int: 0, float: 0.0, bool: False}
 _HINTS = get_type_hints(ScoreRow)
-_REQUIRED = {
+_REQUIRED: dict[str, Any] = {
     field.name: _KINDS.get(_HINTS[field.name], ())
     for field in dataclasses.fields(ScoreRow)
     if field.default is dataclasses.MISSING
 }
 
 
-def _submission(seed=0, explainers=MADE_UP, models=("net",), metrics=("fidelity", "spread"), **more):
+def _submission(
+    seed: int = 0,
+    explainers: dict[str, float] = MADE_UP,
+    models: tuple[str, ...] = ("net",),
+    metrics: tuple[str, ...] = ("fidelity", "spread"),
+    **more: Any,
+) -> Submission:
     """A submission made by hand; `more`: signs, version, submitter, note, dataset, changes (explainer -> fields)."""
     rng, entries, cards = np.random.default_rng(seed), [], {}
     for model in models:
@@ -204,7 +233,12 @@ def _submission(seed=0, explainers=MADE_UP, models=("net",), metrics=("fidelity"
                 for explainer, mean in explainers.items():
                     replicates = mean + 0.01 * seed + 0.03 * shared + 0.002 * rng.normal(size=256)
                     low, high = np.quantile(replicates, [0.025, 0.975])
-                    own = {"dataset": more.get("dataset", "phantom"), "split": "test", "n": 60, "groups": 50}
+                    own: dict[str, Any] = {
+                        "dataset": more.get("dataset", "phantom"),
+                        "split": "test",
+                        "n": 60,
+                        "groups": 50,
+                    }
                     own |= {"model": model, "explainer": explainer, "subject": "shared", "target": "predicted"}
                     own |= {"control": explainer == "random", "sign": sign, "metric": metric, "seed": seed}
                     own |= {"value": float(replicates.mean()), "ci_low": float(low), "ci_high": float(high)}
@@ -229,6 +263,6 @@ def _submission(seed=0, explainers=MADE_UP, models=("net",), metrics=("fidelity"
 
 
 @pytest.fixture(scope="session")
-def made_up():
+def made_up() -> SimpleNamespace:
     """made_up.submission(seed=0, ...), of `made_up.explainers`, one of which is called `made_up.evil`."""
     return SimpleNamespace(submission=_submission, explainers=MADE_UP, evil=EVIL)

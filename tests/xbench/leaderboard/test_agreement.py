@@ -1,14 +1,16 @@
 """When two computations of a cell agree."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
 from xbench.leaderboard.agreement import disagreement
+from xbench.results.rows import ScoreRow
 
 
 @pytest.fixture
-def a_row(made_up):
+def a_row(made_up: SimpleNamespace) -> ScoreRow:
     return made_up.submission().entries[0].row
 
 
@@ -22,14 +24,16 @@ def a_row(made_up):
         (0.26, False, False),
     ],
 )
-def test_what_is_forgiven_is_a_part_of_the_interval(a_row, difference, exact, agree):
+def test_what_is_forgiven_is_a_part_of_the_interval(
+    a_row: ScoreRow, difference: float, exact: bool, agree: bool
+) -> None:
     ours = dataclasses.replace(a_row, value=0.5, ci_low=0.0, ci_high=1.0)
     theirs = dataclasses.replace(ours, value=0.5 + difference)
     assert (disagreement(theirs, ours, exact) == "") == agree
 
 
 @pytest.mark.parametrize(("difference", "agree"), [(9e-7, True), (1.1e-6, False)])
-def test_without_an_interval_it_is_a_part_of_the_value(a_row, difference, agree):
+def test_without_an_interval_it_is_a_part_of_the_value(a_row: ScoreRow, difference: float, agree: bool) -> None:
     ours = dataclasses.replace(a_row, value=1.0, ci_low=1.0, ci_high=1.0)
     theirs = dataclasses.replace(ours, value=1.0 + difference)
     assert (disagreement(theirs, ours, exact=True) == "") == agree

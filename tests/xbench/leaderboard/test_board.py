@@ -5,8 +5,11 @@ import json
 import multiprocessing
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,16 +32,16 @@ from xbench.provenance import digest
 from xbench.results.rows import read_header, read_scores, write_header, write_scores
 
 
-def table(board, name="quick-v1.csv"):
+def table(board: Path, name: str = "quick-v1.csv") -> list[dict[str, str]]:
     with (board / name).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def files(board):
+def files(board: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in board.glob("*.csv")}
 
 
-def test_what_is_handed_in_is_the_run_without_the_folders_of_its_machine(run, board):
+def test_what_is_handed_in_is_the_run_without_the_folders_of_its_machine(run: Callable[..., Path], board: Path) -> None:
     folder = run("a")
     path = add_run(folder, board, "Ada Lovelace", "first")
     assert "/home/ada" not in path.read_text()
@@ -52,7 +55,7 @@ def test_what_is_handed_in_is_the_run_without_the_folders_of_its_machine(run, bo
                for line in path.read_text().splitlines())  # fmt: skip
 
 
-def test_the_same_run_is_handed_in_once(run, board):
+def test_the_same_run_is_handed_in_once(run: Callable[..., Path], board: Path) -> None:
     path = add_run(run("a"), board, "Ada")
     before = path.read_bytes()
     with pytest.raises(UserError, match=r"was handed in before: .*quick-v1-s0"):
@@ -61,7 +64,7 @@ def test_the_same_run_is_handed_in_once(run, board):
     assert [each.name for each in (board / "runs").iterdir()] == [path.name]
 
 
-def test_a_run_that_is_not_in_order_leaves_nothing(run, board):
+def test_a_run_that_is_not_in_order_leaves_nothing(run: Callable[..., Path], board: Path) -> None:
     folder = run("a")
     rows = read_scores(folder / "scores.csv")
     write_scores([replace(rows[0], value=5.0), *rows[1:]], folder / "scores.csv")
@@ -77,11 +80,11 @@ def test_a_run_that_is_not_in_order_leaves_nothing(run, board):
         build(folder)
 
 
-def _add(folder, board):
+def _add(folder: Path, board: Path) -> None:
     add_run(folder, board, f"process {folder.name}")
 
 
-def test_two_processes_add_at_once_and_lose_nothing(run, board):
+def test_two_processes_add_at_once_and_lose_nothing(run: Callable[..., Path], board: Path) -> None:
     folders = [run(f"r{seed}", seed=seed) for seed in range(6)]
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=_add, args=(folder, board)) for folder in folders]
@@ -94,7 +97,7 @@ def test_two_processes_add_at_once_and_lose_nothing(run, board):
     assert not [path for path in (board / "runs").iterdir() if path.name.startswith(".")]
 
 
-def test_the_tables_are_derived_byte_for_byte(run, board):
+def test_the_tables_are_derived_byte_for_byte(run: Callable[..., Path], board: Path) -> None:
     for seed in range(3):
         add_run(run(f"r{seed}", seed=seed), board, "Ada")
     assert [path.name for path in build(board)] == ["index.csv", "quick-v1.csv"]
@@ -112,7 +115,7 @@ def test_the_tables_are_derived_byte_for_byte(run, board):
     assert {path.name for path in build(board)} == set(files(board)) == {"index.csv", "slow-v2.csv"}
 
 
-def test_several_seeds_are_one_row(run, board):
+def test_several_seeds_are_one_row(run: Callable[..., Path], board: Path) -> None:
     folders = [run(f"r{seed}", seed=seed) for seed in (2, 0, 1)]
     for folder, name in zip(folders, ("Ada", "Ada", "Bob"), strict=True):
         add_run(folder, board, name)
@@ -138,7 +141,7 @@ def test_several_seeds_are_one_row(run, board):
     assert (index["seeds"], index["submissions"], index["rows"], index["failed"]) == ("0|1|2", "3", "8", "3")
 
 
-def test_ranks_and_differences_of_one_seed_are_those_of_the_run(run, board):
+def test_ranks_and_differences_of_one_seed_are_those_of_the_run(run: Callable[..., Path], board: Path) -> None:
     folder = run("a")
     add_run(folder, board, "Ada")
     rows = {(row.metric, row.explainer): row for row in read_scores(folder / "scores.csv")}
@@ -148,15 +151,15 @@ def test_ranks_and_differences_of_one_seed_are_those_of_the_run(run, board):
             assert (each.rank, each.rank_high, set(each.rank_set)) == (row.rank, row.rank_high, set(row.rank_set))
             assert each.pooled == pooled(each.results)
         assert len(group.differences) == 6
-        for each in group.differences:
-            assert each.paired
-            assert each.low < each.value < each.high
-            told = each.p_holm < 0.05
-            standing = next(one for one in group.standings if one.explainer == each.first)
-            assert told == (each.second not in standing.rank_set)
+        for difference in group.differences:
+            assert difference.paired
+            assert difference.low < difference.value < difference.high
+            told = difference.p_holm < 0.05
+            standing = next(one for one in group.standings if one.explainer == difference.first)
+            assert told == (difference.second not in standing.rank_set)
 
 
-def test_a_strangers_explainer_joins_the_ranking_of_the_suite(run, board):
+def test_a_strangers_explainer_joins_the_ranking_of_the_suite(run: Callable[..., Path], board: Path) -> None:
     add_run(run("a"), board, "Ada")
     add_run(run("b", explainers={"gradient": 0.40, "mine": 0.9}), board, "Bob")
     found = {group.setting.metric: group for group in ranked_groups(read_board(board))}
@@ -170,12 +173,12 @@ def test_a_strangers_explainer_joins_the_ranking_of_the_suite(run, board):
 VINET = {"cpu": {"vinet": "vinet:preset=tiny"}, "cuda": {"vinet": "vinet:preset=paper"}}
 
 
-def names_and_seeds(board):
+def names_and_seeds(board: Path) -> dict[str, list[int]]:
     (fidelity,) = (group for group in ranked_groups(read_board(board)) if group.setting.metric == "fidelity")
     return {each.explainer: [row.seed for row in each.rows] for each in fidelity.standings}
 
 
-def test_what_a_preset_stood_for_is_never_averaged(run, board):
+def test_what_a_preset_stood_for_is_never_averaged(run: Callable[..., Path], board: Path) -> None:
     for seed, device in enumerate(VINET):
         add_run(run(device, seed=seed, device=device, resolved=VINET[device]), board, "Ada")
     found = names_and_seeds(board)
@@ -192,7 +195,7 @@ def test_what_a_preset_stood_for_is_never_averaged(run, board):
     assert index["explainers"] == "5"  # of two devices, one explainer all the same
 
 
-def test_precisions_are_never_averaged(run, board):
+def test_precisions_are_never_averaged(run: Callable[..., Path], board: Path) -> None:
     for seed, precision in enumerate(("32", "tf32")):
         add_run(run(precision, seed=seed, device="cuda", precision=precision), board, "Ada")
     assert names_and_seeds(board) == {
@@ -202,7 +205,7 @@ def test_precisions_are_never_averaged(run, board):
     }
 
 
-def test_rows_of_another_device_are_ranked_with_those_of_this_one(run, board):
+def test_rows_of_another_device_are_ranked_with_those_of_this_one(run: Callable[..., Path], board: Path) -> None:
     add_run(run("baselines"), board, "Ada")
     add_run(run("theirs", device="cuda", explainers={"mine": 0.9, "gradient": 0.4}), board, "Bob")
     group = next(group for group in ranked_groups(read_board(board)) if group.setting.metric == "fidelity")
@@ -219,7 +222,7 @@ def test_rows_of_another_device_are_ranked_with_those_of_this_one(run, board):
     assert len(paired) == len(names) * (len(names) - 1) // 2
 
 
-def test_a_name_says_the_device_in_all_fields_of_a_suite_or_in_none(run, board):
+def test_a_name_says_the_device_in_all_fields_of_a_suite_or_in_none(run: Callable[..., Path], board: Path) -> None:
     add_run(run("baselines"), board, "Ada")
     folder = run("theirs", seed=1, device="cuda", explainers={"gradient": 0.4, "mine": 0.9})
     rows = [row for row in read_scores(folder / "scores.csv") if row.metric == "spread"]
@@ -232,7 +235,7 @@ def test_a_name_says_the_device_in_all_fields_of_a_suite_or_in_none(run, board):
         assert {"vinet", "occlusion", "random"} < names
 
 
-def test_a_twin_is_that_of_its_own_device(made_up):
+def test_a_twin_is_that_of_its_own_device(made_up: SimpleNamespace) -> None:
     """A run names the original as its user did; the leaderboard as it was resolved, on the twin's own device."""
     means = {"vinet": 0.8, "copy": 0.8, "gradient": 0.5}
     handed_in = []
@@ -250,7 +253,7 @@ def test_a_twin_is_that_of_its_own_device(made_up):
     assert not {"copy (cpu, 32)", "copy (cuda, 32)"} & {name for each in group.standings for name in each.rank_set}
 
 
-def test_one_explainer_under_two_names_of_a_run_counts_once(made_up):
+def test_one_explainer_under_two_names_of_a_run_counts_once(made_up: SimpleNamespace) -> None:
     tiny = {"resolved": "vinet:preset=tiny"}
     means = {"vinet": 0.8, "vinet:preset=tiny": 0.8, "gradient": 0.5}
     changes = {"vinet": tiny, "vinet:preset=tiny": tiny | {"same_as": "vinet"}}
@@ -259,7 +262,12 @@ def test_one_explainer_under_two_names_of_a_run_counts_once(made_up):
     assert group.standings[0].rows[0].explainer == "vinet"
 
 
-def test_of_one_seed_handed_in_twice_the_later_stands(run, board, records, resealed):
+def test_of_one_seed_handed_in_twice_the_later_stands(
+    run: Callable[..., Path],
+    board: Path,
+    records: Callable[[Path], list[dict[str, Any]]],
+    resealed: Callable[..., Path],
+) -> None:
     first = add_run(run("a"), board, "Ada")
     changed = records(first)
     changed[0] |= {"submitter": "Bob", "submitted": "2026-01-01T00:00:00+00:00"}
@@ -271,7 +279,7 @@ def test_of_one_seed_handed_in_twice_the_later_stands(run, board, records, resea
     assert {row["xbench_versions"] for row in table(board)} != {"0.0.9"}
 
 
-def test_other_versions_suites_and_datasets_are_never_mixed(run, board):
+def test_other_versions_suites_and_datasets_are_never_mixed(run: Callable[..., Path], board: Path) -> None:
     add_run(run("a"), board, "Ada")
     add_run(run("b", seed=1, suite={"name": "quick", "version": 2, "fingerprint": digest("quick 2")}), board, "Ada")
     add_run(run("c", seed=2, dataset="e" * 64), board, "Ada")
@@ -287,7 +295,7 @@ def test_other_versions_suites_and_datasets_are_never_mixed(run, board):
     assert len(names) == 4
 
 
-def test_a_row_that_measures_the_machine_is_held_against_nothing(run, board):
+def test_a_row_that_measures_the_machine_is_held_against_nothing(run: Callable[..., Path], board: Path) -> None:
     folder = run("a")
     header = read_header(folder / "run.json")
     measured = {"metric": "fidelity", "sign": "original", "split": "test", "measured": True}
@@ -305,7 +313,7 @@ def test_a_row_that_measures_the_machine_is_held_against_nothing(run, board):
     assert not check_files(sorted((board / "runs").iterdir()), {}).findings
 
 
-def test_the_leaderboard_needs_neither_torch_nor_plugins_nor_pandas(run, board):
+def test_the_leaderboard_needs_neither_torch_nor_plugins_nor_pandas(run: Callable[..., Path], board: Path) -> None:
     add_run(run("a"), board, "Ada")
     code = (
         f"import sys; from pathlib import Path; from xbench.leaderboard import build; build(Path({str(board)!r}))\n"
@@ -316,7 +324,7 @@ def test_the_leaderboard_needs_neither_torch_nor_plugins_nor_pandas(run, board):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_projects_own_leaderboard_is_in_order_and_its_tables_are_derived():
+def test_the_projects_own_leaderboard_is_in_order_and_its_tables_are_derived() -> None:
     own = Path(__file__).parents[3] / "leaderboard"
     checked = check_files(submission_files(own), installed_suites())
     assert not checked.findings

@@ -3,6 +3,9 @@
 import copy
 import csv
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from xbench.provenance import digest
 from xbench.results.rows import SCHEMA
 
 
-def test_an_honest_submission_is_in_order(handed_in, findings):
+def test_an_honest_submission_is_in_order(handed_in: Path, findings: Callable[..., list[str]]) -> None:
     assert findings(handed_in) == []
     known = {("quick", "1"): digest("quick 1")}
     checked = check_files([handed_in], known)
@@ -26,26 +29,26 @@ def test_an_honest_submission_is_in_order(handed_in, findings):
 # --- meaning: sealed again by a forger -------------------------------------------------------------------------------
 
 
-def _header(**values):
+def _header(**values: Any) -> Callable[[list[dict[str, Any]]], Any]:
     return lambda records: records[0].update(values)
 
 
-def _run(**values):
+def _run(**values: Any) -> Callable[[list[dict[str, Any]]], Any]:
     return lambda records: records[0]["run"].update(values)
 
 
-def _row(index=1, **values):
+def _row(index: int = 1, **values: Any) -> Callable[[list[dict[str, Any]]], Any]:
     return lambda records: records[index].update(values)
 
 
-def _removed(field):
+def _removed(field: str) -> Callable[[list[dict[str, Any]]], Any]:
     return lambda records: records[1].pop(field)
 
 
-def _renamed(old, new):
+def _renamed(old: str, new: str) -> Callable[[list[dict[str, Any]]], Any]:
     """An explainer under another name everywhere."""
 
-    def change(records):
+    def change(records: list[dict[str, Any]]) -> None:
         for row in records[1:]:
             for field in ("explainer", "resolved"):
                 row[field] = new if row[field] == old else row[field]
@@ -54,68 +57,68 @@ def _renamed(old, new):
     return change
 
 
-def _swapped(field):
-    def change(records):
+def _swapped(field: str) -> Callable[[list[dict[str, Any]]], Any]:
+    def change(records: list[dict[str, Any]]) -> None:
         records[1][field], records[2][field] = records[2][field], records[1][field]
 
     return change
 
 
-def _raised(records):
+def _raised(records: list[dict[str, Any]]) -> None:
     """A better value with an interval around it, the ranks left as they were."""
     for name in ("value", "ci_low", "ci_high"):
         records[1][name] += 1.0
 
 
-def _raised_with_replicates(records):
+def _raised_with_replicates(records: list[dict[str, Any]]) -> None:
     _raised(records)
     for name in ("low", "high"):
         records[1]["replicates"][name] += 1.0
 
 
-def _narrowed(records):
+def _narrowed(records: list[dict[str, Any]]) -> None:
     row = records[1]
     for name in ("ci_low", "ci_high"):
         row[name] = row["value"] + (row[name] - row["value"]) / 100
 
 
-def _widened(records):
+def _widened(records: list[dict[str, Any]]) -> None:
     row = records[1]
     for name in ("ci_low", "ci_high"):
         row[name] = row["value"] + (row[name] - row["value"]) * 100
 
 
-def _first_alone(records):
+def _first_alone(records: list[dict[str, Any]]) -> None:
     """The best explainer claims to be told apart from all others."""
     for row in records[1:5]:
         row["rank_set"] = [name for name in row["rank_set"] if name != "gradient"]
     records[1]["rank_set"], records[1]["rank"], records[1]["rank_high"] = [], 1, 1
 
 
-def _one_sided(records):
+def _one_sided(records: list[dict[str, Any]]) -> None:
     """gradient and occlusion can't be told apart; one of them denies it."""
     assert records[3]["rank_set"] == ["gradient"]
     records[1]["rank_set"] = []
 
 
-def _twice(records):
+def _twice(records: list[dict[str, Any]]) -> None:
     records.append(copy.deepcopy(records[1]))
 
 
-def _other_card(records):
+def _other_card(records: list[dict[str, Any]]) -> None:
     cards = records[0]["run"]["cards"]
     next(iter(cards.values()))["options"]["step"] = 0.2
 
 
-def _figures(records):
+def _figures(records: list[dict[str, Any]]) -> None:
     records[0]["run"]["models"][0]["metrics"]["auc"] = [1.9, 0.8, 0.95]
 
 
-def _model_print(records):
+def _model_print(records: list[dict[str, Any]]) -> None:
     records[0]["run"]["models"][0]["fingerprint"] = "a" * 64
 
 
-def _undefined(records):
+def _undefined(records: list[dict[str, Any]]) -> None:
     records[1]["replicates"] = as_record(thinned(np.full(256, np.nan)))
 
 
@@ -246,7 +249,14 @@ _LIES = {
 
 
 @pytest.mark.parametrize("name", _LIES)
-def test_lies_are_refused_by_line_and_field(handed_in, records, resealed, tmp_path, name, findings):
+def test_lies_are_refused_by_line_and_field(
+    handed_in: Path,
+    records: Callable[[Path], list[dict[str, Any]]],
+    resealed: Callable[..., Path],
+    tmp_path: Path,
+    name: str,
+    findings: Callable[..., list[str]],
+) -> None:
     change, expected = _LIES[name]
     forged = records(handed_in)
     change(forged)
@@ -264,18 +274,20 @@ def test_lies_are_refused_by_line_and_field(handed_in, records, resealed, tmp_pa
     assert all(text.isprintable() for text in found)
 
 
-def _resealed_header(path):
+def _resealed_header(path: Path) -> dict[str, Any]:
     header, *rows = [json.loads(text) for text in path.read_text().splitlines()]
     return header | {"digest": content_digest(header["run"], rows)}
 
 
-def test_a_file_of_another_name_is_refused(handed_in, findings):
+def test_a_file_of_another_name_is_refused(handed_in: Path, findings: Callable[..., list[str]]) -> None:
     other = handed_in.with_name("best-v1-s0-000000000000.jsonl")
     handed_in.rename(other)
     assert findings(other) == [f"{other}: a submission of this content is called {handed_in.name}"]
 
 
-def test_formulas_in_free_text_are_defused_in_the_tables(handed_in, records, resealed):
+def test_formulas_in_free_text_are_defused_in_the_tables(
+    handed_in: Path, records: Callable[[Path], list[dict[str, Any]]], resealed: Callable[..., Path]
+) -> None:
     forged = records(handed_in)
     forged[1]["warning"] = '=cmd|"/c calc"!A1'
     handed_in.unlink()
@@ -286,7 +298,9 @@ def test_formulas_in_free_text_are_defused_in_the_tables(handed_in, records, res
     assert warnings == {"", """'=cmd|"/c calc"!A1"""}
 
 
-def test_words_of_a_command_are_quoted_for_the_shell(handed_in, records, resealed):
+def test_words_of_a_command_are_quoted_for_the_shell(
+    handed_in: Path, records: Callable[[Path], list[dict[str, Any]]], resealed: Callable[..., Path]
+) -> None:
     forged = records(handed_in)
     forged[0]["run"]["command"] = ["xbench", "run", "; rm -rf ~", "$(id)"]
     handed_in.unlink()
@@ -298,7 +312,9 @@ def test_words_of_a_command_are_quoted_for_the_shell(handed_in, records, reseale
 # --- against each other ----------------------------------------------------------------------------------------------
 
 
-def test_two_submissions_of_one_fingerprint_must_agree(run, board, handed_in, findings):
+def test_two_submissions_of_one_fingerprint_must_agree(
+    run: Callable[..., Path], board: Path, handed_in: Path, findings: Callable[..., list[str]]
+) -> None:
     with pytest.raises(
         UserError, match=r"line 2, value: value .* which quick-v1-s0-.*, line 2 has of this fingerprint"
     ):
@@ -311,7 +327,7 @@ def test_two_submissions_of_one_fingerprint_must_agree(run, board, handed_in, fi
     assert findings(handed_in, others=[elsewhere]) == []
 
 
-def test_one_version_of_a_suite_has_one_fingerprint(run, board, handed_in):
+def test_one_version_of_a_suite_has_one_fingerprint(run: Callable[..., Path], board: Path, handed_in: Path) -> None:
     other = {"name": "quick", "version": 1, "fingerprint": digest("edited")}
     with pytest.raises(UserError, match="suite quick-v1 has another fingerprint in quick-v1-s0"):
         add_run(run("b", seed=1, suite=other), board, "Bob")
@@ -322,7 +338,14 @@ def test_one_version_of_a_suite_has_one_fingerprint(run, board, handed_in):
 @pytest.mark.parametrize(
     ("schema", "later"), [(1, ("warning", "same_as", "resolved")), (2, ("warning", "resolved")), (3, ("resolved",))]
 )
-def test_a_submission_of_an_older_schema_is_upgraded(handed_in, records, resealed, findings, schema, later):
+def test_a_submission_of_an_older_schema_is_upgraded(
+    handed_in: Path,
+    records: Callable[[Path], list[dict[str, Any]]],
+    resealed: Callable[..., Path],
+    findings: Callable[..., list[str]],
+    schema: int,
+    later: tuple[str, ...],
+) -> None:
     older = records(handed_in)
     older[0] |= {"schema": schema}
     for row in older[1:]:
@@ -333,13 +356,20 @@ def test_a_submission_of_an_older_schema_is_upgraded(handed_in, records, reseale
     path = resealed(handed_in.parent, older)
     assert findings(path) == []
     for entry in read_submission(path).entries:
-        row = entry.row
-        assert (row.schema, row.same_as, row.warning, row.resolved) == (SCHEMA, "", "", row.explainer)
+        read = entry.row
+        assert (read.schema, read.same_as, read.warning, read.resolved) == (SCHEMA, "", "", read.explainer)
     build(handed_in.parent.parent)
 
 
 @pytest.mark.parametrize(("explainer", "words"), [(7, "explainer: 7 is not text"), (None, "explainer: is missing")])
-def test_an_older_row_without_an_explainer_is_refused(handed_in, records, resealed, findings, explainer, words):
+def test_an_older_row_without_an_explainer_is_refused(
+    handed_in: Path,
+    records: Callable[[Path], list[dict[str, Any]]],
+    resealed: Callable[..., Path],
+    findings: Callable[..., list[str]],
+    explainer: int | None,
+    words: str,
+) -> None:
     older = records(handed_in)
     older[1] |= {"schema": 3, "explainer": explainer}
     del older[1]["resolved"]
@@ -348,5 +378,5 @@ def test_an_older_row_without_an_explainer_is_refused(handed_in, records, reseal
     assert any(f"line 2, {words}" in text for text in findings(resealed(handed_in.parent, older)))
 
 
-def test_tf32_is_a_precision(run, board, findings):
+def test_tf32_is_a_precision(run: Callable[..., Path], board: Path, findings: Callable[..., list[str]]) -> None:
     assert findings(add_run(run("a", device="cuda:1", precision="tf32"), board, "Ada")) == []

@@ -1,6 +1,8 @@
 """Files that are no submission: wrong bytes, cut off, too large, not a file; each is refused by file and line."""
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +35,7 @@ _FORMS = {
 
 
 @pytest.mark.parametrize("name", _FORMS)
-def test_wrong_bytes_are_refused(handed_in, name, findings):
+def test_wrong_bytes_are_refused(handed_in: Path, name: str, findings: Callable[..., list[str]]) -> None:
     change, expected = _FORMS[name]
     handed_in.write_bytes(change(handed_in.read_bytes()))
     found = findings(handed_in)
@@ -43,7 +45,9 @@ def test_wrong_bytes_are_refused(handed_in, name, findings):
         build(handed_in.parent.parent)
 
 
-def test_links_folders_and_huge_files_are_not_read(handed_in, monkeypatch, findings):
+def test_links_folders_and_huge_files_are_not_read(
+    handed_in: Path, monkeypatch: pytest.MonkeyPatch, findings: Callable[..., list[str]]
+) -> None:
     link = handed_in.with_name("quick-v1-s0-000000000000.jsonl")
     link.symlink_to("/etc/passwd")
     assert findings(link) == [f"{link}: it is a symbolic link; a submission is a plain file"]

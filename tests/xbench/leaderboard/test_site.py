@@ -5,6 +5,10 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -15,7 +19,7 @@ from xbench.leaderboard import add_run, derived, ranked_groups, read_board
 from xbench.leaderboard.site import write_site
 
 
-def site(*words):
+def site(*words: object) -> str:
     """`xbench leaderboard site` in this process; the error it raised, if any, is raised here."""
     done = CliRunner().invoke(xbench, ["leaderboard", "site", *map(str, words)])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
@@ -24,7 +28,7 @@ def site(*words):
     return done.output
 
 
-def data_of(path):
+def data_of(path: Path) -> tuple[Any, Any]:
     """What a data script hands to the page: its name and the object."""
     found = re.fullmatch(r'xbenchData\(("[^"]+"), (.*)\);\n', path.read_text(), re.S)
     return json.loads(found[1]), json.loads(found[2])
@@ -33,7 +37,7 @@ def data_of(path):
 # --- what is written -------------------------------------------------------------------------------------------------
 
 
-def test_the_pages_say_what_the_tables_say(run, board, tmp_path):
+def test_the_pages_say_what_the_tables_say(run: Callable[..., Path], board: Path, tmp_path: Path) -> None:
     for seed, name in enumerate(("Ada", "Bob")):
         add_run(run(f"r{seed}", seed=seed), board, name)
     out = tmp_path / "public"
@@ -71,7 +75,7 @@ def test_the_pages_say_what_the_tables_say(run, board, tmp_path):
     assert (failed.count('<tr><th scope="row">broken</th>'), failed.count(why)) == (2, 2)  # once a seed
 
 
-def test_a_page_tells_devices_and_presets_apart(run, board, tmp_path):
+def test_a_page_tells_devices_and_presets_apart(run: Callable[..., Path], board: Path, tmp_path: Path) -> None:
     for seed, (device, preset) in enumerate((("cpu", "tiny"), ("cuda", "paper"))):
         add_run(run(device, seed=seed, device=device, resolved={"vinet": f"vinet:preset={preset}"}), board, "Ada")
     out = tmp_path / "public"
@@ -89,7 +93,7 @@ def test_a_page_tells_devices_and_presets_apart(run, board, tmp_path):
     assert "4 explainers, 1 control and 2 metrics" in (out / "quick-v1.html").read_text()
 
 
-def test_every_pair_is_there_with_its_difference(tmp_path, made_up):
+def test_every_pair_is_there_with_its_difference(tmp_path: Path, made_up: SimpleNamespace) -> None:
     twin = {"gradient:smooth=10": {"same_as": "gradient"}, "occlusion": {"value": float("nan")}}
     members = [made_up.submission(0, metrics=("fidelity", "spread"), changes=twin)]
     write_site(members, tmp_path / "out")
@@ -108,7 +112,7 @@ def test_every_pair_is_there_with_its_difference(tmp_path, made_up):
         assert [name for name, rank in ranks.items() if not rank] == ["occlusion"]  # no value, no rank
 
 
-def test_a_page_opens_where_most_explainers_are_ranked(tmp_path, made_up):
+def test_a_page_opens_where_most_explainers_are_ranked(tmp_path: Path, made_up: SimpleNamespace) -> None:
     few = made_up.submission(0, {"alone": 0.1, "random": 0.0}, models=("a-net",))
     members = [few, made_up.submission(1, models=("b-net",)), made_up.submission(2, models=("c-net",))]
     write_site(members, tmp_path / "out")
@@ -116,7 +120,7 @@ def test_a_page_opens_where_most_explainers_are_ranked(tmp_path, made_up):
     assert [place["model"] for place in suite["places"]] == ["b-net", "c-net", "a-net"]
 
 
-def test_versions_have_pages_of_their_own(tmp_path, made_up):
+def test_versions_have_pages_of_their_own(tmp_path: Path, made_up: SimpleNamespace) -> None:
     old = made_up.submission(0, {"gradient": 0.5, "old-one": 0.4}, version=9)
     members = [old, made_up.submission(1, version=10), made_up.submission(2, {"alone": 0.1, "b": 0.2}, version=2)]
     write_site(members, tmp_path / "out")
@@ -137,11 +141,11 @@ def test_versions_have_pages_of_their_own(tmp_path, made_up):
 STEMS = ("quick-v2", "quick-v9", "quick-v10")
 
 
-def explainers_of(folder):
+def explainers_of(folder: Path) -> set[str]:
     return {row["e"] for one in data_of(folder / "place-0-rankings.js")[1] for row in one["rows"]}
 
 
-def test_what_may_not_be_ranked_together_is_told_apart(tmp_path, made_up):
+def test_what_may_not_be_ranked_together_is_told_apart(tmp_path: Path, made_up: SimpleNamespace) -> None:
     one = made_up.submission(0)
     other = made_up.submission(1, changes={name: {"subject": "self", "target": "1"} for name in made_up.explainers})
     write_site([one, other], tmp_path / "out")
@@ -155,7 +159,7 @@ def test_what_may_not_be_ranked_together_is_told_apart(tmp_path, made_up):
     ]
 
 
-def test_names_are_text_whatever_they_hold(tmp_path, made_up):
+def test_names_are_text_whatever_they_hold(tmp_path: Path, made_up: SimpleNamespace) -> None:
     evil = made_up.submission(
         0,
         models=(made_up.evil,),
@@ -176,7 +180,9 @@ def test_names_are_text_whatever_they_hold(tmp_path, made_up):
     assert not any("<" in path.read_text() for path in scripts)
 
 
-def test_reports_of_the_leaderboard_are_copied_and_linked(run, board, tmp_path):
+def test_reports_of_the_leaderboard_are_copied_and_linked(
+    run: Callable[..., Path], board: Path, tmp_path: Path
+) -> None:
     path = add_run(run("a"), board, "Ada")
     add_run(run("b", seed=1), board, "Bob")
     report = board / "reports" / path.stem
@@ -196,7 +202,7 @@ def test_reports_of_the_leaderboard_are_copied_and_linked(run, board, tmp_path):
     assert f'<a href="{address}">report</a>' in (tmp_path / "out" / "quick-v1.html").read_text()
 
 
-def test_a_site_is_replaced_and_nothing_else_is(handed_in, board, tmp_path):
+def test_a_site_is_replaced_and_nothing_else_is(handed_in: Path, board: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     site("--board", board, "--out", out)
     (out / "old.html").write_text("of a suite that is gone")
@@ -216,7 +222,7 @@ def test_a_site_is_replaced_and_nothing_else_is(handed_in, board, tmp_path):
     assert not list(tmp_path.glob(".*partial"))
 
 
-def test_a_leaderboard_without_a_submission_has_a_page(tmp_path):
+def test_a_leaderboard_without_a_submission_has_a_page(tmp_path: Path) -> None:
     (tmp_path / "board" / "runs").mkdir(parents=True)
     site("--board", tmp_path / "board", "--out", tmp_path / "out")
     assert "There is no submission yet" in (tmp_path / "out" / "index.html").read_text()
@@ -224,7 +230,7 @@ def test_a_leaderboard_without_a_submission_has_a_page(tmp_path):
         site("--board", tmp_path, "--out", tmp_path / "other")
 
 
-def test_the_site_needs_neither_torch_nor_plugins(handed_in, board, tmp_path):
+def test_the_site_needs_neither_torch_nor_plugins(handed_in: Path, board: Path, tmp_path: Path) -> None:
     words = ["leaderboard", "site", "--board", str(board), "--out", str(tmp_path / "out")]
     code = (
         f"import sys; from xbench.cli import xbench; xbench({words!r}, standalone_mode=False)\n"

@@ -1,17 +1,27 @@
 """The leaderboard's pages in a real browser, from file://: search, filter, sort, compare, keyboard, width."""
 
+from __future__ import annotations
+
 import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from xbench.leaderboard import ranked_groups
+from xbench.leaderboard.records import Submission
 from xbench.leaderboard.site import write_site
+
+if TYPE_CHECKING:
+    from tests.xbench.conftest import Browser
+
 
 NAMES = "#ranking-body tbody th .pick"
 
 
 @pytest.fixture(scope="module")
-def members(made_up):
+def members(made_up: SimpleNamespace) -> list[Submission]:
     """Two seeds of one suite, on two classifiers."""
     changes = {"occlusion": {"warning": "its training failed"}, "gradient:smooth=10": {"same_as": "gradient"}}
     both = {"models": ("net", "other"), "signs": ("original", "absolute"), "note": made_up.evil}
@@ -21,7 +31,7 @@ def members(made_up):
 
 
 @pytest.fixture(scope="module")
-def made(members, tmp_path_factory):
+def made(members: list[Submission], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of their suite."""
     folder = tmp_path_factory.mktemp("site") / "out"
     write_site(members, folder)
@@ -29,21 +39,21 @@ def made(members, tmp_path_factory):
 
 
 @pytest.fixture
-def page(browser, made):
+def page(browser: Browser, made: Path) -> Browser:
     """The page, opened anew."""
     return browser.open(made)
 
 
-def near_the_comparison(page):
+def near_the_comparison(page: Browser) -> None:
     page("document.querySelector('#compare').scrollIntoView({behavior: 'instant'})")
     page.until("document.querySelector('#compare-body table') !== null")
 
 
-def overview(page):
+def overview(page: Browser) -> list[str]:
     return page.text("#overview-body tbody th > span")
 
 
-def test_it_is_quiet_asks_nothing_of_the_network_and_paints_at_once(page, made_up):
+def test_it_is_quiet_asks_nothing_of_the_network_and_paints_at_once(page: Browser, made_up: SimpleNamespace) -> None:
     near_the_comparison(page)
     assert page.first_paint() < 1000
     assert page.complaints() == []
@@ -55,7 +65,7 @@ def test_it_is_quiet_asks_nothing_of_the_network_and_paints_at_once(page, made_u
     assert page("document.querySelectorAll('main script, main img').length") == 0
 
 
-def test_all_metrics_side_by_side_sort_by_any(page):
+def test_all_metrics_side_by_side_sort_by_any(page: Browser) -> None:
     assert page.text("#overview-body thead th span:first-child") == ["explainer", "fidelity ▲", "spread ▼"]
     assert overview(page)[0] == "vinet"
     assert page.text("#overview-body tbody tr:first-child strong") == [page.text("#overview-body strong")[0]]
@@ -66,7 +76,7 @@ def test_all_metrics_side_by_side_sort_by_any(page):
     assert any("warning" in name for name in overview(page))
 
 
-def test_the_keyboard_sorts_and_opens_a_row(page, made_up):
+def test_the_keyboard_sorts_and_opens_a_row(page: Browser, made_up: SimpleNamespace) -> None:
     from selenium.webdriver.common.keys import Keys
 
     head = page.find("#ranking-body thead th:nth-child(2) button")
@@ -81,7 +91,7 @@ def test_the_keyboard_sorts_and_opens_a_row(page, made_up):
     assert page("document.activeElement.getAttribute('aria-label')") == "reproduce vinet"
 
 
-def test_filters_and_what_is_remembered(page, browser, made, made_up):
+def test_filters_and_what_is_remembered(page: Browser, browser: Browser, made: Path, made_up: SimpleNamespace) -> None:
     page.choose("#family", "gradient")
     assert page.text(NAMES) == ["gradient", "gradient:smooth=10"]
     page.choose("#family", "")
@@ -108,7 +118,7 @@ def test_filters_and_what_is_remembered(page, browser, made, made_up):
     assert "absolute maps" in again.text("#ranking-body .caption")[0]
 
 
-def test_two_explainers_and_their_paired_difference(page, members):
+def test_two_explainers_and_their_paired_difference(page: Browser, members: list[Submission]) -> None:
     page.choose("#first", "gradient")
     page.choose("#second", "occlusion")
     near_the_comparison(page)
@@ -127,7 +137,7 @@ def test_two_explainers_and_their_paired_difference(page, members):
         assert cells[1] == ("A is better" if metric == "fidelity" else "B is better")
         assert cells[8] == "yes"
     assert page.text("#compare-body .said") == ["Of 2 metrics A is better in 1, B in 1; they can’t be told apart in 0."]
-    value = page.text("#compare-body tbody td:nth-child(3)")[0]
+    value = page.text("#compare-body tbody td:nth-child(3)")[0]  # type: ignore[assignment]
     page.click("#swap")
     page.until(f"document.querySelector('#compare-body tbody td:nth-child(3)').textContent === '−{value}'")
     page.choose("#second", "gradient:smooth=10")  # a twin of gradient is judged as gradient
@@ -137,7 +147,9 @@ def test_two_explainers_and_their_paired_difference(page, members):
     page.until("document.querySelector('#compare-body tbody td:nth-child(2)').textContent === 'the same maps'")
 
 
-def test_a_row_has_an_address_and_a_command_to_copy(page, browser, made, members):
+def test_a_row_has_an_address_and_a_command_to_copy(
+    page: Browser, browser: Browser, made: Path, members: list[Submission]
+) -> None:
     address = page("document.querySelector('[aria-label=\"reproduce occlusion\"]').getAttribute('href')")
     again = browser.open(f"{made}{address}")
     assert again.text("dialog h2")[0].startswith("occlusion")
@@ -151,7 +163,7 @@ def test_a_row_has_an_address_and_a_command_to_copy(page, browser, made, members
     again.until("!location.hash.includes('row=')")  # a dialog tells of its closing in its own time
 
 
-def test_a_fragment_that_makes_no_sense_is_no_trouble(browser, made):
+def test_a_fragment_that_makes_no_sense_is_no_trouble(browser: Browser, made: Path) -> None:
     page = browser.open(f"{made}#model=%3Cb%3E&sign=x&sort=nothing&by=-&a=nobody&b=&row=nobody&metric=<img>")
     assert page.text(NAMES)[0] == "vinet"
     assert page.complaints() == []
@@ -159,7 +171,7 @@ def test_a_fragment_that_makes_no_sense_is_no_trouble(browser, made):
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_a_page_is_as_wide_as_its_window(browser, made, width):
+def test_a_page_is_as_wide_as_its_window(browser: Browser, made: Path, width: int) -> None:
     for name in ("index.html", "quick-v1.html", "quick-v1.html#row=vinet"):
         page = browser.open(made.parent / name, width=width, height=800)
         if name == "quick-v1.html":
@@ -168,7 +180,7 @@ def test_a_page_is_as_wide_as_its_window(browser, made, width):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_and_everything_has_a_name(browser, made, scheme):
+def test_text_stands_out_and_everything_has_a_name(browser: Browser, made: Path, scheme: str) -> None:
     page = browser.open(f"{made}#row=vinet", prefers_color_scheme=scheme)
     colours = page(
         "['--paper', '--ink', '--soft', '--accent', '--warm', '--good']"
@@ -187,13 +199,15 @@ def test_text_stands_out_and_everything_has_a_name(browser, made, scheme):
     assert page("[...document.querySelectorAll('h1, h2')].every((one) => one.textContent.trim())")
 
 
-def luminance(colour):
+def luminance(colour: str) -> float:
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def test_fifty_explainers_by_twenty_metrics_by_three_models(browser, tmp_path, made_up):
+def test_fifty_explainers_by_twenty_metrics_by_three_models(
+    browser: Browser, tmp_path: Path, made_up: SimpleNamespace
+) -> None:
     explainers = {f"integrated-gradients:steps={index}": index / 50 for index in range(49)} | {"random": 0.0}
     metrics = tuple(f"metric-{index}" for index in range(20))
     write_site([made_up.submission(0, explainers, ("net", "resnet", "densenet"), metrics)], tmp_path / "out")

@@ -1,7 +1,15 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import pytest
 
 from xbench import PluginError, UserError
 from xbench.registry.discovery import discover
+
+if TYPE_CHECKING:
+    from tests.conftest import Shelf
+
 
 GOOD = """
     from xbench import ExplainerSpec, hookimpl
@@ -12,7 +20,7 @@ GOOD = """
 """
 
 
-def test_built_ins_come_through_the_door():
+def test_built_ins_come_through_the_door() -> None:
     registry = discover()
     assert {"vinet", "gradient", "random", "mask", "inverted"} <= set(registry.names("explainer"))
     assert "lidc-phantom" in registry.names("dataset")
@@ -22,7 +30,7 @@ def test_built_ins_come_through_the_door():
     assert registry.broken == ()
 
 
-def test_a_stranger_comes_through_the_same_door(shelf):
+def test_a_stranger_comes_through_the_same_door(shelf: Shelf) -> None:
     shelf.install("stranger", GOOD.format(name="strange"), version="2.1")
     entry = discover().get("explainer", "strange")
     assert (entry.distribution, entry.version) == ("stranger", "2.1")
@@ -48,7 +56,7 @@ def test_a_stranger_comes_through_the_same_door(shelf):
         ),
     ],
 )
-def test_a_broken_plugin_is_kept_with_its_reason_and_spares_the_others(shelf, source, words):
+def test_a_broken_plugin_is_kept_with_its_reason_and_spares_the_others(shelf: Shelf, source: str, words: str) -> None:
     shelf.install("broken_one", source)
     shelf.install("stranger", GOOD.format(name="strange"))
     registry = discover()
@@ -62,7 +70,7 @@ def test_a_broken_plugin_is_kept_with_its_reason_and_spares_the_others(shelf, so
         registry.get("explainer", "brokn")
 
 
-def test_two_distributions_may_use_one_entry_point_name(shelf):
+def test_two_distributions_may_use_one_entry_point_name(shelf: Shelf) -> None:
     shelf.install("first", GOOD.format(name="one"), entry_point="same")
     shelf.install("second", GOOD.format(name="two"), entry_point="same")
     registry = discover()
@@ -70,7 +78,7 @@ def test_two_distributions_may_use_one_entry_point_name(shelf):
     assert registry.get("explainer", "two").distribution == "second"
 
 
-def test_a_taken_name_is_reported_with_both_distributions(shelf):
+def test_a_taken_name_is_reported_with_both_distributions(shelf: Shelf) -> None:
     shelf.install("intruder", GOOD.format(name="vinet"))
     registry = discover()
     assert registry.get("explainer", "vinet").distribution == "xbench"

@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -23,11 +25,11 @@ class PathOptions(Options):
     share: float = Field(0.5, description="a number")
 
 
-def values(**options):
+def values(**options: Any) -> Any:
     return by_content(PathOptions(**options), "dataset mine")
 
 
-def test_a_file_counts_by_content_whatever_it_is_called(tmp_path):
+def test_a_file_counts_by_content_whatever_it_is_called(tmp_path: Path) -> None:
     one, two = tmp_path / "one.csv", tmp_path / "two.csv"
     one.write_bytes(b"1")
     two.write_bytes(b"1")
@@ -37,7 +39,7 @@ def test_a_file_counts_by_content_whatever_it_is_called(tmp_path):
     assert values(data=one) != values(data=two)
 
 
-def test_a_folder_counts_by_all_files_under_it(tmp_path):
+def test_a_folder_counts_by_all_files_under_it(tmp_path: Path) -> None:
     deep = tmp_path / "data" / "patient" / "slice.bin"
     deep.parent.mkdir(parents=True)
     deep.write_bytes(b"1")
@@ -50,7 +52,7 @@ def test_a_folder_counts_by_all_files_under_it(tmp_path):
     assert len({str(one["data"]) for one in (before, edited, renamed, values(data=tmp_path / "data"))}) == 4
 
 
-def test_a_relative_path_is_that_of_the_working_folder(tmp_path, monkeypatch):
+def test_a_relative_path_is_that_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.csv").write_bytes(b"1")
     monkeypatch.chdir(tmp_path)
     assert values(data="a.csv") == values(data=tmp_path / "a.csv")
@@ -66,7 +68,7 @@ def test_a_relative_path_is_that_of_the_working_folder(tmp_path, monkeypatch):
     ],
     ids=["tuple", "set", "table", "model"],
 )
-def test_paths_inside_other_values_count_by_content_too(tmp_path, wrapped):
+def test_paths_inside_other_values_count_by_content_too(tmp_path: Path, wrapped: Callable[..., Any]) -> None:
     path, other = tmp_path / "a.csv", tmp_path / "b.csv"
     path.write_bytes(b"1")
     other.write_bytes(b"1")
@@ -76,7 +78,7 @@ def test_paths_inside_other_values_count_by_content_too(tmp_path, wrapped):
     assert before != values(**wrapped(path))
 
 
-def test_a_path_that_leads_nowhere_is_its_text_and_no_file(tmp_path):
+def test_a_path_that_leads_nowhere_is_its_text_and_no_file(tmp_path: Path) -> None:
     gone = tmp_path / "gone.csv"
     assert values(data=gone)["data"] == {"absent": str(gone)}
     assert values(data=gone) != values(data=tmp_path / "other.csv")
@@ -84,15 +86,15 @@ def test_a_path_that_leads_nowhere_is_its_text_and_no_file(tmp_path):
     assert "absent" not in values(data=gone)["data"]
 
 
-def test_other_options_stay_as_they_are():
+def test_other_options_stay_as_they_are() -> None:
     assert values() == PathOptions().model_dump(mode="json")
 
 
-def test_a_file_that_can_not_be_read_is_named(tmp_path, monkeypatch):
+def test_a_file_that_can_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"1")
 
-    def refuse(path):
+    def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("xbench.registry.option_values.content_digest", refuse)

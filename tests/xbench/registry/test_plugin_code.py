@@ -6,7 +6,9 @@ import itertools
 import os
 import sys
 import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,17 +24,17 @@ SOURCE = "from xbench import hookimpl\n"
 class Place:
     """A folder on the import path, with distributions in it that a test writes file by file."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def write(self, files):
+    def write(self, files: dict[str, str]) -> None:
         """Write files: path to text."""
         for name, text in files.items():
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
 
-    def describe(self, name, requires=(), **more):
+    def describe(self, name: str, requires: Sequence[str] = (), **more: Any) -> None:
         """The metadata of a distribution whose entry point is the module of its name; `more`: further files."""
         info = f"{name}-1.0.dist-info"
         lines = [f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0", *(f"Requires-Dist: {one}" for one in requires)]
@@ -42,7 +44,7 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     folder = tmp_path / "place"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
@@ -54,13 +56,13 @@ def place(tmp_path, monkeypatch):
     forget()
 
 
-def forget():
+def forget() -> None:
     for cached in (plugin_code._source, plugin_code._libraries, plugin_code._dependencies, libraries._all_providing):
         cached.cache_clear()
     importlib.invalidate_caches()
 
 
-def code(distribution="mine", factory="mine:Mine", **more):
+def code(distribution: str = "mine", factory: str = "mine:Mine", **more: Any) -> Any:
     """The code of an item, as a new process finds it."""
     forget()
     return plugin_code.code_of(
@@ -68,7 +70,7 @@ def code(distribution="mine", factory="mine:Mine", **more):
     )
 
 
-def test_a_single_module_counts_and_its_neighbours_do_not(place):
+def test_a_single_module_counts_and_its_neighbours_do_not(place: Place) -> None:
     place.write({"mine.py": SOURCE, "other.py": SOURCE})
     place.describe("mine")
     before = code()
@@ -78,7 +80,7 @@ def test_a_single_module_counts_and_its_neighbours_do_not(place):
     assert code() != before
 
 
-def test_data_of_a_package_counts_and_what_python_compiled_does_not(place):
+def test_data_of_a_package_counts_and_what_python_compiled_does_not(place: Place) -> None:
     place.write({"mine/__init__.py": SOURCE, "mine/data/table.csv": "1", "mine/deep/inner.py": ""})
     place.describe("mine")
     before = code()
@@ -93,7 +95,7 @@ def test_data_of_a_package_counts_and_what_python_compiled_does_not(place):
     assert code() != before
 
 
-def test_a_plain_folder_counts_all_that_the_modules_import(place):
+def test_a_plain_folder_counts_all_that_the_modules_import(place: Place) -> None:
     imports = "def f():\n    from mine_core.deep import thing\n    import single\n    import not_installed\n"
     place.write(
         {"mine/__init__.py": SOURCE + imports, "mine_core/__init__.py": "", "mine_core/deep.py": "import third"}
@@ -111,7 +113,9 @@ def test_a_plain_folder_counts_all_that_the_modules_import(place):
     assert code() == before
 
 
-def test_rooms_of_xbench_that_compute_nothing_count_for_who_imports_them(place, monkeypatch):
+def test_rooms_of_xbench_that_compute_nothing_count_for_who_imports_them(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.write({"mine.py": "from xbench.testing import fakes"})
     place.describe("mine")
     followed = {}
@@ -122,7 +126,7 @@ def test_rooms_of_xbench_that_compute_nothing_count_for_who_imports_them(place, 
 
 
 @pytest.mark.parametrize("recorded", ["RECORD", "top_level.txt"])
-def test_all_packages_that_the_metadata_name_count(place, recorded):
+def test_all_packages_that_the_metadata_name_count(place: Place, recorded: str) -> None:
     files = ["mine.py", "mine_data/__init__.py", "mine_data/table.csv", "loose.py", "../../../bin/mine", "mine.pth"]
     listed = {"RECORD": "\n".join(f"{name},," for name in files), "top_level.txt": "mine\nmine_data\nloose\ngone\n"}
     place.write({"mine.py": SOURCE, "mine_data/__init__.py": "", "mine_data/table.csv": "1", "loose.py": ""})
@@ -135,7 +139,9 @@ def test_all_packages_that_the_metadata_name_count(place, recorded):
         place.write({changed: text})
 
 
-def test_an_editable_install_counts_where_its_code_lies(place, tmp_path, monkeypatch):
+def test_an_editable_install_counts_where_its_code_lies(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(tmp_path / "checkout"))
     checkout = Place(tmp_path / "checkout")
     checkout.write({"mine/__init__.py": "import mine_core", "mine_core/__init__.py": "", "mine_core/table.csv": "1"})
@@ -148,7 +154,9 @@ def test_an_editable_install_counts_where_its_code_lies(place, tmp_path, monkeyp
     assert code() != before
 
 
-def test_the_same_code_counts_the_same_wherever_it_lies(place, tmp_path, monkeypatch):
+def test_the_same_code_counts_the_same_wherever_it_lies(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.write({"mine/__init__.py": SOURCE, "mine/table.csv": "1"})
     place.describe("mine", RECORD="mine/__init__.py,,\nmine/table.csv,,\n")
     before = code()
@@ -159,13 +167,13 @@ def test_the_same_code_counts_the_same_wherever_it_lies(place, tmp_path, monkeyp
     assert code() == before
 
 
-def test_plugins_in_a_zip_file_count(place, tmp_path, monkeypatch):
+def test_plugins_in_a_zip_file_count(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place.write({"mine/__init__.py": SOURCE + "import single", "mine/table.csv": "1", "single.py": "", "other.py": ""})
     place.describe("mine", ["numpy"])
     others = [one for one in sys.path if one != str(place.folder)]
     numbers = itertools.count()
 
-    def packed():
+    def packed() -> Any:
         archive = tmp_path / f"plugins-{next(numbers)}.zip"  # Python keeps in mind what is in a zip file
         with zipfile.ZipFile(archive, "w") as file:
             for path in filter(Path.is_file, sorted(place.folder.rglob("*"))):
@@ -184,7 +192,7 @@ def test_plugins_in_a_zip_file_count(place, tmp_path, monkeypatch):
     assert packed() == before
 
 
-def test_another_part_of_a_namespace_is_another_distributions(place):
+def test_another_part_of_a_namespace_is_another_distributions(place: Place) -> None:
     place.write({"ours/mine/__init__.py": SOURCE, "ours/theirs/__init__.py": ""})
     place.write({"mine.py": SOURCE})
     place.describe("mine")
@@ -195,7 +203,7 @@ def test_another_part_of_a_namespace_is_another_distributions(place):
     assert code(factory="ours.mine:Mine") != before
 
 
-def test_versions_of_all_that_the_distribution_requires_here_count(place):
+def test_versions_of_all_that_the_distribution_requires_here_count(place: Place) -> None:
     place.write({"mine.py": SOURCE})
     here = f'python_version >= "{sys.version_info.major}.0"'
     requires = [
@@ -210,7 +218,9 @@ def test_versions_of_all_that_the_distribution_requires_here_count(place):
     assert code()["libraries"] == versions | {"absent": None}
 
 
-def test_a_required_module_counts_by_the_version_of_who_brings_it(place, monkeypatch):
+def test_a_required_module_counts_by_the_version_of_who_brings_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.write({"mine.py": SOURCE, "homemade.py": "", "brought/__init__.py": ""})
     place.describe("mine", ["brings-it"])
     place.describe("brings_it", RECORD="brought/__init__.py,,\n")
@@ -219,7 +229,7 @@ def test_a_required_module_counts_by_the_version_of_who_brings_it(place, monkeyp
     assert code(requires=("brought", "numpy"))["libraries"]["brings-it"] == "1.0"
 
 
-def test_a_required_module_of_no_distribution_counts_by_content(place, monkeypatch):
+def test_a_required_module_of_no_distribution_counts_by_content(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.write({"mine.py": SOURCE, "homemade.py": ""})
     place.describe("mine")
     before = code(requires=("homemade",))
@@ -232,7 +242,7 @@ def test_a_required_module_of_no_distribution_counts_by_content(place, monkeypat
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "module", "package"])
-def test_what_an_item_declares_counts_by_content(place, tmp_path, kind):
+def test_what_an_item_declares_counts_by_content(place: Place, tmp_path: Path, kind: str) -> None:
     place.write({"mine.py": SOURCE, "helper.py": "", "helpers_of/__init__.py": "", "helpers_of/deep.py": ""})
     place.describe("mine")
     data = Place(tmp_path / "data")
@@ -254,7 +264,9 @@ def test_what_an_item_declares_counts_by_content(place, tmp_path, kind):
     ("wanted", "words"),
     [("gone.csv", "'.*gone.csv' does not exist"), ("empty", "no file of empty can be hashed")],
 )
-def test_a_declared_file_that_is_not_there_is_the_plugins_fault(place, tmp_path, wanted, words):
+def test_a_declared_file_that_is_not_there_is_the_plugins_fault(
+    place: Place, tmp_path: Path, wanted: str, words: str
+) -> None:
     place.write({"mine.py": SOURCE})
     (tmp_path / "empty").mkdir()
     with pytest.raises(PluginError, match=words):
@@ -262,18 +274,18 @@ def test_a_declared_file_that_is_not_there_is_the_plugins_fault(place, tmp_path,
 
 
 @pytest.mark.parametrize("wanted", ["data/table.csv", "table.csv ", ""])
-def test_a_string_that_names_no_module_is_refused(wanted):
+def test_a_string_that_names_no_module_is_refused(wanted: str) -> None:
     with pytest.raises(PluginError, match="is not the name of a module"):
         ExplainerSpec("mine", "s", factory="mine:Mine", depends_on=(wanted,))
 
 
-def test_a_relative_path_is_refused(tmp_path):
+def test_a_relative_path_is_refused(tmp_path: Path) -> None:
     relative = type(tmp_path)("table.csv")
     with pytest.raises(PluginError, match=r"'table\.csv' is not absolute"):
         ExplainerSpec("mine", "s", factory="mine:Mine", depends_on=(relative,))
 
 
-def test_code_without_a_file_is_no_empty_hash(place):
+def test_code_without_a_file_is_no_empty_hash(place: Place) -> None:
     with pytest.raises(PluginError, match=r"explainer mine \(mine 1.0\) .* module mine can't be found"):
         code()
     with pytest.raises(PluginError, match="no file of module itertools can be hashed: its origin is built-in"):
@@ -283,7 +295,7 @@ def test_code_without_a_file_is_no_empty_hash(place):
         code(factory="folder:Mine")
 
 
-def test_an_item_whose_code_can_not_be_hashed_is_not_made(place, tmp_path):
+def test_an_item_whose_code_can_not_be_hashed_is_not_made(place: Place, tmp_path: Path) -> None:
     spec = f"""ExplainerSpec("bare", "s", factory="mine:Mine", depends_on=(Path({str(tmp_path / "gone")!r}),))"""
     place.write(
         {
@@ -300,10 +312,10 @@ def test_an_item_whose_code_can_not_be_hashed_is_not_made(place, tmp_path):
             ask()
 
 
-def test_a_built_in_counts_its_own_libraries_and_not_those_of_others(monkeypatch):
+def test_a_built_in_counts_its_own_libraries_and_not_those_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = discover()
 
-    def identities():
+    def identities() -> list[Any]:
         forget()
         items = (("metric", "quantus:Sparseness"), ("explainer", "gradient"), ("metric", "fidelity"))
         return [choose(*item, registry).identity() for item in items]
@@ -319,7 +331,9 @@ def test_a_built_in_counts_its_own_libraries_and_not_those_of_others(monkeypatch
     forget()
 
 
-def test_the_working_folder_is_not_read_for_a_name_in_a_docstring(place, monkeypatch):
+def test_the_working_folder_is_not_read_for_a_name_in_a_docstring(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.write({"mine.py": '"""\nfrom data import nothing\n"""\n', "data/huge.bin": "1"})
     place.describe("mine")
     before = code()

@@ -1,3 +1,6 @@
+from pathlib import Path
+from typing import Self
+
 import pytest
 
 from xbench import Field, Options, PluginError, UserError
@@ -10,7 +13,7 @@ _HERE = "xbench.contracts.model:ModelOptions"
 
 
 @pytest.fixture
-def registry():
+def registry() -> Registry:
     specs = [
         ModelSpec("timm", "s", factory=_FACTORY, options=_HERE, argument="a timm classifier"),
         ModelSpec("convnet", "s", factory=_FACTORY, options=_HERE),
@@ -39,23 +42,23 @@ def registry():
         ("explainer", "blurred:blurred:vinet"),
     ],
 )
-def test_a_label_is_a_reference_to_the_same_choice(kind, text, registry):
+def test_a_label_is_a_reference_to_the_same_choice(kind: str, text: str, registry: Registry) -> None:
     choice = choose(kind, text, registry)
     assert choice.label == text
     again = choose(kind, choice.label, registry)
     assert again == choice
 
 
-def test_defaults_spelt_out_give_the_same_choice(registry):
+def test_defaults_spelt_out_give_the_same_choice(registry: Registry) -> None:
     assert choose("model", "convnet:epochs=100", registry) == choose("model", "convnet", registry)
 
 
-def test_a_table_says_the_same_as_the_text(registry):
+def test_a_table_says_the_same_as_the_text(registry: Registry) -> None:
     table = {"name": "timm", "argument": "resnet18", "epochs": 3}
     assert choose("model", table, registry) == choose("model", "timm:resnet18:epochs=3", registry)
 
 
-def test_values_may_hold_colons_and_commas(registry, tmp_path):
+def test_values_may_hold_colons_and_commas(registry: Registry, tmp_path: Path) -> None:
     path = tmp_path / "a,b:c.safetensors"
     path.write_bytes(b"x")
     choice = choose("model", f"convnet:weights={path},epochs=2", registry)
@@ -63,7 +66,7 @@ def test_values_may_hold_colons_and_commas(registry, tmp_path):
     assert choice.options.epochs == 2
 
 
-def test_the_content_of_a_file_option_enters_the_identity(registry, tmp_path):
+def test_the_content_of_a_file_option_enters_the_identity(registry: Registry, tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"one")
     before = choose("model", f"convnet:weights={path}", registry).identity()
@@ -85,7 +88,9 @@ def test_the_content_of_a_file_option_enters_the_identity(registry, tmp_path):
         ("explainer", "vinet:epochs=3,fast", "epochs='3,fast'"),
     ],
 )
-def test_wrong_references_name_the_key_the_value_and_the_fix(kind, text, words, registry):
+def test_wrong_references_name_the_key_the_value_and_the_fix(
+    kind: str, text: str, words: str, registry: Registry
+) -> None:
     with pytest.raises(UserError, match=words):
         choose(kind, text, registry)
 
@@ -100,7 +105,9 @@ def test_wrong_references_name_the_key_the_value_and_the_fix(kind, text, words, 
         ("vinet:epochs=2", "vinet:epochs=2"),
     ],
 )
-def test_a_choice_on_a_device_leaves_nothing_open_inner_explainers_included(text, resolved, registry):
+def test_a_choice_on_a_device_leaves_nothing_open_inner_explainers_included(
+    text: str, resolved: str, registry: Registry
+) -> None:
     choice = choose("explainer", text, registry)
     found = choice.on("cuda:1")
     assert found.label == resolved
@@ -109,26 +116,26 @@ def test_a_choice_on_a_device_leaves_nothing_open_inner_explainers_included(text
 
 
 class Raising(Options):
-    def resolved_on(self, device):
+    def resolved_on(self, device: str) -> Self:
         raise KeyError(device)
 
 
 class Forgetful(Options):
-    def resolved_on(self, device):
+    def resolved_on(self, device: str) -> Self:
         pass
 
 
 class Limited(Options):
     size: int = Field(1, ge=0, le=3)
 
-    def resolved_on(self, device):
+    def resolved_on(self, device: str) -> Self:
         return self.model_copy(update={"size": -7})
 
 
 class Restless(Options):
     size: int = Field(1, ge=0)
 
-    def resolved_on(self, device):
+    def resolved_on(self, device: str) -> Self:
         return self.model_copy(update={"size": self.size + 1})
 
 
@@ -141,6 +148,8 @@ class Restless(Options):
         (Forgetful(), r"preset \(xbench 1\): resolved_on gave NoneType, not Forgetful"),
     ],
 )
-def test_options_that_can_not_be_resolved_are_their_plugins_fault(options, words, registry):
+def test_options_that_can_not_be_resolved_are_their_plugins_fault(
+    options: Limited | Restless | Raising | Forgetful, words: str, registry: Registry
+) -> None:
     with pytest.raises(PluginError, match=words):
         Choice(registry.get("explainer", "preset"), "", options).on("cuda")

@@ -2,6 +2,9 @@
 
 import dataclasses
 import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from xbench.results.rows import RunHeader, ScoreRow, write_header, write_scores
 from xbench.statistics.resampling import interval, resamples
 
 _HINTS = typing.get_type_hints(ScoreRow)
-_BLANK = {
+_BLANK: dict[str, Any] = {
     field.name: {str: "", int: 0, float: 0.0, bool: False}.get(_HINTS[field.name], ())
     for field in dataclasses.fields(ScoreRow)
     if field.default is dataclasses.MISSING
@@ -37,19 +40,32 @@ class RunFolder:
         signs: Of the maps.
     """
 
-    def __init__(self, path, explainers, models=("net",), metrics=("fidelity",), signs=("original",)):
+    def __init__(
+        self,
+        path: Path,
+        explainers: dict[str, float],
+        models: tuple[str, ...] = ("net",),
+        metrics: tuple[str, ...] = ("fidelity",),
+        signs: tuple[str, ...] = ("original",),
+    ) -> None:
         self.path, self.explainers, self.models, self.metrics, self.signs = path, explainers, models, metrics, signs
         self.rng = np.random.default_rng(0)
 
-    def row(self, explainer, model, metric, sign, **more):
-        own = {"explainer": explainer, "model": model, "metric": metric, "sign": sign, "dataset": "phantom"}
+    def row(self, explainer: str, model: str, metric: str, sign: str, **more: Any) -> ScoreRow:
+        own: dict[str, Any] = {
+            "explainer": explainer,
+            "model": model,
+            "metric": metric,
+            "sign": sign,
+            "dataset": "phantom",
+        }
         own |= {"subject": "shared", "target": "predicted", "split": "test", "n": 60, "groups": 60}
         own |= {"resolved": explainer}
         own |= {"card": f"card of {metric}, {sign}", "higher_is_better": True, "control": explainer == "random"}
         own |= {"fingerprint": f"{model} {metric} {explainer} {sign}", "seconds_maps": 1.5, "seconds_metric": 2.0}
         return ScoreRow(**_BLANK | own | more)
 
-    def scores(self, replicates=True, **changes):
+    def scores(self, replicates: bool = True, **changes: Any) -> Self:
         """Rows with intervals; `changes`: explainer -> fields of its rows."""
         rows, kept, drawn = [], {}, resamples(PATIENTS, 200, 0)
         for model in self.models:
@@ -68,7 +84,7 @@ class RunFolder:
             write_replicates(kept, self.path / REPLICATES)
         return self
 
-    def header(self, **more):
+    def header(self, **more: Any) -> Self:
         cards = {
             f"card of {metric}, {sign}": {"metric": metric, "sign": sign, "options": {"step": 0.05}, "ties": "random"}
             for metric in self.metrics
@@ -93,7 +109,7 @@ class RunFolder:
         write_header(RunHeader(**known | more), self.path / "run.json")
         return self
 
-    def curves(self):
+    def curves(self) -> Self:
         x = np.linspace(0, 100, 21)
         for model in self.models:
             for metric in self.metrics:
@@ -113,12 +129,12 @@ class RunFolder:
                     write_curves(table, self.path / "curves" / f"{number}.json")
         return self
 
-    def gallery(self, samples=6, size=SIZE):
+    def gallery(self, samples: int = 6, size: tuple[int, int] = SIZE) -> Self:
         for model in self.models:
             write_gallery(self.gallery_arrays(model, samples, size), self.path / "gallery" / f"phantom--{model}.npz")
         return self
 
-    def gallery_arrays(self, model, samples, size):
+    def gallery_arrays(self, model: str, samples: int, size: tuple[int, int]) -> GalleryArrays:
         count, rng = len(self.explainers), np.random.default_rng(1)
         chances = rng.random((samples, 2)).astype(np.float32)
         masks = np.zeros((samples, *size), dtype=bool)
@@ -133,7 +149,7 @@ class RunFolder:
             probabilities=chances / chances.sum(1, keepdims=True),
             images=rng.integers(0, 256, size=(samples, 1, *size), dtype=np.uint8),
             masks=masks,
-            has_mask=masks.any((1, 2)),
+            has_mask=masks.any((1, 2)),  # type: ignore[arg-type]
             explainers=tuple(self.explainers),
             control=np.array([name == "random" for name in self.explainers]),
             signed=np.array([index % 2 == 0 for index in range(count)]),
@@ -142,7 +158,7 @@ class RunFolder:
             scales=np.stack([scales for _, scales in bits]),
         )
 
-    def counterfactuals(self):
+    def counterfactuals(self) -> Self:
         t = np.linspace(-1, 1, 5, dtype=np.float32)
         upward = np.broadcast_to((0.5 + 0.4 * t)[None, None, :], (3, 1, 5)).astype(np.float32)
         frames = np.broadcast_to((0.5 + 0.3 * t)[None, None, :, None, None, None], (3, 1, 5, 1, *SIZE))
@@ -164,7 +180,7 @@ class RunFolder:
         return self
 
 
-def _report(*words):
+def _report(*words: object) -> str:
     done = CliRunner().invoke(xbench, ["report", *map(str, words)])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
@@ -173,13 +189,13 @@ def _report(*words):
 
 
 @pytest.fixture(scope="session")
-def report():
+def report() -> Callable[..., str]:
     """`xbench report` in this process; the error it raised, if any, is raised here."""
     return _report
 
 
 @pytest.fixture(scope="session")
-def run_folder():
+def run_folder() -> type[RunFolder]:
     """The class that writes run folders."""
     return RunFolder
 
@@ -188,14 +204,14 @@ _EMPTY = {str: "", int: 0, float: 0.0, bool: False}
 
 
 @pytest.fixture
-def row():
+def row() -> Callable[..., ScoreRow]:
     """A factory of score rows: row("gradient", 0.5, control=False, ...)."""
 
-    def build(explainer, value, margin=0.1, **changes):
+    def build(explainer: str, value: float, margin: float = 0.1, **changes: Any) -> ScoreRow:
         hints = typing.get_type_hints(ScoreRow)
         required = [field.name for field in dataclasses.fields(ScoreRow) if field.default is dataclasses.MISSING]
-        plain = {name: _EMPTY.get(hints[name], ()) for name in required}
-        known = {
+        plain: dict[str, Any] = {name: _EMPTY.get(hints[name], ()) for name in required}
+        known: dict[str, Any] = {
             "dataset": "lidc-phantom",
             "model": "convnet",
             "metric": "fidelity",
@@ -223,10 +239,10 @@ def row():
 
 
 @pytest.fixture
-def header():
+def header() -> Callable[..., RunHeader]:
     """A factory of run headers: header(auc=[value, low, high])."""
 
-    def build(auc=(0.96, 0.93, 0.98)):
+    def build(auc: Sequence[float | None] = (0.96, 0.93, 0.98)) -> RunHeader:
         figures = {"auc": list(auc), "accuracy": [0.9, 0.85, 0.95], "mcc": [0.8, None, None]}
         return RunHeader(
             created="2026-01-02T03:04:05+00:00",

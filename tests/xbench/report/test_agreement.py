@@ -1,23 +1,27 @@
 """The agreement chart: what its cells and lines say, and that it stands any number of metrics and explainers."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xbench.report import agreement_chart
-from xbench.statistics.agreement import agreement
+from xbench.statistics.agreement import Agreement, agreement
 
 
 @pytest.fixture
-def panels(monkeypatch):
+def panels(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Axes]]:
     """The two axes of the chart drawn last."""
     made = []
     original = Figure.add_axes
 
-    def remember(self, *args, **kwargs):
+    def remember(self: Any, *args: Any, **kwargs: Any) -> Any:
         made.append(original(self, *args, **kwargs))
         return made[-1]
 
@@ -32,15 +36,15 @@ VALUES = {
 }
 
 
-def example():
+def example() -> Agreement:
     return agreement("phantom / net, original maps", ["a", "b", "c", "d"], VALUES)
 
 
-def words(panel):
+def words(panel: Axes) -> dict[tuple[int, int], str]:
     return {(round(text.get_position()[0]), round(text.get_position()[1])): text.get_text() for text in panel.texts}
 
 
-def test_rho_above_the_diagonal_and_tau_below(tmp_path, panels):
+def test_rho_above_the_diagonal_and_tau_below(tmp_path: Path, panels: Callable[[], list[Axes]]) -> None:
     paths = agreement_chart(tmp_path, example())
     assert [path.name for path in paths] == [
         "agreement--phantom-net-original-maps.svg",
@@ -64,13 +68,13 @@ def test_rho_above_the_diagonal_and_tau_below(tmp_path, panels):
     assert image.get_clim() == (-1, 1)
 
 
-def test_a_star_marks_what_chance_seldom_does(tmp_path, panels):
+def test_a_star_marks_what_chance_seldom_does(tmp_path: Path, panels: Callable[[], list[Axes]]) -> None:
     values = np.arange(6.0)
     agreement_chart(tmp_path, agreement("p", list("abcdef"), {"m": values, "n": values}))
     assert set(words(panels()[0]).values()) == {"1.00*"}
 
 
-def test_lines_are_the_ranks_and_the_best_is_on_top(tmp_path, panels):
+def test_lines_are_the_ranks_and_the_best_is_on_top(tmp_path: Path, panels: Callable[[], list[Axes]]) -> None:
     agreement_chart(tmp_path, example())
     _, bump = panels()
     heights = [line.get_ydata() for line in bump.lines]
@@ -80,7 +84,7 @@ def test_lines_are_the_ranks_and_the_best_is_on_top(tmp_path, panels):
     assert sorted(names) == ["a", "a", "b", "b", "c", "c", "d"]  # d has no value at the right end
 
 
-def test_metrics_that_agree_stand_side_by_side(tmp_path, panels):
+def test_metrics_that_agree_stand_side_by_side(tmp_path: Path, panels: Callable[[], list[Axes]]) -> None:
     draw = np.random.default_rng(0)
     one, other = draw.normal(size=(2, 12))
     values = {"a1": one, "b1": other, "a2": one + 0.01 * draw.normal(size=12), "b2": other, "a3": one}
@@ -94,7 +98,7 @@ def test_metrics_that_agree_stand_side_by_side(tmp_path, panels):
     assert heights[order.index("b1")] == heights[order.index("b2")]
 
 
-def test_what_moves_has_a_colour_and_what_does_not_is_grey(tmp_path, panels):
+def test_what_moves_has_a_colour_and_what_does_not_is_grey(tmp_path: Path, panels: Callable[[], list[Axes]]) -> None:
     agreement_chart(tmp_path, agreement("p", list("abc"), {"m": np.array([3.0, 2, 1]), "n": np.array([3.0, 1, 2])}))
     colours = [line.get_color() for line in panels()[1].lines]
     assert len(set(colours)) == 3
@@ -102,12 +106,12 @@ def test_what_moves_has_a_colour_and_what_does_not_is_grey(tmp_path, panels):
     assert len({grey[:2], grey[2:4], grey[4:]}) == 1
 
 
-def test_undefined_correlations_are_a_dash(tmp_path, panels):
+def test_undefined_correlations_are_a_dash(tmp_path: Path, panels: Callable[[], list[Axes]]) -> None:
     agreement_chart(tmp_path, agreement("p", ["a", "b"], {"m": np.array([1.0, 2]), "flat": np.array([1.0, 1])}))
     assert set(words(panels()[0]).values()) == {"–"}
 
 
-def test_many_metrics_and_long_names_fit(tmp_path):
+def test_many_metrics_and_long_names_fit(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     names = [f"integrated-gradients-of-kind-{index}" for index in range(30)]
     metrics = {f"parameter-randomisation:layers={index}": draw.normal(size=30) for index in range(20)}
@@ -118,7 +122,9 @@ def test_many_metrics_and_long_names_fit(tmp_path):
 
 
 @pytest.mark.parametrize("count", [2, 5])
-def test_names_stay_clear_of_the_title(tmp_path, panels, monkeypatch, count):
+def test_names_stay_clear_of_the_title(
+    tmp_path: Path, panels: Callable[[], list[Axes]], monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
     from xbench.report import agreement as module
 
     figures = []
@@ -133,7 +139,7 @@ def test_names_stay_clear_of_the_title(tmp_path, panels, monkeypatch, count):
             assert not label.get_window_extent().overlaps(title)
 
 
-def test_same_agreement_same_bytes(tmp_path):
+def test_same_agreement_same_bytes(tmp_path: Path) -> None:
     for one, other in zip(
         agreement_chart(tmp_path / "a", example()), agreement_chart(tmp_path / "b", example()), strict=True
     ):

@@ -1,5 +1,8 @@
 """The reliability diagram: bars where the samples are, and the figures below."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
@@ -10,10 +13,10 @@ from xbench.statistics.reliability import calibration
 
 
 @pytest.fixture
-def found(tmp_path):
+def found(tmp_path: Path) -> dict[str, Any]:
     """As it stands in a header that was written and read: five samples in two bins, null in the empty ones."""
     positive = np.array([0.9, 0.9, 0.9, 0.9, 0.35])
-    made = calibration([1, 1, 1, 0, 0], np.stack([1 - positive, positive], 1), list("abcde"), count=50)
+    made = calibration(np.array([1, 1, 1, 0, 0]), np.stack([1 - positive, positive], 1), list("abcde"), count=50)
     fields = vars(made) | {
         name: list(getattr(made, name)[:3]) for name in ("expected_calibration_error", "brier_score")
     }
@@ -21,7 +24,9 @@ def found(tmp_path):
     return read_header(tmp_path / "run.json").models[0]["calibration"]
 
 
-def test_a_bar_for_each_filled_bin_with_its_count(found, tmp_path, monkeypatch):
+def test_a_bar_for_each_filled_bin_with_its_count(
+    found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bars = []
     original = Axes.bar
     monkeypatch.setattr(
@@ -41,7 +46,7 @@ def test_a_bar_for_each_filled_bin_with_its_count(found, tmp_path, monkeypatch):
     assert count.tolist() == [1, 4]
 
 
-def test_the_figures_are_below(found, tmp_path):
+def test_the_figures_are_below(found: dict[str, Any], tmp_path: Path) -> None:
     svg, _ = calibration_chart(tmp_path / "c", "convnet on phantom", found)
     text = svg.read_text()
     assert found["expected_calibration_error"][0] == pytest.approx(0.8 * 0.15 + 0.2 * 0.35)
@@ -49,7 +54,7 @@ def test_the_figures_are_below(found, tmp_path):
         assert words in text
 
 
-def test_same_data_same_bytes(found, tmp_path):
+def test_same_data_same_bytes(found: dict[str, Any], tmp_path: Path) -> None:
     one, other = (calibration_chart(tmp_path / name, "c", found) for name in "ab")
     for first, second in zip(one, other, strict=True):
         assert first.read_bytes() == second.read_bytes()

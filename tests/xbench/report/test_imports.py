@@ -26,7 +26,7 @@ perturbation_curves(Path(tempfile.mkdtemp()) / "f", "", [CurveSeries("a", False,
 """
 
 
-def loaded_after(code):
+def loaded_after(code: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"], capture_output=True, text=True, check=True
     )
@@ -41,15 +41,15 @@ def loaded_after(code):
         DRAW,
     ],
 )
-def test_neither_torch_nor_plugins_nor_pyplot(code):
+def test_neither_torch_nor_plugins_nor_pyplot(code: str) -> None:
     assert not loaded_after(code) & FORBIDDEN
 
 
-def test_matplotlib_waits_for_the_first_figure():
+def test_matplotlib_waits_for_the_first_figure() -> None:
     assert "matplotlib" not in loaded_after("import xbench.report")
 
 
-def test_every_public_name_exists():
+def test_every_public_name_exists() -> None:
     import xbench.report
 
     for name in xbench.report.__all__:

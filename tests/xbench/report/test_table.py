@@ -2,15 +2,18 @@
 
 import io
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from xbench.report import score_tables
+from xbench.results.rows import RunHeader, ScoreRow
 from xbench.statistics.classification import CLASSIFICATION
 
 
-def render(rows, header, width=120, terminal=False):
+def render(rows: list[ScoreRow], header: RunHeader, width: int = 120, terminal: bool = False) -> str:
     console = Console(
         file=io.StringIO(), width=width, force_terminal=terminal, color_system="truecolor" if terminal else None
     )
@@ -18,17 +21,19 @@ def render(rows, header, width=120, terminal=False):
     return console.file.getvalue()
 
 
-def lines_with(text, word):
+def lines_with(text: str, word: str) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines() if word in line]
 
 
-def test_a_row_shows_rank_value_interval_n_and_seconds(row, header):
+def test_a_row_shows_rank_value_interval_n_and_seconds(
+    row: Callable[..., ScoreRow], header: Callable[..., RunHeader]
+) -> None:
     text = render([row("vinet", 0.81234, subject="self", seconds_fit=80.0)], header())
     assert "1–2 vinet own model original 0.812 [0.712, 0.912] 131 83.2" in lines_with(text, "vinet")
     assert "fidelity higher is better; maps of the predicted class" in lines_with(text, "fidelity")
 
 
-def test_model_line_and_phantom(row, header):
+def test_model_line_and_phantom(row: Callable[..., ScoreRow], header: Callable[..., RunHeader]) -> None:
     text = render([row("a", 0.5)], header())
     (line,) = lines_with(text, "convnet")
     assert line == "convnet on lidc-phantom (phantom: rendered images): 131 test images"
@@ -36,7 +41,9 @@ def test_model_line_and_phantom(row, header):
     assert lines_with(text, "MCC") == ["MCC 0.800 [–, –]"]
 
 
-def test_all_figures_of_the_classifier_fit_100_columns(row, header):
+def test_all_figures_of_the_classifier_fit_100_columns(
+    row: Callable[..., ScoreRow], header: Callable[..., RunHeader]
+) -> None:
     run = header()
     run.models[0]["metrics"] |= {name: [-0.908, -0.957, 0.25] for name in CLASSIFICATION}
     text = render([row("a", 0.5)], run, width=100)
@@ -62,7 +69,9 @@ def test_all_figures_of_the_classifier_fit_100_columns(row, header):
         ([None, None, None], None),
     ],
 )
-def test_a_classifier_that_learned_nothing_is_red_and_warned_about(row, header, auc, warning):
+def test_a_classifier_that_learned_nothing_is_red_and_warned_about(
+    row: Callable[..., ScoreRow], header: Callable[..., RunHeader], auc: list[Any], warning: str | None
+) -> None:
     text = render([row("a", 0.5)], header(auc), width=200, terminal=True)
     assert ("\x1b[1;31m" in text) == (warning is not None)
     if warning:
@@ -70,7 +79,9 @@ def test_a_classifier_that_learned_nothing_is_red_and_warned_about(row, header, 
     assert ("warning:" in text) == (warning is not None)
 
 
-def test_ranked_within_sign_in_the_metrics_direction(row, header):
+def test_ranked_within_sign_in_the_metrics_direction(
+    row: Callable[..., ScoreRow], header: Callable[..., RunHeader]
+) -> None:
     rows = [row("a", 0.2), row("b", 0.9), row("a", 0.7, sign="absolute"), row("b", 0.1, sign="absolute")]
     for higher, expected in ((True, ["b", "a", "a", "b"]), (False, ["a", "b", "b", "a"])):
         text = render([row(r.explainer, r.value, sign=r.sign, higher_is_better=higher) for r in rows], header())
@@ -79,14 +90,14 @@ def test_ranked_within_sign_in_the_metrics_direction(row, header):
         ] == expected
 
 
-def test_controls_are_marked_and_dimmed(row, header):
+def test_controls_are_marked_and_dimmed(row: Callable[..., ScoreRow], header: Callable[..., RunHeader]) -> None:
     text = render([row("a", 0.5), row("random", 0.0, control=True)], header(), terminal=True)
     (line,) = [line for line in text.splitlines() if "random" in line]
     assert "control" in line
     assert "\x1b[2m" in line
 
 
-def test_unbeaten_controls_are_named(row, header):
+def test_unbeaten_controls_are_named(row: Callable[..., ScoreRow], header: Callable[..., RunHeader]) -> None:
     rows = [
         row("good", 0.9),
         row("weak", 0.1, rank_set=("weak", "random")),
@@ -103,19 +114,19 @@ def test_unbeaten_controls_are_named(row, header):
     ]
 
 
-def test_lower_is_better_turns_beating_round(row, header):
+def test_lower_is_better_turns_beating_round(row: Callable[..., ScoreRow], header: Callable[..., RunHeader]) -> None:
     rows = [row("a", 0.9, higher_is_better=False), row("random", 0.1, control=True, higher_is_better=False)]
     assert lines_with(render(rows, header()), "worse than") == ["worse than random (original): a"]
 
 
-def test_every_explainer(row, header):
+def test_every_explainer(row: Callable[..., ScoreRow], header: Callable[..., RunHeader]) -> None:
     rows = [row(name, 0.1, rank_set=("a", "b", "random")) for name in "ab"] + [row("random", 0.1, control=True)]
     assert "can't be told apart from random (original): every explainer" in lines_with(
         render(rows, header()), "can't be told"
     )
 
 
-def test_cells_without_a_value_say_why(row, header):
+def test_cells_without_a_value_say_why(row: Callable[..., ScoreRow], header: Callable[..., RunHeader]) -> None:
     rows = [
         row("a", 0.5),
         row("lrp", math.nan, status="failed", reason="the rule\ndoes not\x1b[31m fire"),
@@ -128,11 +139,13 @@ def test_cells_without_a_value_say_why(row, header):
     assert "no value: flat (original): undefined on these samples" in lines_with(text, "flat")
 
 
-def test_markup_in_names_is_text(row, header):
+def test_markup_in_names_is_text(row: Callable[..., ScoreRow], header: Callable[..., RunHeader]) -> None:
     assert "[red]odd[/red]" in render([row("[red]odd[/red]", 0.5)], header())
 
 
-def test_metrics_have_tables_and_cards_sections_of_their_own(row, header):
+def test_metrics_have_tables_and_cards_sections_of_their_own(
+    row: Callable[..., ScoreRow], header: Callable[..., RunHeader]
+) -> None:
     rows = [
         row("a", 0.9, card="one"),
         row("b", 0.7, card="two"),
@@ -147,13 +160,17 @@ def test_metrics_have_tables_and_cards_sections_of_their_own(row, header):
     assert lines_with(text, "worse than") == ["worse than random (original): b"]  # never across cards
 
 
-def test_numbers_too_small_or_large_for_three_decimals(row, header):
+def test_numbers_too_small_or_large_for_three_decimals(
+    row: Callable[..., ScoreRow], header: Callable[..., RunHeader]
+) -> None:
     text = render([row("a", 0.0001234), row("b", 123456.0), row("c", 0.0)], header())
     assert "1.23e-04" in text
     assert "1.23e+05" in text
     assert " 0.000 " in text
 
 
-def test_plain_text_without_a_terminal_and_no_rows(row, header):
+def test_plain_text_without_a_terminal_and_no_rows(
+    row: Callable[..., ScoreRow], header: Callable[..., RunHeader]
+) -> None:
     assert "\x1b" not in render([row("a", 0.5)], header([0.5, 0.4, 0.6]))
     assert render([], header()).strip() == ""

@@ -1,7 +1,13 @@
 """One set of maps under many conventions: ranks that hold, and orders that turn round."""
 
+from __future__ import annotations
+
 import csv
 import dataclasses
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +17,10 @@ from xbench.registry.discovery import discover
 from xbench.registry.references import choose
 from xbench.request.grid import Grid, read_grid, resolve
 from xbench.results.rows import ScoreRow
+
+if TYPE_CHECKING:
+    from tests.conftest import Shelf
+
 
 GRID = """
 [fidelity]
@@ -23,13 +33,13 @@ blur = [0, 2, 3.5]
 """
 
 
-def _written(tmp_path, text):
+def _written(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "grid.toml"
     path.write_text(text)
     return path
 
 
-def test_a_grid_is_all_combinations_with_the_first_of_each_list_first(tmp_path):
+def test_a_grid_is_all_combinations_with_the_first_of_each_list_first(tmp_path: Path) -> None:
     grid = read_grid(_written(tmp_path, GRID))
     assert list(grid.metrics) == [
         f"fidelity:removal={removal},score={score}" for removal in ("mean", "zero") for score in ("accuracy", "logit")
@@ -39,7 +49,7 @@ def test_a_grid_is_all_combinations_with_the_first_of_each_list_first(tmp_path):
     assert grid.blurs == (0, 2, 3.5)
 
 
-def test_a_grid_without_maps_changes_none(tmp_path):
+def test_a_grid_without_maps_changes_none(tmp_path: Path) -> None:
     grid = read_grid(_written(tmp_path, '[fidelity]\nremoval = ["mean"]\n'))
     assert (grid.signs, grid.sign, grid.blurs) == (("original",), "original", (0,))
 
@@ -56,12 +66,12 @@ def test_a_grid_without_maps_changes_none(tmp_path):
         ("[fidelity", "can't be read"),
     ],
 )
-def test_wrong_grids(tmp_path, text, words):
+def test_wrong_grids(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         read_grid(_written(tmp_path, text))
 
 
-def test_labels_leave_defaults_out(tmp_path):
+def test_labels_leave_defaults_out(tmp_path: Path) -> None:
     registry = discover()
     grid = read_grid(_written(tmp_path, GRID))
     tried = resolve(grid, [choose("explainer", "gradient", registry)], registry)
@@ -76,16 +86,22 @@ def test_labels_leave_defaults_out(tmp_path):
 
 
 @pytest.fixture
-def row():
+def row() -> Callable[..., ScoreRow]:
     kinds = {"str": "", "int": 0, "float": 0.0, "bool": False}
-    plain = {
+    plain: dict[str, Any] = {
         field.name: kinds.get(str(field.type), ())
         for field in dataclasses.fields(ScoreRow)
         if field.default is dataclasses.MISSING
     }
 
-    def make(explainer, metric, value, tied=(), sign="original"):
-        known = {"explainer": explainer, "metric": metric, "value": value, "rank_set": tied, "sign": sign}
+    def make(explainer: str, metric: str, value: float, tied: tuple[str, ...] = (), sign: str = "original") -> ScoreRow:
+        known: dict[str, Any] = {
+            "explainer": explainer,
+            "metric": metric,
+            "value": value,
+            "rank_set": tied,
+            "sign": sign,
+        }
         known |= {"resolved": explainer, "higher_is_better": True, "subject": "shared"}
         return ScoreRow(**plain | known)
 
@@ -99,7 +115,7 @@ TRIED = Conventions(
 )
 
 
-def test_an_order_that_turns_round_beyond_doubt_is_a_flip(row):
+def test_an_order_that_turns_round_beyond_doubt_is_a_flip(row: Callable[..., ScoreRow]) -> None:
     rows = [row("a", "f", 3), row("b", "f", 2), row("c", "f", 1)]
     rows += [row("a", "f:removal=zero", 1), row("b", "f:removal=zero", 2), row("c", "f:removal=zero", 0)]
     found, flips = ranks_under(rows, TRIED)
@@ -108,7 +124,7 @@ def test_an_order_that_turns_round_beyond_doubt_is_a_flip(row):
 
 
 @pytest.mark.parametrize("where", ["f", "f:removal=zero"])
-def test_what_can_not_be_told_apart_does_not_flip(row, where):
+def test_what_can_not_be_told_apart_does_not_flip(row: Callable[..., ScoreRow], where: str) -> None:
     rows = []
     for metric, values in {"f": (2, 1), "f:removal=zero": (1, 2)}.items():
         tied = metric == where
@@ -118,15 +134,15 @@ def test_what_can_not_be_told_apart_does_not_flip(row, where):
     assert flips == []
 
 
-def test_blurred_copies_stand_for_their_explainer(row):
+def test_blurred_copies_stand_for_their_explainer(row: Callable[..., ScoreRow]) -> None:
     rows = [row("a", "f", 3), row("b", "f", 2), row("blurred:a", "f", 1), row("blurred:b", "f", 2)]
     found, flips = ranks_under(rows, TRIED)
     assert found == [ConventionRanks("a", 1, 1, 2), ConventionRanks("b", 2, 1, 2)]
     assert flips == [Flip("a", "b", ("blur=2",))]
 
 
-def test_lower_may_be_better_and_failures_are_left_out(row):
-    lower = {"higher_is_better": False}
+def test_lower_may_be_better_and_failures_are_left_out(row: Callable[..., ScoreRow]) -> None:
+    lower: dict[str, Any] = {"higher_is_better": False}
     rows = [dataclasses.replace(row(name, "f", value), **lower) for name, value in zip("abc", (1, 2, 3), strict=True)]
     rows[2] = dataclasses.replace(rows[2], status="failed")
     found, _ = ranks_under(rows, TRIED)
@@ -134,7 +150,7 @@ def test_lower_may_be_better_and_failures_are_left_out(row):
     assert ranks_under([], TRIED) == ([], [])
 
 
-def test_the_table_is_written(tmp_path):
+def test_the_table_is_written(tmp_path: Path) -> None:
     path = tmp_path / "standings.csv"
     write_ranks(
         [ConventionRanks("a", 1, 1, 2), ConventionRanks("b", 2, 1, 2)], [Flip("a", "b", ("sign=absolute",))], path
@@ -146,7 +162,9 @@ def test_the_table_is_written(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_of_a_grid_makes_the_maps_once(shelf, command, tmp_path):
+def test_a_run_of_a_grid_makes_the_maps_once(
+    shelf: Shelf, command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
     shelf.install("stranger", "from xbench.testing.fakes import xbench_datasets, xbench_models")
     _written(tmp_path, '[fidelity]\nremoval = ["mean", "zero"]\ncurve = ["difference", "mif"]\n[maps]\nblur = [0, 3]\n')
     words = ("--dataset", "fake", "--model", "tiny:epochs=2", "--resamples", "200", "--no-controls")

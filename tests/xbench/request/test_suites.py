@@ -1,8 +1,13 @@
 """Suites: what a file may say, and what the command line may add."""
 
+from __future__ import annotations
+
 import csv
 import math
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,14 +18,18 @@ from xbench.registry.entries import Entry, Registry
 from xbench.request.suite_run import suite_run
 from xbench.request.suites import find_suite, paper_rows, read_suite
 from xbench.results.paper import read_paper_rows, write_paper_rows
-from xbench.run.plan import make_suite_plan
+from xbench.run.plan import Plan, make_suite_plan
 from xbench.testing import fakes
+
+if TYPE_CHECKING:
+    from tests.conftest import Shelf
+
 
 TABLE2 = (Path(__file__).parents[1] / "table2.csv").read_text()
 
 
 @pytest.fixture
-def registry():
+def registry() -> Registry:
     specs = [*fakes.xbench_datasets(), *fakes.xbench_models()]
     return Registry.collect([*discover().entries.values(), *(Entry(spec, "stranger", "1.0") for spec in specs)])
 
@@ -28,7 +37,7 @@ def registry():
 # --- the file --------------------------------------------------------------------------------------------------------
 
 
-def test_tables_take_what_they_do_not_say_from_the_suite(suite_file):
+def test_tables_take_what_they_do_not_say_from_the_suite(suite_file: Callable[..., Path]) -> None:
     suite = read_suite(suite_file(('name = "two"', 'name = "two"\nsign = "absolute"\nmodel = "convnet"')))
     one, two = suite.tables
     assert (suite.name, suite.version, suite.target, suite.split, suite.resamples) == (
@@ -51,7 +60,9 @@ def test_tables_take_what_they_do_not_say_from_the_suite(suite_file):
         ('name = "mine"', 'name = "yours"'),
     ],
 )
-def test_the_fingerprint_is_not_of_words_order_or_where_a_word_stands(suite_file, old, new):
+def test_the_fingerprint_is_not_of_words_order_or_where_a_word_stands(
+    suite_file: Callable[..., Path], old: str, new: str
+) -> None:
     assert read_suite(suite_file((old, new))).fingerprint == read_suite(suite_file()).fingerprint
 
 
@@ -69,7 +80,9 @@ def test_the_fingerprint_is_not_of_words_order_or_where_a_word_stands(suite_file
         ('name = "two"', 'name = "deux"'),
     ],
 )
-def test_the_fingerprint_is_of_all_that_determines_the_cells(suite_file, old, new):
+def test_the_fingerprint_is_of_all_that_determines_the_cells(
+    suite_file: Callable[..., Path], old: str, new: str
+) -> None:
     assert read_suite(suite_file((old, new))).fingerprint != read_suite(suite_file()).fingerprint
 
 
@@ -99,14 +112,16 @@ def test_the_fingerprint_is_of_all_that_determines_the_cells(suite_file, old, ne
         ("name = ", "name ", "can't be read"),
     ],
 )
-def test_a_wrong_suite_is_one_line_that_names_it(suite_file, old, new, words):
+def test_a_wrong_suite_is_one_line_that_names_it(
+    suite_file: Callable[..., Path], old: str, new: str, words: str
+) -> None:
     path = suite_file((old, new))
     with pytest.raises(UserError, match=words) as error:
         read_suite(path)
     assert str(path) in str(error.value)
 
 
-def test_a_suite_without_tables_or_without_a_file_is_refused(tmp_path):
+def test_a_suite_without_tables_or_without_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.toml").write_text('name = "empty"\nversion = 1\nsummary = "nothing"\n')
     with pytest.raises(UserError, match="has no table"):
         read_suite(tmp_path / "empty.toml")
@@ -119,7 +134,9 @@ def test_a_suite_without_tables_or_without_a_file_is_refused(tmp_path):
 # --- the paper's numbers ---------------------------------------------------------------------------------------------
 
 
-def test_papers_numbers_come_in_our_unit_and_under_our_labels(suite_file, registry):
+def test_papers_numbers_come_in_our_unit_and_under_our_labels(
+    suite_file: Callable[..., Path], registry: Registry
+) -> None:
     rows = suite_run(str(suite_file()), {}, registry).papers
     assert [(row.method, row.metric, row.explainer, row.sign, row.value) for row in rows] == [
         ("Grad", "fidelity", "gradient", "original", pytest.approx(0.62)),
@@ -151,13 +168,17 @@ def test_papers_numbers_come_in_our_unit_and_under_our_labels(suite_file, regist
         ((('quantity = "readers', 'metric = "roc_auc", quantity = "readers'),), TABLE2, "both metric and quantity"),
     ],
 )
-def test_papers_numbers_that_do_not_fit_are_refused(suite_file, changes, table, words):
+def test_papers_numbers_that_do_not_fit_are_refused(
+    suite_file: Callable[..., Path], changes: tuple[tuple[str, ...], ...], table: str, words: str
+) -> None:
     suite = read_suite(suite_file(*changes, table=table))
     with pytest.raises(UserError, match=words):
         paper_rows(suite)
 
 
-def test_papers_rows_survive_the_file_and_no_formula_does(suite_file, registry, tmp_path):
+def test_papers_rows_survive_the_file_and_no_formula_does(
+    suite_file: Callable[..., Path], registry: Registry, tmp_path: Path
+) -> None:
     rows = suite_run(str(suite_file()), {}, registry).papers
     write_paper_rows(rows, tmp_path / "paper.csv")
     back = read_paper_rows(tmp_path / "paper.csv")
@@ -185,7 +206,12 @@ HOOK = """
 """
 
 
-def test_a_strangers_suite_is_found_by_name_and_listed(shelf, suite_file, command, tmp_path):
+def test_a_strangers_suite_is_found_by_name_and_listed(
+    shelf: Shelf,
+    suite_file: Callable[..., Path],
+    command: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+) -> None:
     arguments = f'"mine", "my two tables", path=Path("{suite_file()}")'
     shelf.install("stranger_suites", HOOK.format(arguments=arguments))
     found = find_suite("mine", discover())
@@ -206,14 +232,16 @@ def test_a_strangers_suite_is_found_by_name_and_listed(shelf, suite_file, comman
         ('"My Suite", "s", path=Path("/mine.toml")', "not allowed"),
     ],
 )
-def test_a_suite_that_cant_be_handed_over_is_reported_and_the_others_work(shelf, arguments, words):
+def test_a_suite_that_cant_be_handed_over_is_reported_and_the_others_work(
+    shelf: Shelf, arguments: str, words: str
+) -> None:
     shelf.install("stranger_suites", HOOK.format(arguments=arguments))
     registry = discover()
     assert any(words in fault.reason for fault in registry.broken)
     assert "quick" in registry.names("suite")
 
 
-def test_a_record_says_what_the_file_says_of_itself(suite_file, tmp_path):
+def test_a_record_says_what_the_file_says_of_itself(suite_file: Callable[..., Path], tmp_path: Path) -> None:
     spec = SuiteSpec.of(suite_file())
     assert (spec.name, spec.summary, spec.reference) == ("mine", "my two tables", "")
     assert spec.load()() == read_suite(tmp_path / "mine.toml")
@@ -223,7 +251,7 @@ def test_a_record_says_what_the_file_says_of_itself(suite_file, tmp_path):
             SuiteSpec.of(tmp_path / name)
 
 
-def test_a_file_that_calls_itself_otherwise_is_refused(shelf, suite_file):
+def test_a_file_that_calls_itself_otherwise_is_refused(shelf: Shelf, suite_file: Callable[..., Path]) -> None:
     shelf.install("stranger_suites", HOOK.format(arguments=f'"theirs", "s", path=Path("{suite_file()}")'))
     with pytest.raises(UserError, match=r"suite theirs \(stranger-suites 1\.0\).*calls it 'mine'"):
         find_suite("theirs", discover())
@@ -233,12 +261,16 @@ def test_a_file_that_calls_itself_otherwise_is_refused(shelf, suite_file):
 
 
 @pytest.mark.parametrize("word", ["metric", "model", "controls", "sign", "target", "split", "resamples", "conventions"])
-def test_what_would_make_another_suite_of_it_is_refused(suite_file, registry, word):
+def test_what_would_make_another_suite_of_it_is_refused(
+    suite_file: Callable[..., Path], registry: Registry, word: str
+) -> None:
     with pytest.raises(UserError, match=f"--{word} can't be used with --suite"):
         suite_run(str(suite_file()), {word: "x"}, registry)
 
 
-def test_the_user_gives_seed_and_machine_replaces_datasets_and_adds_explainers(suite_file, registry):
+def test_the_user_gives_seed_and_machine_replaces_datasets_and_adds_explainers(
+    suite_file: Callable[..., Path], registry: Registry
+) -> None:
     plain = suite_run(str(suite_file()), {"seed": 5, "batch_size": 16}, registry)
     assert plain.changed == {}
     assert {config.seed for config in plain.tables.values()} == {5}
@@ -255,7 +287,7 @@ def test_the_user_gives_seed_and_machine_replaces_datasets_and_adds_explainers(s
 
 
 @pytest.fixture
-def planned(suite_file, registry, tmp_path):
+def planned(suite_file: Callable[..., Path], registry: Registry, tmp_path: Path) -> Callable[..., Plan]:
     entries = [*registry.entries.values()]
     for name in ("refusing", "picky"):  # Mask refuses a dataset without masks
         spec = type(registry.get("explainer", "mask").spec)(
@@ -264,14 +296,14 @@ def planned(suite_file, registry, tmp_path):
         entries.append(Entry(spec, "stranger", "1.0"))
     registry = Registry.collect(entries)
 
-    def plan(*changes, **spoken):
+    def plan(*changes: tuple[str, str], **spoken: Any) -> Plan:
         run = suite_run(str(suite_file(*changes)), {"model_view": False, **spoken}, registry)
         return make_suite_plan(run.tables, run.added, registry, Store(tmp_path / "cache"))
 
     return plan
 
 
-def test_the_plan_is_the_union_of_the_tables_and_no_cell_is_there_twice(planned):
+def test_the_plan_is_the_union_of_the_tables_and_no_cell_is_there_twice(planned: Callable[..., Plan]) -> None:
     plan = planned()
     assert [len(cells) for cells in plan.tables.values()] == [12, 2]
     # `edges` by roc_auc, original, is in both.
@@ -282,7 +314,7 @@ def test_the_plan_is_the_union_of_the_tables_and_no_cell_is_there_twice(planned)
     assert len({job.fingerprint for job in plan.jobs}) == len(kinds)
 
 
-def test_what_does_not_fit_is_left_out_and_said(planned):
+def test_what_does_not_fit_is_left_out_and_said(planned: Callable[..., Plan]) -> None:
     plan = planned(dataset=("fake:masks=false",))
     assert {cell.observations.choice.label for cell in plan.cells} == {"fidelity"}
     assert [len(cells) for cells in plan.tables.values()] == [6, 0]
@@ -296,7 +328,7 @@ def test_what_does_not_fit_is_left_out_and_said(planned):
     assert len(set(plan.skipped)) == len(plan.skipped)
 
 
-def test_an_added_explainer_must_fit_somewhere_and_something_must(planned):
+def test_an_added_explainer_must_fit_somewhere_and_something_must(planned: Callable[..., Plan]) -> None:
     assert any(cell.explainer.label == "picky" for cell in planned(explainer=("picky",)).cells)
     with pytest.raises(UserError, match="picky on tiny:epochs=3 on fake:masks=false") as error:
         planned(explainer=("picky",), dataset=("fake:masks=false",))

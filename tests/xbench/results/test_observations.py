@@ -1,6 +1,9 @@
 """Observation tables: shapes, types and values come back; faults are named."""
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +19,7 @@ from xbench.results.rows import SCHEMA
 RNG = np.random.default_rng(0)
 
 
-def cell(explainer, **arrays):
+def cell(explainer: str, **arrays: np.ndarray) -> ObservationCell:
     return ObservationCell(
         dataset="lidc-phantom",
         model="convnet",
@@ -40,7 +43,7 @@ ARRAYS = {
 }
 
 
-def assert_same(one, other):
+def assert_same(one: ObservationCell, other: ObservationCell) -> None:
     for field in ("dataset", "model", "explainer", "subject", "sign", "ids", "groups"):
         assert getattr(one, field) == getattr(other, field)
     assert np.array_equal(one.labels, other.labels)
@@ -51,7 +54,7 @@ def assert_same(one, other):
         assert other.observations[name].dtype == values.dtype, name
 
 
-def test_round_trip_of_every_shape_and_type(tmp_path):
+def test_round_trip_of_every_shape_and_type(tmp_path: Path) -> None:
     cells = [cell("vinet", **ARRAYS), cell("gradient", **ARRAYS)]
     write_observations(cells, tmp_path / "new" / "m.parquet")
     back = read_observations(tmp_path / "new" / "m.parquet")
@@ -61,7 +64,7 @@ def test_round_trip_of_every_shape_and_type(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["m.parquet"]
 
 
-def test_other_tools_read_one_row_per_cell_and_sample(tmp_path):
+def test_other_tools_read_one_row_per_cell_and_sample(tmp_path: Path) -> None:
     write_observations([cell("vinet", **ARRAYS), cell("gradient", **ARRAYS)], tmp_path / "m.parquet")
     table = pd.read_parquet(tmp_path / "m.parquet")
     assert list(table.columns) == [
@@ -72,30 +75,30 @@ def test_other_tools_read_one_row_per_cell_and_sample(tmp_path):
     assert np.array_equal(np.stack(table["curve"][:3]), ARRAYS["curve"])
 
 
-def test_an_observation_that_a_cell_lacks_is_null(tmp_path):
+def test_an_observation_that_a_cell_lacks_is_null(tmp_path: Path) -> None:
     cells = [cell("vinet", auc=ARRAYS["auc"]), cell("gradient", curve=ARRAYS["curve"])]
     write_observations(cells, tmp_path / "m.parquet")
     for one, other in zip(cells, read_observations(tmp_path / "m.parquet"), strict=True):
         assert_same(one, other)
 
 
-def test_no_cells(tmp_path):
+def test_no_cells(tmp_path: Path) -> None:
     write_observations([], tmp_path / "m.parquet")
     assert read_observations(tmp_path / "m.parquet") == []
 
 
-def test_names_a_file_system_may_refuse(tmp_path):
+def test_names_a_file_system_may_refuse(tmp_path: Path) -> None:
     assert observations_path(tmp_path, "fidelity") == tmp_path / "observations" / "fidelity.parquet"
     assert observations_path(tmp_path, "q:a/b").name == "q%3Aa%2Fb.parquet"
 
 
-def test_reserved_name(tmp_path):
+def test_reserved_name(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match="'label' bears the name of a column"):
         write_observations([cell("vinet", label=np.zeros(3))], tmp_path / "m.parquet")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_newer_schema_is_refused_and_older_upgraded(tmp_path, monkeypatch):
+def test_newer_schema_is_refused_and_older_upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "m.parquet"
     write_observations([cell("vinet", AUC=ARRAYS["auc"])], path)
     table = pq.read_table(path)
@@ -104,7 +107,7 @@ def test_newer_schema_is_refused_and_older_upgraded(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=rf"schema {SCHEMA + 1} is newer .*written by xbench 9.1.0"):
         read_observations(tmp_path / "newer.parquet")
 
-    def lower(record):
+    def lower(record: dict[str, Any]) -> dict[str, Any]:
         return record | {"table": record["table"].rename_columns([n.lower() for n in record["table"].column_names])}
 
     monkeypatch.setattr("xbench.results.rows.SCHEMA", SCHEMA + 1)
@@ -124,13 +127,13 @@ def test_newer_schema_is_refused_and_older_upgraded(tmp_path, monkeypatch):
         ),
     ],
 )
-def test_wrong_files_are_refused(tmp_path, write, complaint):
+def test_wrong_files_are_refused(tmp_path: Path, write: Callable[..., Any], complaint: str) -> None:
     write(tmp_path / "m.parquet")
     with pytest.raises(UserError, match=complaint):
         read_observations(tmp_path / "m.parquet")
 
 
-def test_ragged_lists_are_refused(tmp_path):
+def test_ragged_lists_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.parquet"
     write_observations([cell("vinet", curve=ARRAYS["curve"])], path)
     table = pq.read_table(path)
@@ -140,7 +143,7 @@ def test_ragged_lists_are_refused(tmp_path):
         read_observations(path)
 
 
-def test_written_arrays_are_not_kept(tmp_path):
+def test_written_arrays_are_not_kept(tmp_path: Path) -> None:
     one = cell("vinet", auc=ARRAYS["auc"])
-    write_observations([dataclasses.replace(one, labels=[0, 1, 1])], tmp_path / "m.parquet")
+    write_observations([dataclasses.replace(one, labels=np.array([0, 1, 1]))], tmp_path / "m.parquet")
     assert_same(one, read_observations(tmp_path / "m.parquet")[0])

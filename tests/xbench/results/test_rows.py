@@ -4,7 +4,9 @@ import csv
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +65,7 @@ FAILED = dataclasses.replace(
 )
 
 
-def same(one, other):
+def same(one: ScoreRow, other: ScoreRow) -> bool:
     """Equal, a NaN being equal to a NaN."""
     return all(
         a == b or (isinstance(a, float) and math.isnan(a) and math.isnan(b))
@@ -71,12 +73,12 @@ def same(one, other):
     )
 
 
-def written(path, *rows):
+def written(path: Path, *rows: ScoreRow) -> Path:
     write_scores(rows, path)
     return path
 
 
-def changed(path, line, column, text):
+def changed(path: Path, line: int, column: str, text: str) -> Path:
     """The table with one cell replaced (line 1 holds the names)."""
     table = list(csv.reader(path.read_text().splitlines()))
     table[line - 1][table[0].index(column)] = text
@@ -86,26 +88,28 @@ def changed(path, line, column, text):
 
 
 class TestScores:
-    def test_round_trip(self, tmp_path):
+    def test_round_trip(self, tmp_path: Path) -> None:
         back = read_scores(written(tmp_path / "scores.csv", ROW, FAILED))
         assert len(back) == 2
         assert same(back[0], ROW)
         assert same(back[1], FAILED)
 
     @given(text=st.text() | st.text(alphabet="\r\n\t',=|\""), value=st.floats())
-    def test_any_text_and_number_come_back(self, text, value, tmp_path_factory):
+    def test_any_text_and_number_come_back(
+        self, text: str, value: float, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
         path = tmp_path_factory.getbasetemp() / "any.csv"
         row = dataclasses.replace(ROW, reason=text.encode("utf-8", "replace").decode(), value=value)
         assert same(read_scores(written(path, row))[0], row)
 
-    def test_numpy_numbers_are_plain_in_the_file(self, tmp_path):
-        row = dataclasses.replace(ROW, value=np.float64(0.25), n=np.int64(3), control=np.bool_(True))
+    def test_numpy_numbers_are_plain_in_the_file(self, tmp_path: Path) -> None:
+        row = dataclasses.replace(ROW, value=np.float64(0.25), n=np.int64(3), control=np.bool_(True))  # type: ignore[arg-type]
         path = written(tmp_path / "scores.csv", row)
         assert "np." not in path.read_text()
         assert read_scores(path)[0] == dataclasses.replace(ROW, value=0.25, n=3, control=True)
 
     @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
-    def test_formulas_are_defused(self, tmp_path, start):
+    def test_formulas_are_defused(self, tmp_path: Path, start: str) -> None:
         row = dataclasses.replace(ROW, explainer=start + "cmd|' /C calc'!A0", rank_set=(start + "x",))
         path = written(tmp_path / "scores.csv", row)
         with path.open(newline="") as file:
@@ -113,29 +117,29 @@ class TestScores:
         assert record["explainer"][0] == record["rank_set"][0] == "'"
         assert read_scores(path) == [row]
 
-    def test_negative_numbers_are_not_text(self, tmp_path):
+    def test_negative_numbers_are_not_text(self, tmp_path: Path) -> None:
         with written(tmp_path / "scores.csv", ROW).open(newline="") as file:
             assert next(csv.DictReader(file))["ci_low"] == "-1e-300"
 
-    def test_undefined_is_an_empty_cell(self, tmp_path):
+    def test_undefined_is_an_empty_cell(self, tmp_path: Path) -> None:
         with written(tmp_path / "scores.csv", FAILED).open(newline="") as file:
             assert next(csv.DictReader(file))["value"] == ""
 
-    def test_same_rows_same_bytes_and_nothing_left_behind(self, tmp_path):
+    def test_same_rows_same_bytes_and_nothing_left_behind(self, tmp_path: Path) -> None:
         one, two = (written(tmp_path / name, ROW, FAILED) for name in ("a.csv", "b.csv"))
         assert one.read_bytes() == two.read_bytes()
         assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "b.csv"}
 
-    def test_a_failed_write_leaves_the_old_table(self, tmp_path):
+    def test_a_failed_write_leaves_the_old_table(self, tmp_path: Path) -> None:
         path = written(tmp_path / "scores.csv", ROW)
         with pytest.raises(UserError, match="rename"):
             written(path, dataclasses.replace(ROW, rank_set=("a|b",)))
         assert read_scores(path) == [ROW]
 
-    def test_no_rows(self, tmp_path):
+    def test_no_rows(self, tmp_path: Path) -> None:
         assert read_scores(written(tmp_path / "scores.csv")) == []
 
-    def test_saved_by_a_spreadsheet(self, tmp_path):
+    def test_saved_by_a_spreadsheet(self, tmp_path: Path) -> None:
         path = written(tmp_path / "scores.csv", ROW)
         text = path.read_text().replace("true", "TRUE").replace("false", "FALSE").replace("\n", "\r\n")
         path.write_bytes(b"\xef\xbb\xbf" + text.encode())
@@ -151,13 +155,13 @@ class TestScores:
             ("schema", "", "'' is not a whole number"),
         ],
     )
-    def test_a_wrong_cell_is_named(self, tmp_path, column, text, complaint):
+    def test_a_wrong_cell_is_named(self, tmp_path: Path, column: str, text: str, complaint: str) -> None:
         path = changed(written(tmp_path / "scores.csv", ROW, ROW), 3, column, text)
         with pytest.raises(UserError) as caught:
             read_scores(path)
         assert str(caught.value) == f"{path}, line 3, column {column}: {complaint}"
 
-    def test_lines_are_counted_in_the_file(self, tmp_path):
+    def test_lines_are_counted_in_the_file(self, tmp_path: Path) -> None:
         path = written(tmp_path / "scores.csv", dataclasses.replace(ROW, reason="two\nlines"), ROW)
         path.write_text(path.read_text() + "lidc-phantom,test\n")
         with pytest.raises(UserError, match=r"line 5, column n: no cell \(the line is cut off\)"):
@@ -178,13 +182,13 @@ class TestScores:
             (lambda text: text.splitlines()[0].replace("card,", "") + "\n", "column 'card' is missing"),
         ],
     )
-    def test_a_wrong_table_is_refused(self, tmp_path, change, complaint):
+    def test_a_wrong_table_is_refused(self, tmp_path: Path, change: Callable[..., Any], complaint: str) -> None:
         path = written(tmp_path / "scores.csv", ROW)
         path.write_text(change(path.read_text()))
         with pytest.raises(UserError, match=complaint):
             read_scores(path)
 
-    def test_unreadable_files(self, tmp_path):
+    def test_unreadable_files(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"can't read .*absent.csv: No such file"):
             read_scores(tmp_path / "absent.csv")
         (tmp_path / "binary.csv").write_bytes(b"\xff\xfe")
@@ -193,7 +197,7 @@ class TestScores:
 
 
 class TestSchema:
-    def test_newer_is_refused_with_the_version_needed(self, tmp_path):
+    def test_newer_is_refused_with_the_version_needed(self, tmp_path: Path) -> None:
         row = dataclasses.replace(ROW, schema=SCHEMA + 1, xbench_version="9.1.0")
         with pytest.raises(UserError, match=rf"schema {SCHEMA + 1} is newer .*written by xbench 9.1.0"):
             read_scores(written(tmp_path / "scores.csv", row))
@@ -202,7 +206,7 @@ class TestSchema:
         with pytest.raises(UserError, match=rf"schema {SCHEMA + 1} is newer .*written by xbench 9.1.0"):
             read_header(tmp_path / "run.json")
 
-    def test_older_is_upgraded_step_by_step(self, tmp_path, monkeypatch):
+    def test_older_is_upgraded_step_by_step(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = written(tmp_path / "scores.csv", ROW)
         path.write_text(path.read_text().replace("explainer,", "method,", 1))  # as an old schema might
         steps = {
@@ -215,7 +219,7 @@ class TestSchema:
         monkeypatch.setattr(results, "ROW_UPGRADES", steps)
         assert read_scores(path) == [dataclasses.replace(ROW, schema=SCHEMA + 2)]
 
-    def test_older_header_is_upgraded(self, tmp_path, monkeypatch):
+    def test_older_header_is_upgraded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_header(HEADER, tmp_path / "run.json")
         monkeypatch.setattr(results, "SCHEMA", SCHEMA + 1)
         monkeypatch.setattr(results, "HEADER_UPGRADES", {SCHEMA: lambda record: record | {"warnings": ["upgraded"]}})
@@ -226,7 +230,9 @@ class TestSchema:
         ("schema", "later"),
         [(1, ("same_as", "warning", "resolved")), (2, ("warning", "resolved")), (3, ("resolved",))],
     )
-    def test_an_old_table_lacks_twins_warnings_and_what_was_resolved(self, tmp_path, schema, later):
+    def test_an_old_table_lacks_twins_warnings_and_what_was_resolved(
+        self, tmp_path: Path, schema: int, later: tuple[str, ...]
+    ) -> None:
         old = dataclasses.replace(ROW, schema=schema, explainer="=a,b", same_as="", warning="")
         path = written(tmp_path / "scores.csv", old)
         with path.open(newline="") as file:
@@ -237,19 +243,19 @@ class TestSchema:
             writer.writerows(records)
         assert read_scores(path) == [dataclasses.replace(old, schema=SCHEMA, resolved="=a,b")]
 
-    def test_an_old_table_without_explainers_is_refused(self, tmp_path):
+    def test_an_old_table_without_explainers_is_refused(self, tmp_path: Path) -> None:
         path = written(tmp_path / "scores.csv", dataclasses.replace(ROW, schema=3))
         path.write_text(path.read_text().replace("explainer,resolved,", "method,", 1).replace("vinet,vinet:", "vinet:"))
         with pytest.raises(UserError, match="column 'explainer' is missing"):
             read_scores(path)
 
-    def test_devices_of_one_type_compute_alike(self):
+    def test_devices_of_one_type_compute_alike(self) -> None:
         found = [dataclasses.replace(ROW, device=name).computed for name in ("cuda", "cuda:1", "cpu")]
         assert found == [("cuda", "32"), ("cuda", "32"), ("cpu", "32")]
         assert dataclasses.replace(ROW, precision="tf32").computed == ("cpu", "tf32")
 
     @pytest.mark.parametrize("schema", [1, 2])
-    def test_an_old_header_ran_no_suite(self, tmp_path, schema):
+    def test_an_old_header_ran_no_suite(self, tmp_path: Path, schema: int) -> None:
         write_header(dataclasses.replace(HEADER, schema=schema), tmp_path / "run.json")
         record = json.loads((tmp_path / "run.json").read_text())
         del record["suite"]
@@ -257,7 +263,7 @@ class TestSchema:
         back = read_header(tmp_path / "run.json")
         assert (back.schema, back.suite) == (SCHEMA, {})
 
-    def test_older_than_any_known_step(self, tmp_path):
+    def test_older_than_any_known_step(self, tmp_path: Path) -> None:
         path = changed(written(tmp_path / "scores.csv", ROW), 2, "schema", "0")
         with pytest.raises(UserError, match="schema 0 is unknown"):
             read_scores(path)
@@ -278,12 +284,12 @@ HEADER = RunHeader(
 
 
 class TestHeader:
-    def test_round_trip(self, tmp_path):
+    def test_round_trip(self, tmp_path: Path) -> None:
         write_header(HEADER, tmp_path / "run.json")
         assert read_header(tmp_path / "run.json") == HEADER
         assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
-    def test_file_is_strict_json(self, tmp_path):
+    def test_file_is_strict_json(self, tmp_path: Path) -> None:
         odd = {
             "nan": math.nan,
             "numbers": np.array([1.0, math.inf]),
@@ -294,7 +300,7 @@ class TestHeader:
         }
         write_header(dataclasses.replace(HEADER, config=odd, wall_seconds=math.nan), tmp_path / "run.json")
 
-        def refuse(token):
+        def refuse(token: str) -> None:
             raise AssertionError(token)
 
         found = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"), parse_constant=refuse)["config"]
@@ -318,7 +324,7 @@ class TestHeader:
             (lambda record: record.pop("schema"), "no whole number under 'schema'"),
         ],
     )
-    def test_a_wrong_field_is_named(self, tmp_path, change, complaint):
+    def test_a_wrong_field_is_named(self, tmp_path: Path, change: Callable[..., Any], complaint: str) -> None:
         path = tmp_path / "run.json"
         write_header(HEADER, path)
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -327,7 +333,7 @@ class TestHeader:
         with pytest.raises(UserError, match=complaint):
             read_header(path)
 
-    def test_not_json(self, tmp_path):
+    def test_not_json(self, tmp_path: Path) -> None:
         (tmp_path / "run.json").write_text("{\n  nonsense")
         with pytest.raises(UserError, match="line 2, column 3: not JSON"):
             read_header(tmp_path / "run.json")

@@ -1,7 +1,11 @@
 """Which explainer can explain which model: tried, with the reason where it can't."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,41 +15,45 @@ from xbench.registry.references import choose
 from xbench.request.selection import all_explainers
 from xbench.run.compatibility import Verdict, markdown, verdicts
 
+if TYPE_CHECKING:
+    from tests.conftest import Shelf
+
+
 INFO = DatasetInfo("random", ("a", "b", "c"), 1, (64, 64))
 DOCS = Path(__file__).parents[3] / "docs" / "explainers"
 # One of each kind of architecture that is quick enough for every run of the tests.
 QUICK = ("convnet", "timm:resnet18")
 
 
-def _try(explainers, models, info=INFO):
+def _try(explainers: Sequence[str], models: Sequence[str], info: DatasetInfo = INFO) -> list[Any]:
     registry = discover()
     chosen = [choose("explainer", name, registry) for name in explainers]
     return list(verdicts(chosen, [choose("model", name, registry) for name in models], info))
 
 
-def test_what_works_and_what_does_not():
+def test_what_works_and_what_does_not() -> None:
     found = _try(["gradient", "mask", "deconvolution", "expected-gradients", "xrai:gradient"], ["convnet"])
     assert [verdict.works for verdict in found] == [True, False, True, True, True]
     assert found[1].reason == "dataset random has no expert masks"
     assert found[4].explainer == "xrai:gradient"
 
 
-def test_a_refusal_of_the_inner_explainer_is_the_outers():
+def test_a_refusal_of_the_inner_explainer_is_the_outers() -> None:
     (verdict,) = _try(["xrai:mask"], ["convnet"])
     assert verdict.reason == "dataset random has no expert masks"
 
 
-def test_a_model_that_cant_be_built_is_a_reason_for_all():
+def test_a_model_that_cant_be_built_is_a_reason_for_all() -> None:
     found = _try(["gradient", "edges"], ["convnet"], DatasetInfo("random", ("a", "b"), 1, (4, 4)))
     assert all("too small" in verdict.reason for verdict in found)
 
 
-def test_a_misspelt_model_is_an_error_not_a_verdict():
+def test_a_misspelt_model_is_an_error_not_a_verdict() -> None:
     with pytest.raises(UserError, match="no classifier 'restnet'"):
         _try(["gradient"], ["timm:restnet"])
 
 
-def test_maps_without_contrast_do_not_count():
+def test_maps_without_contrast_do_not_count() -> None:
     (verdict,) = _try(["constant"], ["convnet"])
     assert verdict.reason == "its maps are the same everywhere"
 
@@ -77,13 +85,13 @@ CANDID = """
         (":epochs=9,stride=1", "epochs=1 samples=3 window=2 stride=1"),  # windows as the user wants them
     ],
 )
-def test_what_makes_an_explainer_slow_is_cut_for_a_trial(shelf, given, tried):
+def test_what_makes_an_explainer_slow_is_cut_for_a_trial(shelf: Shelf, given: str, tried: str) -> None:
     shelf.install("candid", CANDID)
     (verdict,) = _try([f"candid{given}"], ["convnet"])
     assert verdict.reason == tried
 
 
-def test_the_page_gives_each_reason_once_and_works_only_where_all_kinds_do():
+def test_the_page_gives_each_reason_once_and_works_only_where_all_kinds_do() -> None:
     found = [
         Verdict("a", "m"), Verdict("b", "m", "no ReLU"), Verdict("c", "m", "no ReLU"),
         Verdict("a", "m", "too large"), Verdict("b", "m"), Verdict("c", "m", "other"),
@@ -96,7 +104,7 @@ def test_the_page_gives_each_reason_once_and_works_only_where_all_kinds_do():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "suffix"), [("compatibility.md", ""), ("compatibility-one-logit.md", ":logits=one")])
-def test_the_pages_of_the_documentation_are_what_the_command_gives(page, suffix):
+def test_the_pages_of_the_documentation_are_what_the_command_gives(page: str, suffix: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     header, *rows = [
         [cell.strip(" `") for cell in line.strip("|\n").split("|")]

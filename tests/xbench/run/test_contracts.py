@@ -1,14 +1,24 @@
 """What whole runs hand to explainers and metrics, and what becomes of explainers that are one."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from xbench.results.rows import read_header, read_scores
 
+if TYPE_CHECKING:
+    from tests.conftest import Shelf
+
 
 @pytest.mark.slow
-def test_a_row_says_what_its_explainer_stood_for(tiny, tmp_path):
+def test_a_row_says_what_its_explainer_stood_for(tiny: Callable[..., CompletedProcess[str]], tmp_path: Path) -> None:
     names = ("open", "open:preset=tiny", "open:preset=paper", "blurred:open", "gradient")
     words = [word for name in names for word in ("--explainer", name)]
     assert tiny(*words, "--no-controls", "--out", "run").returncode == 0
@@ -59,7 +69,9 @@ LEFT_BEHIND = """
 
 
 @pytest.mark.slow
-def test_what_changes_torchs_settings_or_raises_at_the_end_fails_alone(tiny, shelf, tmp_path):
+def test_what_changes_torchs_settings_or_raises_at_the_end_fails_alone(
+    tiny: Callable[..., CompletedProcess[str]], shelf: Shelf, tmp_path: Path
+) -> None:
     shelf.install("careless", LEFT_BEHIND)
     words = ("--explainer", "hasty", "--explainer", "gradient", "--metric", "fidelity", "--metric", "unsummed")
     done = tiny(*words, "--no-controls", "--out", "run")
@@ -71,7 +83,9 @@ def test_what_changes_torchs_settings_or_raises_at_the_end_fails_alone(tiny, she
 
 
 @pytest.mark.slow
-def test_explainers_with_the_same_maps_share_one_rank(tiny, tmp_path):
+def test_explainers_with_the_same_maps_share_one_rank(
+    tiny: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
     done = tiny("--explainer", "twofold", "--explainer", "input-x-gradient", "--sign", "both", "--out", "run")
     assert done.returncode == 0, done.stderr
     rows = read_scores(tmp_path / "run" / "scores.csv")
@@ -89,7 +103,9 @@ def test_explainers_with_the_same_maps_share_one_rank(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_trained_model_is_asked_again_and_a_feature_is_made(tiny, tmp_path):
+def test_a_trained_model_is_asked_again_and_a_feature_is_made(
+    tiny: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
     model = ("--model", "tiny:epochs=2,batch_norm=true")
     done = tiny(*model, "--explainer", "late", "--explainer", "median", "--no-controls", "--out", "run")
     assert done.returncode == 2
@@ -104,7 +120,7 @@ def test_a_trained_model_is_asked_again_and_a_feature_is_made(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_metric_gets_what_it_needs(tiny, tmp_path):
+def test_a_metric_gets_what_it_needs(tiny: Callable[..., CompletedProcess[str]], tmp_path: Path) -> None:
     explainers = (
         "--explainer",
         "gradient",
@@ -136,7 +152,7 @@ def test_a_metric_gets_what_it_needs(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_all_metrics_are_those_that_fit(tiny, tmp_path):
+def test_all_metrics_are_those_that_fit(tiny: Callable[..., CompletedProcess[str]], tmp_path: Path) -> None:
     done = tiny("--explainer", "gradient", "--metric", "all", "--dry-run")
     assert done.returncode == 0, done.stderr
     for name in ("fidelity", "curious", "needsmasks"):
@@ -147,7 +163,9 @@ def test_all_metrics_are_those_that_fit(tiny, tmp_path):
     assert "whose own classifier reads through its maps" in refused.stderr
 
 
-def test_an_explainer_that_warns_of_itself_is_scored_and_marked(tiny, tmp_path):
+def test_an_explainer_that_warns_of_itself_is_scored_and_marked(
+    tiny: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
     done = tiny("--explainer", "collapsed", "--explainer", "gradient", "--out", tmp_path / "warned")
     assert done.returncode == 0, done.stderr
     assert "(!) collapsed: both generators give the same image" in done.stdout
@@ -157,7 +175,7 @@ def test_an_explainer_that_warns_of_itself_is_scored_and_marked(tiny, tmp_path):
     assert "collapsed: both generators give the same image" in read_header(tmp_path / "warned" / "run.json").warnings
 
 
-def test_what_has_no_value_has_no_rank(tiny, tmp_path):
+def test_what_has_no_value_has_no_rank(tiny: Callable[..., CompletedProcess[str]], tmp_path: Path) -> None:
     done = tiny("--explainer", "gradient", "--metric", "importance_loss", "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     rows = {row.explainer: row for row in read_scores(tmp_path / "run" / "scores.csv")}

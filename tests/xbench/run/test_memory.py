@@ -1,8 +1,18 @@
 """What a failed cell held is given back before the next is made; seen by a stranger's plugin."""
 
+from __future__ import annotations
+
 import csv
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import Shelf
+
 
 HOARDERS = '''
 import weakref
@@ -120,18 +130,20 @@ FAILING = ["hoarding", *HOARDING, "fitting", "fitting:how=memory", "restored", "
 METRICS = ["hoards", "hoards:how=memory", "hoards:how=prepare"]
 
 
-def rows_of(folder):
+def rows_of(folder: Path) -> list[dict[str, str]]:
     with (folder / "scores.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 @pytest.fixture
-def hoarders(shelf):
+def hoarders(shelf: Shelf) -> None:
     shelf.install("hoarders", HOARDERS)
 
 
 @pytest.mark.slow
-def test_what_a_failed_cell_held_is_gone_while_the_next_is_made(tiny, hoarders, tmp_path):
+def test_what_a_failed_cell_held_is_gone_while_the_next_is_made(
+    tiny: Callable[..., CompletedProcess[str]], hoarders: None, tmp_path: Path
+) -> None:
     words = []
     for turn, name in enumerate(FAILING, 1):
         words += ["--explainer", name, "--explainer", f"watching:turn={turn}"]
@@ -154,7 +166,7 @@ def test_what_a_failed_cell_held_is_gone_while_the_next_is_made(tiny, hoarders, 
     assert done.returncode == 3
 
 
-def test_debug_still_says_where_the_error_came_from(tiny, hoarders):
+def test_debug_still_says_where_the_error_came_from(tiny: Callable[..., CompletedProcess[str]], hoarders: None) -> None:
     done = tiny("--explainer", "hoarding", "--no-controls", "--limit", "8", "--debug")
     assert done.returncode != 0
     assert "in attribute" in done.stderr

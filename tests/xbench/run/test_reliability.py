@@ -1,5 +1,7 @@
 """What a user's machine does to a run: kills, damage, company."""
 
+from __future__ import annotations
+
 import os
 import random
 import shutil
@@ -8,10 +10,17 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from xbench.results.rows import read_scores
+
+if TYPE_CHECKING:
+    from tests.conftest import Begun, Shelf
+
 
 STRANGER = """
     from xbench.testing.fakes import xbench_datasets, xbench_models
@@ -23,7 +32,7 @@ LINE = (
 _SECONDS = ("seconds_fit", "seconds_maps", "seconds_metric")
 
 
-def _numbers(path):
+def _numbers(path: Path) -> list[dict[str, Any]]:
     """All that must be the same again; not how long it took."""
     return [
         {key: value for key, value in vars(row).items() if key not in _SECONDS}
@@ -31,16 +40,16 @@ def _numbers(path):
     ]
 
 
-def _finished(cache):
+def _finished(cache: Path) -> int:
     return len(list((cache / "artifacts").glob("*/*")))
 
 
 @pytest.fixture
-def start(begin, tmp_path, shelf):
+def start(begin: Callable[..., Begun], tmp_path: Path, shelf: Shelf) -> Callable[..., Begun]:
     """Begin the run in a cache; its pictures are not looked at here."""
     shelf.install("stranger", STRANGER)
 
-    def forked(cache, out):
+    def forked(cache: Path, out: Path) -> Begun:
         more = {"PYTHONPATH": str(shelf.folder), "XBENCH_CACHE": str(cache), "XBENCH_TESTS_PICTURES": "none"}
         return begin([*LINE, "--out", str(out)], os.environ | more, tmp_path)
 
@@ -48,14 +57,14 @@ def start(begin, tmp_path, shelf):
 
 
 @pytest.fixture(scope="session")
-def reference(tmp_path_factory):
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An undisturbed run in a cache of its own, by a Python of its own, with its own seed of hashes: its folder."""
     folder = tmp_path_factory.mktemp("reference")
     assert _python_of_its_own(folder, folder / "cache", folder / "run").wait(timeout=200) == 0
     return folder
 
 
-def _python_of_its_own(folder, cache, out):
+def _python_of_its_own(folder: Path, cache: Path, out: Path) -> subprocess.Popen[bytes]:
     shelf = folder / "shelf"
     (shelf / "stranger-1.0.dist-info").mkdir(parents=True, exist_ok=True)
     (shelf / "stranger.py").write_text(textwrap.dedent(STRANGER))  # to the last byte what the fixture installs
@@ -67,7 +76,9 @@ def _python_of_its_own(folder, cache, out):
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_ends_with_the_numbers_of_an_undisturbed_one(start, reference, tmp_path):
+def test_a_run_killed_again_and_again_ends_with_the_numbers_of_an_undisturbed_one(
+    start: Callable[..., Begun], reference: Path, tmp_path: Path
+) -> None:
     numbers, made = _numbers(reference / "run"), _finished(reference / "cache")
     draws, cache, kills = random.Random(0), tmp_path / "cache", 0
     # Moments spread over the whole run, by what is made until then: no matter how fast the machine is at the moment.
@@ -91,7 +102,7 @@ def test_a_run_killed_again_and_again_ends_with_the_numbers_of_an_undisturbed_on
     assert _numbers(tmp_path / "resumed") == numbers
 
 
-def _killed(begun, patience):
+def _killed(begun: Begun, patience: float) -> bool:
     """Whether it was still at work after so many seconds, and was killed."""
     if begun.ended(patience) is not None:
         return False
@@ -104,7 +115,9 @@ STEPS = ("data", "model", "calibration", "predictions", "preparation", "maps", "
 
 
 @pytest.mark.slow
-def test_a_kill_inside_each_kind_of_work_changes_no_number(start, tmp_path, shelf, reference):
+def test_a_kill_inside_each_kind_of_work_changes_no_number(
+    start: Callable[..., Begun], tmp_path: Path, shelf: Shelf, reference: Path
+) -> None:
     """The process kills itself with SIGKILL the moment the first artifact of a kind has written its files; so does the
     next one, at the kind that follows, until one has nothing left to die of."""
     shelf.install(
@@ -136,7 +149,7 @@ def test_a_kill_inside_each_kind_of_work_changes_no_number(start, tmp_path, shel
 
 
 @pytest.mark.slow
-def test_two_processes_share_every_artifact(start, tmp_path, reference):
+def test_two_processes_share_every_artifact(start: Callable[..., Begun], tmp_path: Path, reference: Path) -> None:
     """One with the seed of hashes of the forked, one with its own."""
     forked = start(tmp_path / "cache", tmp_path / "run-0")
     own = _python_of_its_own(tmp_path / "own", tmp_path / "cache", tmp_path / "run-1")
@@ -147,7 +160,9 @@ def test_two_processes_share_every_artifact(start, tmp_path, reference):
 
 
 @pytest.mark.slow
-def test_damaged_artifacts_are_named_rebuilt_and_give_the_same_numbers(start, tmp_path, reference):
+def test_damaged_artifacts_are_named_rebuilt_and_give_the_same_numbers(
+    start: Callable[..., Begun], tmp_path: Path, reference: Path
+) -> None:
     cache = tmp_path / "cache"
     shutil.copytree(reference / "cache", cache)
     damaged = {}
@@ -166,7 +181,9 @@ def test_damaged_artifacts_are_named_rebuilt_and_give_the_same_numbers(start, tm
 
 
 @pytest.mark.slow
-def test_an_artifact_of_other_code_is_never_reused(command, shelf):
+def test_an_artifact_of_other_code_is_never_reused(
+    command: Callable[..., subprocess.CompletedProcess[str]], shelf: Shelf
+) -> None:
     source = """
         from xbench import Explainer, ExplainerSpec, hookimpl
 
@@ -189,5 +206,5 @@ def test_an_artifact_of_other_code_is_never_reused(command, shelf):
     assert command(*line, "--out", "two", XBENCH_TESTS_PICTURES="none").returncode == 0
 
 
-def _counts(text):
+def _counts(text: str) -> str:
     return f"{sum('to make' in line for line in text.splitlines())} to make"

@@ -1,6 +1,13 @@
 """Whole runs through the command line, on tiny rendered data and a tiny network."""
 
+from __future__ import annotations
+
 import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -8,9 +15,12 @@ import pytest
 
 from xbench.results.rows import read_header, read_scores
 
+if TYPE_CHECKING:
+    from tests.conftest import Shelf
+
 
 @pytest.mark.slow
-def test_a_run_leaves_a_table_and_a_whole_folder(tiny, tmp_path):
+def test_a_run_leaves_a_table_and_a_whole_folder(tiny: Callable[..., CompletedProcess[str]], tmp_path: Path) -> None:
     done = tiny("--explainer", "gradient", "--sign", "both", "--out", "run", pictures=True)
     assert done.returncode == 0, done.stderr
     assert "gradient" in done.stdout
@@ -41,7 +51,9 @@ def test_a_run_leaves_a_table_and_a_whole_folder(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_same_line_again_gives_the_same_numbers_from_the_cache(tiny, tmp_path):
+def test_the_same_line_again_gives_the_same_numbers_from_the_cache(
+    tiny: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
     assert tiny("--explainer", "gradient", "--out", "one").returncode == 0
     planned = tiny("--explainer", "gradient", "--dry-run")
     assert "to make" not in planned.stdout
@@ -51,7 +63,7 @@ def test_the_same_line_again_gives_the_same_numbers_from_the_cache(tiny, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_score_does_not_depend_on_its_company(tiny, tmp_path):
+def test_a_score_does_not_depend_on_its_company(tiny: Callable[..., CompletedProcess[str]], tmp_path: Path) -> None:
     words = ("--explainer", "gradient", "--no-controls")
     alone = tiny(*words, "--out", "alone", cache=tmp_path / "cache-1")
     many = tiny("--explainer", "gradient", "--explainer", "edges", "--out", "many", cache=tmp_path / "cache-2")
@@ -67,7 +79,7 @@ def test_a_score_does_not_depend_on_its_company(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_another_batch_size_moves_no_score(tiny, tmp_path):
+def test_another_batch_size_moves_no_score(tiny: Callable[..., CompletedProcess[str]], tmp_path: Path) -> None:
     for size in ("1", "7", "64"):
         done = tiny("--explainer", "gradient", "--batch-size", size, "--out", size)
         assert done.returncode == 0, done.stderr
@@ -79,7 +91,9 @@ def test_another_batch_size_moves_no_score(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_faulty_plugins_are_reported_with_their_distribution_and_the_rest_goes_on(tiny, shelf, tmp_path):
+def test_faulty_plugins_are_reported_with_their_distribution_and_the_rest_goes_on(
+    tiny: Callable[..., CompletedProcess[str]], shelf: Shelf, tmp_path: Path
+) -> None:
     shelf.install("unimportable", "import nothing_of_that_name")
     words = [word for name in ("gradient", "raising", "nan", "flat", "unmakeable") for word in ("--explainer", name)]
     done = tiny(*words, "--no-controls", "--out", "run")
@@ -89,7 +103,7 @@ def test_faulty_plugins_are_reported_with_their_distribution_and_the_rest_goes_o
     assert "unmakeable (stranger 1.0)" in done.stderr
     rows = {row.explainer: row for row in read_scores(tmp_path / "run" / "scores.csv")}
     assert rows["gradient"].status == "ok"
-    for name, words in {
+    for name, words in {  # type: ignore[assignment]
         "raising": "ValueError: inside attribute",
         "nan": "NaN or infinity",
         "flat": "expected (",
@@ -103,7 +117,9 @@ def test_faulty_plugins_are_reported_with_their_distribution_and_the_rest_goes_o
 
 
 @pytest.mark.slow
-def test_a_run_of_nothing_but_a_broken_explainer_ends_with_its_fault(tiny, tmp_path):
+def test_a_run_of_nothing_but_a_broken_explainer_ends_with_its_fault(
+    tiny: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
     done = tiny("--explainer", "unmakeable", "--no-controls", "--out", "run")
     assert done.returncode == 3
     assert "unmakeable (stranger 1.0) can't be made: RuntimeError: in the constructor" in done.stderr
@@ -111,7 +127,9 @@ def test_a_run_of_nothing_but_a_broken_explainer_ends_with_its_fault(tiny, tmp_p
 
 
 @pytest.mark.slow
-def test_user_mistakes_are_one_line_and_leave_nothing(tiny, tmp_path):
+def test_user_mistakes_are_one_line_and_leave_nothing(
+    tiny: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
     mistakes = {
         ("--explainer", "gradeint"): "did you mean gradient",
         ("--explainer", "gradient:colour=red"): "no option 'colour'",
@@ -139,7 +157,14 @@ def test_user_mistakes_are_one_line_and_leave_nothing(tiny, tmp_path):
     ("kind", "words"),
     [("empty", "the test split is empty"), ("oneclass", "the test split has no sample of class ring")],
 )
-def test_a_dataset_that_lacks_something_is_one_line(shelf, command, stranger, tmp_path, kind, words):
+def test_a_dataset_that_lacks_something_is_one_line(
+    shelf: Shelf,
+    command: Callable[..., subprocess.CompletedProcess[str]],
+    stranger: str,
+    tmp_path: Path,
+    kind: str,
+    words: str,
+) -> None:
     shelf.install("stranger", stranger)
     line = ("run", "--explainer", "gradient", "--dataset", f"hollow:kind={kind}", "--model", "tiny:epochs=1")
     done = command(*line, "--out", "run")
@@ -150,7 +175,9 @@ def test_a_dataset_that_lacks_something_is_one_line(shelf, command, stranger, tm
 
 
 @pytest.mark.slow
-def test_a_dataset_that_fails_leaves_the_other_one_be(shelf, command, stranger, tmp_path):
+def test_a_dataset_that_fails_leaves_the_other_one_be(
+    shelf: Shelf, command: Callable[..., subprocess.CompletedProcess[str]], stranger: str, tmp_path: Path
+) -> None:
     shelf.install("stranger", stranger)
     words = ("--explainer", "gradient", "--model", "tiny:epochs=1", "--no-controls")
     done = command("run", *words, "--dataset", "fake", "--dataset", "hollow", "--out", "run")
@@ -163,7 +190,9 @@ def test_a_dataset_that_fails_leaves_the_other_one_be(shelf, command, stranger, 
 
 
 @pytest.mark.slow
-def test_an_out_folder_that_holds_something_is_refused_before_anything_runs(tiny, tmp_path):
+def test_an_out_folder_that_holds_something_is_refused_before_anything_runs(
+    tiny: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine")
     done = tiny("--explainer", "gradient", "--out", "run")
@@ -174,7 +203,9 @@ def test_an_out_folder_that_holds_something_is_refused_before_anything_runs(tiny
 
 
 @pytest.mark.slow
-def test_a_cache_or_run_folder_that_cant_be_written_is_one_line(tiny, tmp_path):
+def test_a_cache_or_run_folder_that_cant_be_written_is_one_line(
+    tiny: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("not a folder")
     out = tiny("--explainer", "gradient", "--out", "file/run")
     assert out.returncode == 2
@@ -187,7 +218,9 @@ def test_a_cache_or_run_folder_that_cant_be_written_is_one_line(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_classifier_that_learned_nothing_is_warned_about(tiny, tmp_path):
+def test_a_classifier_that_learned_nothing_is_warned_about(
+    tiny: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
     done = tiny("--explainer", "gradient", "--model", "tiny:epochs=0", "--no-controls", "--out", "run")
     assert done.returncode == 0, done.stderr
     assert "learned nothing" in done.stderr
@@ -197,7 +230,9 @@ def test_a_classifier_that_learned_nothing_is_warned_about(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_users_own_weights_are_used_and_pickles_need_a_word(tiny, tmp_path):
+def test_the_users_own_weights_are_used_and_pickles_need_a_word(
+    tiny: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
     import torch
     from safetensors.torch import load_file
 
@@ -222,7 +257,7 @@ def test_the_users_own_weights_are_used_and_pickles_need_a_word(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_file_says_the_same_as_the_line(tiny, tmp_path):
+def test_a_file_says_the_same_as_the_line(tiny: Callable[..., CompletedProcess[str]], tmp_path: Path) -> None:
     assert tiny("--explainer", "gradient", "--out", "line").returncode == 0
     (tmp_path / "study.toml").write_text('explainer = ["gradient"]\nout = "file"\n')
     assert tiny("--config", "study.toml").returncode == 0

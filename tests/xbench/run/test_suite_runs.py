@@ -1,29 +1,43 @@
 """Whole runs of suites: what one leaves, and what it reuses when it is killed or extended."""
 
+from __future__ import annotations
+
 import json
 import math
 import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from xbench.request.suites import read_suite
 from xbench.results.paper import beside_paper, read_paper_rows
-from xbench.results.rows import read_header, read_scores
+from xbench.results.rows import ScoreRow, read_header, read_scores
+
+if TYPE_CHECKING:
+    from tests.conftest import Shelf
 
 
 @pytest.fixture
-def ours(shelf, command, stranger):
+def ours(
+    shelf: Shelf, command: Callable[..., subprocess.CompletedProcess[str]], stranger: str
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`xbench run --suite` with the stranger's plugin, who brings the dataset, the model and `refusing`."""
     shelf.install("stranger", stranger)
 
-    def run(path, *words, **more):
+    def run(path: Path, *words: str, **more: Any) -> CompletedProcess[str]:
         return command("run", "--suite", str(path), "--batch-size", "16", *words, XBENCH_TESTS_PICTURES="none", **more)
 
     return run
 
 
 @pytest.mark.slow
-def test_a_run_of_a_suite_keeps_what_was_run_and_stands_beside_the_paper(ours, suite_file, tmp_path):
+def test_a_run_of_a_suite_keeps_what_was_run_and_stands_beside_the_paper(
+    ours: Callable[..., subprocess.CompletedProcess[str]], suite_file: Callable[..., Path], tmp_path: Path
+) -> None:
     # A network of three epochs may always answer the same, and then all explainers have the same fidelity.
     path = suite_file(('metric = "fidelity"\ncolumn', 'metric = "roc_auc"\ncolumn'))
     done = ours(path, "--out", "run", "--no-model-view")
@@ -60,17 +74,19 @@ def test_a_run_of_a_suite_keeps_what_was_run_and_stands_beside_the_paper(ours, s
     assert beside.rho == pytest.approx(values.corr("spearman").iloc[0, 1])
 
 
-def _made(folder):
+def _made(folder: Path) -> dict[str, int]:
     """The fingerprints of all finished artifacts -> when each was written."""
     return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("artifacts/*/*/manifest.json")}
 
 
-def _key(row):
+def _key(row: ScoreRow) -> tuple[str, str, str, str]:
     return row.model, row.explainer, row.metric, row.sign
 
 
 @pytest.mark.slow
-def test_80_cells_interrupted_resumed_and_extended_compute_only_what_is_new(ours, shelf, suite_file, tmp_path):
+def test_80_cells_interrupted_resumed_and_extended_compute_only_what_is_new(
+    ours: Callable[..., subprocess.CompletedProcess[str]], shelf: Shelf, suite_file: Callable[..., Path], tmp_path: Path
+) -> None:
     smooth = ", ".join(f'"smoothgrad:samples={count}"' for count in range(1, 10))
     path = suite_file(
         ('["gradient", "input-x-gradient", "edges"]', f'["gradient", {smooth}]'),

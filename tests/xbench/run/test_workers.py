@@ -1,15 +1,24 @@
 """`--workers`: the same numbers by several processes, which end with the one that asked for them."""
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
 from xbench.results.rows import read_header, read_scores
+
+if TYPE_CHECKING:
+    from tests.conftest import Shelf
+
 
 # Each map is a barrier: its maker signs, then waits until a second process has signed somewhere. So no test depends on
 # how long a process takes to start.
@@ -39,12 +48,12 @@ SIGNING = """
     def xbench_explainers():
         yield ExplainerSpec("signing", "says who made it", factory="signing:Signing", options="signing:SigningOptions")
 """
-LINE = ("run", "--dataset", "fake", "--model", "tiny:epochs=1", "--no-controls", "--resamples", "100")
+LINE: tuple[str, ...] = ("run", "--dataset", "fake", "--model", "tiny:epochs=1", "--no-controls", "--resamples", "100")
 LINE += ("--batch-size", "64", "--no-model-view")  # all images at once: a map is signed once
 _SECONDS = ("seconds_fit", "seconds_maps", "seconds_metric")
 
 
-def _numbers(path):
+def _numbers(path: Path) -> list[dict[str, Any]]:
     return [
         {key: value for key, value in vars(row).items() if key not in _SECONDS}
         for row in read_scores(path / "scores.csv")
@@ -52,7 +61,9 @@ def _numbers(path):
 
 
 @pytest.mark.slow
-def test_two_workers_make_everything_once_and_the_same_numbers(command, shelf, tmp_path):
+def test_two_workers_make_everything_once_and_the_same_numbers(
+    command: Callable[..., subprocess.CompletedProcess[str]], shelf: Shelf, tmp_path: Path
+) -> None:
     shelf.install("signing", SIGNING)
     explainers = [word for number in range(1, 7) for word in ("--explainer", f"signing:number={number}")]
     signatures = tmp_path / "signatures"
@@ -70,7 +81,7 @@ def test_two_workers_make_everything_once_and_the_same_numbers(command, shelf, t
 
 
 @pytest.mark.slow
-def test_workers_end_when_the_first_is_killed(shelf, tmp_path):
+def test_workers_end_when_the_first_is_killed(shelf: Shelf, tmp_path: Path) -> None:
     shelf.install("signing", SIGNING)
     signatures = tmp_path / "signatures"
     variables = {
@@ -89,7 +100,7 @@ def test_workers_end_when_the_first_is_killed(shelf, tmp_path):
     _gone(other)
 
 
-def _signatory(signatures, besides):
+def _signatory(signatures: Path, besides: int) -> int:
     """The process that signed beside the first."""
     until = time.monotonic() + 120
     while time.monotonic() < until:
@@ -101,7 +112,7 @@ def _signatory(signatures, besides):
     raise AssertionError("nobody came")
 
 
-def _gone(process):
+def _gone(process: int) -> None:
     until = time.monotonic() + 30
     while time.monotonic() < until:
         if not psutil.pid_exists(process) or psutil.Process(process).status() == psutil.STATUS_ZOMBIE:

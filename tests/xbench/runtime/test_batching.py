@@ -2,6 +2,8 @@
 
 import gc
 import weakref
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,10 +23,10 @@ FULL = {
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_batches_are_halved_for_good_and_nothing_is_lost(name):
+def test_batches_are_halved_for_good_and_nothing_is_lost(name: str) -> None:
     asked = []
 
-    def work(start, stop):
+    def work(start: int, stop: int) -> Any:
         asked.append((start, stop))
         if stop - start > 3:
             raise FULL[name]
@@ -38,8 +40,8 @@ def test_batches_are_halved_for_good_and_nothing_is_lost(name):
     assert batches.size == 3
 
 
-def test_what_does_not_fit_by_itself_is_raised_as_it_is():
-    def work(start, stop):
+def test_what_does_not_fit_by_itself_is_raised_as_it_is() -> None:
+    def work(start: int, stop: int) -> Any:
         raise FULL["torch"]
 
     with pytest.raises(torch.OutOfMemoryError) as caught:
@@ -48,10 +50,10 @@ def test_what_does_not_fit_by_itself_is_raised_as_it_is():
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes"), ValueError("out of memory"), UserError("no")])
-def test_other_errors_are_no_reason_to_try_again(error):
+def test_other_errors_are_no_reason_to_try_again(error: Exception) -> None:
     asked = []
 
-    def work(start, stop):
+    def work(start: int, stop: int) -> Any:
         asked.append(stop - start)
         raise error
 
@@ -61,16 +63,16 @@ def test_other_errors_are_no_reason_to_try_again(error):
     assert asked == [4]
 
 
-def test_what_the_failed_attempt_held_is_gone_before_the_next(monkeypatch):
+def test_what_the_failed_attempt_held_is_gone_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     released, held, alive = [], [], []
     monkeypatch.setattr("xbench.runtime.batching.release", lambda: released.append(1))
 
-    def deep(tensor):
-        cycle = [tensor]
+    def deep(tensor: torch.Tensor) -> None:
+        cycle: list[Any] = [tensor]
         cycle.append(cycle)
         raise torch.OutOfMemoryError("full")
 
-    def work(start, stop):
+    def work(start: int, stop: int) -> Any:
         alive.append(sum(one() is not None for one in held))
         tensor = torch.zeros(1000)
         held.append(weakref.ref(tensor))
@@ -86,10 +88,10 @@ def test_what_the_failed_attempt_held_is_gone_before_the_next(monkeypatch):
     assert len(released) == 2
 
 
-def test_a_session_remembers_what_fits_and_shows_rows(tmp_path):
+def test_a_session_remembers_what_fits_and_shows_rows(tmp_path: Path) -> None:
     session = Session(tmp_path, batch_size=8)
 
-    def work(start, stop):
+    def work(start: int, stop: int) -> Any:
         if stop - start > 2:
             raise FULL["torch"]
         return stop
@@ -99,13 +101,13 @@ def test_a_session_remembers_what_fits_and_shows_rows(tmp_path):
     assert [stop for _, stop in session.batched(3, work)] == [2, 3]
 
 
-def test_a_session_of_another_size_leaves_the_first_as_it_is(tmp_path):
+def test_a_session_of_another_size_leaves_the_first_as_it_is(tmp_path: Path) -> None:
     session = Session(tmp_path, batch_size=8, seed=3)
     other = session.resized(4)
     other.facts["learned"] = True
     crowded = iter([FULL["torch"]])
 
-    def work(start, stop):
+    def work(start: int, stop: int) -> Any:
         for error in crowded:
             raise error
         return stop
@@ -116,7 +118,7 @@ def test_a_session_of_another_size_leaves_the_first_as_it_is(tmp_path):
     assert (other.folder, other.seed, other.progress) == (session.folder, 3, session.progress)
 
 
-def test_the_error_for_people_says_what_to_do_and_holds_nothing():
+def test_the_error_for_people_says_what_to_do_and_holds_nothing() -> None:
     error = out_of_memory("maps of gradcam", torch.OutOfMemoryError("CUDA out of memory.\nMore lines"))
     assert isinstance(error, UserError)
     assert str(error).startswith("out of memory: maps of gradcam: CUDA out of memory. (try a smaller --batch-size")

@@ -20,7 +20,9 @@ from xbench.runtime.environment import environment
         ("local", "Linux-local-x86_64", "Linux--x86_64"),
     ],
 )
-def test_a_published_header_does_not_tell_an_institutions_kernel(monkeypatch, release, whole, told):
+def test_a_published_header_does_not_tell_an_institutions_kernel(
+    monkeypatch: pytest.MonkeyPatch, release: str, whole: str, told: str
+) -> None:
     monkeypatch.setattr(platform, "release", lambda: release)
     monkeypatch.setattr(platform, "platform", lambda: whole)
     assert environment("cpu")["platform"] == told

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -12,11 +13,11 @@ from xbench.runtime.files import PARTIAL, folder_beside, replace_folder, whole_f
 from xbench.runtime.mapped import writing
 
 
-def names(folder):
+def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_takes_its_name_at_the_end(tmp_path):
+def test_a_file_takes_its_name_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
     with whole_file(path) as file:
         file.write(b"half")
@@ -26,7 +27,7 @@ def test_a_file_takes_its_name_at_the_end(tmp_path):
     assert path.read_bytes() == b"half"
 
 
-def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old\r\n")
     with pytest.raises(TypeError), whole_file(path) as file:
@@ -37,7 +38,7 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert path.read_bytes() == b"old\r\n"
 
 
-def test_two_writers_of_one_file_do_not_mix(tmp_path):
+def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     with whole_file(path) as first, whole_file(path) as second:
         first.write(b"first")
@@ -46,7 +47,7 @@ def test_two_writers_of_one_file_do_not_mix(tmp_path):
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_a_kill_leaves_the_old_file(tmp_path):
+def test_a_kill_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
     script = f"""
@@ -64,7 +65,7 @@ def test_a_kill_leaves_the_old_file(tmp_path):
     assert [name for name in names(tmp_path) if not name.startswith(".")] == ["a.txt"]
 
 
-def test_a_folder_is_filled_beside_and_replaces_another(tmp_path):
+def test_a_folder_is_filled_beside_and_replaces_another(tmp_path: Path) -> None:
     target = tmp_path / "report"
     for text in ("one", "two"):
         with folder_beside(target) as partial:

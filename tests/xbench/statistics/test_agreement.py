@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, spearmanr
 
-from xbench.statistics.agreement import agreement
+from xbench.statistics.agreement import Agreement, agreement
 from xbench.statistics.correlation import kendall, spearman
 
 # Brocki et al., Tables 1 to 3, as printed: fidelity F x 10, ROC-AUC, maximum XRAI Dice; first original, then absolute.
@@ -35,7 +35,7 @@ PRINTED = {
 }
 
 
-def printed(sign):
+def printed(sign: str) -> Agreement:
     return agreement(sign, ESTIMATORS, {metric: np.array(values) for metric, values in PRINTED[sign].items()})
 
 
@@ -47,7 +47,9 @@ class TestPublishedTables:
             ("absolute", (0.6847, 0.1261, 0.6182), (0.69, 0.13, 0.62)),
         ],
     )
-    def test_metrics_that_look_at_the_model_and_at_the_expert_rank_differently(self, sign, rho, short):
+    def test_metrics_that_look_at_the_model_and_at_the_expert_rank_differently(
+        self, sign: str, rho: tuple[float, ...], short: tuple[float, ...]
+    ) -> None:
         """`short` is 1 - 6 sum d^2 / (n (n^2 - 1)), which is right without ties only: .69 for .68."""
         found = printed(sign)
         assert [(pair.first, pair.second) for pair in found.pairs] == [
@@ -60,14 +62,14 @@ class TestPublishedTables:
         assert [1 - 6 * gap / (7 * 48) for gap in gaps] == pytest.approx(short, abs=0.00501)
         assert all(pair.explainers == 7 for pair in found.pairs)
 
-    def test_ranks_share_their_mean_where_values_tie(self):
+    def test_ranks_share_their_mean_where_values_tie(self) -> None:
         found = printed("original")
         assert found.ranks[0].tolist() == [1, 3, 6.5, 2, 5, 4, 6.5]
         assert found.matrix("spearman")[0, 1] == found.matrix("spearman")[1, 0] == found.pairs[0].spearman.value
         assert found.matrix("kendall").diagonal().tolist() == [1, 1, 1]
 
     @pytest.mark.parametrize("sign", ["original", "absolute"])
-    def test_exact_p_is_what_random_orders_come_to(self, sign):
+    def test_exact_p_is_what_random_orders_come_to(self, sign: str) -> None:
         for pair in printed(sign).pairs:
             one, other = (np.array(PRINTED[sign][name]) for name in (pair.first, pair.second))
             for found, reference in ((pair.spearman, spearmanr), (pair.kendall, kendalltau)):
@@ -77,7 +79,7 @@ class TestPublishedTables:
                 ]
                 assert found.p == pytest.approx(np.mean(chances), abs=0.08)
 
-    def test_kendall_exact_p_agrees_with_scipy_without_ties(self):
+    def test_kendall_exact_p_agrees_with_scipy_without_ties(self) -> None:
         one, other = np.arange(7.0), np.array([0.0, 2, 1, 3, 6, 4, 5])
         found = agreement("", ESTIMATORS, {"a": one, "b": other}).pairs[0]
         assert found.kendall.p == pytest.approx(kendalltau(one, other, method="exact").pvalue, abs=1e-12)
@@ -88,7 +90,7 @@ VALUES = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=2,
 
 class TestCorrelations:
     @given(VALUES)
-    def test_scipy_agrees_with_ties_and_all(self, pairs):
+    def test_scipy_agrees_with_ties_and_all(self, pairs: list[tuple[int, int]]) -> None:
         first, second = np.array(pairs, dtype=float).T
         for ours, reference in ((spearman, spearmanr), (kendall, kendalltau)):
             if np.ptp(first) and np.ptp(second):
@@ -97,12 +99,12 @@ class TestCorrelations:
                 assert math.isnan(ours(first, second))
 
     @given(VALUES)
-    def test_monotone_transforms_change_nothing(self, pairs):
+    def test_monotone_transforms_change_nothing(self, pairs: list[tuple[float, float]]) -> None:
         first, second = np.array(pairs, dtype=float).T
         for ours in (spearman, kendall):
             np.testing.assert_allclose(ours(np.exp(first), second**3), ours(first, second), atol=1e-12)
 
-    def test_many_columns_at_once(self):
+    def test_many_columns_at_once(self) -> None:
         first, second = np.random.default_rng(0).integers(0, 5, size=(2, 9, 20)).astype(float)
         for ours in (spearman, kendall):
             each = [float(ours(first[:, column], second[:, column])) for column in range(20)]
@@ -110,7 +112,7 @@ class TestCorrelations:
 
 
 class TestAgreement:
-    def test_same_and_opposite_orders(self):
+    def test_same_and_opposite_orders(self) -> None:
         values = np.arange(6.0)
         found = agreement("", list("abcdef"), {"m": values, "same": values**3, "against": -values})
         assert [pair.kendall.value for pair in found.pairs] == pytest.approx([1, -1, -1])
@@ -118,19 +120,19 @@ class TestAgreement:
         # Two of the 720 orders are as extreme: the same one and its reverse.
         assert all(pair.spearman.p == pair.kendall.p == pytest.approx(2 / 720) for pair in found.pairs)
 
-    def test_many_explainers_are_permuted_at_random_and_p_is_never_0(self):
+    def test_many_explainers_are_permuted_at_random_and_p_is_never_0(self) -> None:
         values = np.arange(20.0)
         found = agreement("", [str(index) for index in range(20)], {"a": values, "b": values}).pairs[0]
         assert found.spearman.p == found.kendall.p == pytest.approx(1 / 10000)
 
-    def test_random_orders_give_uniform_p(self):
+    def test_random_orders_give_uniform_p(self) -> None:
         draw = np.random.default_rng(0)
         names = [str(index) for index in range(10)]
         p = [agreement("", names, dict(zip("ab", draw.normal(size=(2, 10)), strict=True))).pairs[0] for _ in range(200)]
         for kind in ("spearman", "kendall"):
             assert np.mean([getattr(pair, kind).p for pair in p]) == pytest.approx(0.5, abs=0.07)
 
-    def test_a_pair_uses_the_explainers_both_have(self):
+    def test_a_pair_uses_the_explainers_both_have(self) -> None:
         nan = math.nan
         values = {"a": np.array([1, 2, 3, nan, 9]), "b": np.array([2, 4, nan, 0, 6]), "c": np.array([nan] * 5)}
         found = agreement("", list("vwxyz"), values)
@@ -140,13 +142,13 @@ class TestAgreement:
         assert math.isnan(found.pairs[1].kendall.p)
         np.testing.assert_array_equal(found.ranks[1], [3, 2, nan, 4, 1])
 
-    def test_an_order_without_noise_has_an_interval_of_no_width(self):
+    def test_an_order_without_noise_has_an_interval_of_no_width(self) -> None:
         values = np.arange(5.0)
         replicates = np.repeat(values[:, None], 100, axis=1)
         found = agreement("", list("abcde"), {"a": values, "b": -values}, {"a": replicates, "b": -replicates}).pairs[0]
         assert (found.spearman.low, found.spearman.high) == pytest.approx((-1, -1))
 
-    def test_a_noisy_order_has_a_wide_one_and_undefined_resamples_are_left_out(self):
+    def test_a_noisy_order_has_a_wide_one_and_undefined_resamples_are_left_out(self) -> None:
         draw = np.random.default_rng(0)
         values = np.arange(8.0)
         replicates = {name: values[:, None] + 4 * draw.normal(size=(8, 400)) for name in "ab"}
@@ -156,7 +158,7 @@ class TestAgreement:
         left = agreement("", list("abcdefgh"), {"a": values, "b": values}, replicates).pairs[0]
         assert left.kendall.low == left.kendall.high
 
-    def test_no_interval_without_replicates(self):
+    def test_no_interval_without_replicates(self) -> None:
         values = np.arange(4.0)
         pair = agreement("", list("abcd"), {"a": values, "b": values}, {"a": np.ones((4, 10))}).pairs[0]
         assert math.isnan(pair.spearman.low)

@@ -1,6 +1,8 @@
 """A classifier's figures, against the paper's confusion matrix and scikit-learn."""
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +12,12 @@ from xbench.statistics.classification import CLASSIFICATION, classification_metr
 from xbench.statistics.resampling import interval, resamples
 
 
-def one_hot(labels, classes=2):
+def one_hot(labels: Sequence[int] | np.ndarray, classes: int = 2) -> np.ndarray:
     return np.eye(classes)[np.asarray(labels)]
 
 
 class TestClassificationMetrics:
-    def test_published_confusion_matrix(self):
+    def test_published_confusion_matrix(self) -> None:
         """TP 91, FN 21, TN 99, FP 24 (Katzmann et al., table 1)."""
         labels = np.r_[np.ones(112, int), np.zeros(123, int)]
         predicted = np.r_[np.ones(91, int), np.zeros(21, int), np.zeros(99, int), np.ones(24, int)]
@@ -36,7 +38,7 @@ class TestClassificationMetrics:
 
     @pytest.mark.parametrize("classes", [2, 3, 5])
     @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
-    def test_agrees_with_sklearn_on_sample_and_resamples(self, classes):
+    def test_agrees_with_sklearn_on_sample_and_resamples(self, classes: int) -> None:
         rng = np.random.default_rng(classes)
         labels = rng.integers(0, classes, 150)
         probabilities = np.round(rng.dirichlet(np.ones(classes), 150) + 0.5 * one_hot(labels, classes), 1)  # ties
@@ -49,27 +51,31 @@ class TestClassificationMetrics:
             assert found[name][:3] == pytest.approx((value, low, high), abs=1e-9), name
         assert set(found) == set(CLASSIFICATION)
 
-    def test_zero_by_zero_is_undefined(self):
-        found = classification_metrics([0, 1, 0], one_hot([0, 0, 0]), list("abc"), seed=0, count=20)
+    def test_zero_by_zero_is_undefined(self) -> None:
+        found = classification_metrics(np.array([0, 1, 0]), one_hot([0, 0, 0]), list("abc"), seed=0, count=20)
         assert math.isnan(found["ppv"][0])
         assert math.isnan(found["mcc"][0])
         assert found["sensitivity"][0] == 0
         assert found["npv"][0] == pytest.approx(2 / 3)
 
-    def test_one_class_only(self):
-        found = classification_metrics([1, 1], np.array([[0.2, 0.8], [0.6, 0.4]]), list("ab"), seed=0, count=20)
+    def test_one_class_only(self) -> None:
+        found = classification_metrics(
+            np.array([1, 1]), np.array([[0.2, 0.8], [0.6, 0.4]]), list("ab"), seed=0, count=20
+        )
         assert math.isnan(found["auc"][0])
         assert math.isnan(found["auc"][1])
         assert found["accuracy"] == pytest.approx((0.5, 0, 1, 0))
 
-    def test_interval_leaves_out_resamples_of_one_class_and_counts_them(self):
-        found = classification_metrics([0, 1], np.array([[0.9, 0.1], [0.1, 0.9]]), list("ab"), seed=0, count=400)
+    def test_interval_leaves_out_resamples_of_one_class_and_counts_them(self) -> None:
+        found = classification_metrics(
+            np.array([0, 1]), np.array([[0.9, 0.1], [0.1, 0.9]]), list("ab"), seed=0, count=400
+        )
         assert found["auc"][:3] == (1, 1, 1)
         single = sum(len(set(rows.tolist())) == 1 for rows in resamples(list("ab"), 400, 0))
         assert found["auc"].undefined == single > 150
         assert found["accuracy"].undefined == 0
 
-    def test_patients_not_samples_are_resampled(self):
+    def test_patients_not_samples_are_resampled(self) -> None:
         labels = np.tile([0, 1], 60)
         probabilities = one_hot(np.where(np.arange(120) % 3 == 0, 1 - labels, labels)) * 0.8 + 0.1
         width = {}
@@ -87,18 +93,18 @@ class TestClassificationMetrics:
             ([0, 1], np.array([[0.5, np.nan], [0.5, 0.5]]), "NaN"),
         ],
     )
-    def test_refuses(self, labels, probabilities, complaint):
+    def test_refuses(self, labels: list[int], probabilities: np.ndarray, complaint: str) -> None:
         with pytest.raises(ValueError, match=complaint):
-            classification_metrics(labels, probabilities, ["a", "b"], seed=0)
+            classification_metrics(labels, probabilities, ["a", "b"], seed=0)  # type: ignore[arg-type]
 
 
-def reference(labels, probabilities):
+def reference(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """scikit-learn's figures; NaN where it would put a number for 0/0."""
     classes = probabilities.shape[1]
     judged = [1] if classes == 2 else range(classes)
     predicted = probabilities.argmax(1)
 
-    def macro(score, **options):
+    def macro(score: Callable[..., float], **options: Any) -> np.floating:
         return np.mean([score(labels == c, predicted == c, zero_division=np.nan, **options) for c in judged])
 
     figures = {

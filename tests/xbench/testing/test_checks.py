@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pluggy
 import pytest
 
-from xbench import MetricSpec, PluginError, Session, UserError
+from xbench import DatasetSpec, MetricSpec, ModelSpec, PluginError, Session, UserError
 from xbench.compute.training import predict, train_classifier
 from xbench.contracts import hookspecs
 from xbench.runtime.randomness import isolated
@@ -15,11 +16,11 @@ from xbench.testing.fakes import FakeDataset, FakeOptions, TinyModel
 
 
 @pytest.mark.parametrize("spec", [*fakes.xbench_datasets(), *fakes.xbench_models()], ids=lambda spec: spec.name)
-def test_fakes_pass_as_plugins(spec):
+def test_fakes_pass_as_plugins(spec: DatasetSpec | ModelSpec) -> None:
     assert [result for result in check(spec) if not result.passed] == []
 
 
-def test_options_reach_the_plugin_and_wrong_ones_are_refused():
+def test_options_reach_the_plugin_and_wrong_ones_are_refused() -> None:
     (spec,) = fakes.xbench_datasets()
     assert len(list(checks_for(spec, size=16))) == len(list(dataset_checks()))
     with pytest.raises(UserError, match="dataset fake has no option 'sise'"):
@@ -28,12 +29,12 @@ def test_options_reach_the_plugin_and_wrong_ones_are_refused():
         list(checks_for(MetricSpec("lost", "not there", factory="xbench.nowhere:Lost")))
 
 
-def test_importing_the_checks_imports_no_torch():
+def test_importing_the_checks_imports_no_torch() -> None:
     code = "import sys, xbench.testing.fakes; sys.exit(bool({'torch', 'pytest'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_fakes_register_as_a_plugin():
+def test_fakes_register_as_a_plugin() -> None:
     manager = pluggy.PluginManager("xbench")
     manager.add_hookspecs(hookspecs)
     manager.register(fakes)
@@ -41,7 +42,7 @@ def test_fakes_register_as_a_plugin():
     assert [spec.name for found in manager.hook.xbench_datasets() for spec in found] == ["fake"]
 
 
-def test_the_masks_of_the_fake_dataset_hold_the_evidence(tmp_path):
+def test_the_masks_of_the_fake_dataset_hold_the_evidence(tmp_path: Path) -> None:
     dataset = FakeDataset(FakeOptions(classes=3, train=12))
     dataset.prepare(tmp_path, Session(tmp_path))
     batch = dataset.open("train", tmp_path).batch(range(12))
@@ -52,7 +53,7 @@ def test_the_masks_of_the_fake_dataset_hold_the_evidence(tmp_path):
     assert set(batch.labels.tolist()) == {0, 1, 2}
 
 
-def test_the_tiny_model_learns_the_fake_dataset(tmp_path):
+def test_the_tiny_model_learns_the_fake_dataset(tmp_path: Path) -> None:
     dataset = FakeDataset(FakeOptions(train=96, validation=48, test=48))
     session = Session(tmp_path)
     dataset.prepare(tmp_path, session)

@@ -3,31 +3,34 @@
 import dataclasses
 import functools
 import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from xbench import Split
+from xbench import DatasetInfo, Sample, Session, Split
 from xbench.testing import dataset_checks
 from xbench.testing.fakes import FakeDataset, FakeOptions
 
 
 @pytest.mark.parametrize("options", [{}, {"masks": False}, {"channels": 3, "classes": 3, "width": 17, "removal": True}])
-def test_fake_datasets_pass(failures, options):
+def test_fake_datasets_pass(failures: Callable[..., dict[str, str]], options: dict[str, Any]) -> None:
     assert failures(dataset_checks(), lambda: FakeDataset(FakeOptions(**options))) == {}
 
 
 class Faulty(FakeDataset):
     """A fault of choice in a good dataset."""
 
-    def __init__(self, fault):
+    def __init__(self, fault: str) -> None:
         super().__init__()
         self.fault = fault
 
     @property
-    def info(self):
+    def info(self) -> DatasetInfo:
         info = super().info
-        changed = {
+        changed: dict[str, dict[str, Any]] = {
             "spacing": {"spacing": (1.0,)},
             "removal": {"removal": (0.0, 2.0)},
             "licence": {"licence": ""},
@@ -35,18 +38,18 @@ class Faulty(FakeDataset):
         }
         return dataclasses.replace(info, **changed.get(self.fault, {}))
 
-    def _draw(self, split, index):
+    def _draw(self, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
         image, mask = super()._draw(split, index)
         return (image * 255 if self.fault == "range" else image), mask
 
-    def prepare(self, folder, session):
+    def prepare(self, folder: Path, session: Session) -> None:
         # A dataset without masks that has some could not even be written: its files are those of a good one.
         good = FakeDataset() if self.fault == "no masks" else super()
         good.prepare(folder, session)
         if self.fault == "bytes":
             (folder / "stamp").write_bytes(random.randbytes(8))
 
-    def load(self, split, folder):
+    def load(self, split: str, folder: Path) -> Split:
         loaded = FakeDataset().load(split, folder)
         batch = loaded.batch(np.arange(len(loaded)))
         images, masks = batch.images.numpy(), batch.masks.numpy()
@@ -56,26 +59,26 @@ class Faulty(FakeDataset):
             masks = masks.astype(np.uint8)
         if self.fault == "size":
             images = images[..., 1:]
-        groups = loaded.groups
+        groups: Sequence[str] = loaded.groups
         if self.fault == "patients":
             groups = [name.removeprefix(f"{split}-") for name in groups]
         ids = [name.removeprefix(f"{split}-") for name in loaded.ids] if self.fault == "ids" else loaded.ids
         labels = loaded.labels + 1 if self.fault == "labels" else loaded.labels
         has_mask = np.zeros(len(images), dtype=bool) if self.fault == "has_mask" else None
         made = Split.from_arrays(images, labels, ids, groups, masks, has_mask)
-        return Jittery(made) if self.fault == "jitter" else made
+        return Jittery(made) if self.fault == "jitter" else made  # type: ignore[return-value]
 
 
 class Jittery:
     """A map-style dataset that augments at random where it should only read."""
 
-    def __init__(self, split):
+    def __init__(self, split: Split) -> None:
         self._split = split
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._split)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Sample:
         from xbench import Sample
 
         batch = self._split.batch([index])
@@ -102,5 +105,7 @@ class Jittery:
         ("bytes", "prepares_the_same_bytes", "other bytes into stamp"),
     ],
 )
-def test_faults_of_datasets_are_found(failures, fault, name, message):
+def test_faults_of_datasets_are_found(
+    failures: Callable[..., dict[str, str]], fault: str, name: str, message: str
+) -> None:
     assert message in failures(dataset_checks(), functools.partial(Faulty, fault))[name]

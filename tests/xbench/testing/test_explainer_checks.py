@@ -2,14 +2,16 @@
 
 import random
 import re
+from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from xbench import Explainer, ExplainerSpec, Options, PluginError, Split, class_scores
+from xbench import Batch, DatasetInfo, Explainer, ExplainerSpec, Options, PluginError, Session, Split, class_scores
 from xbench.testing import Scenario, check, default_scenarios, explainer_checks, fakes
 from xbench.testing.fakes import FakeDataset, FakeOptions, TinyModel, TinyOptions
 
@@ -17,7 +19,7 @@ from xbench.testing.fakes import FakeDataset, FakeOptions, TinyModel, TinyOption
 class GoodExplainer(Explainer):
     """The plain gradient."""
 
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         images = images.detach().requires_grad_()
         score = class_scores(model(images)).gather(1, targets[:, None]).sum()
         return torch.autograd.grad(score, images)[0].sum(1)
@@ -28,78 +30,78 @@ class GoodTrainedExplainer(GoodExplainer):
 
     self_explaining = True
 
-    def fit(self, model, train, validation, info, session):
+    def fit(self, model: nn.Module, train: Split, validation: Split, info: DatasetInfo, session: Session) -> None:
         mean = train.batch(range(len(train))).images.mean()
         np.save(session.folder / "mean.npy", float(mean))
 
-    def restore(self, folder, model, info, device):
+    def restore(self, folder: Path, model: nn.Module, info: DatasetInfo, device: str) -> None:
         self._mean = float(np.load(folder / "mean.npy"))
         self._model = model
 
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return self._mean * super().attribute(model, images, targets)
 
-    def classifier(self):
+    def classifier(self) -> nn.Module:
         return self._model
 
-    def transfer(self, model, images, toward):
+    def transfer(self, model: nn.Module, images: torch.Tensor, toward: torch.Tensor) -> torch.Tensor:
         return images * 0.5
 
 
 @pytest.mark.parametrize("explainer", [GoodExplainer, GoodTrainedExplainer])
-def test_good_explainers_pass(failures, explainer):
+def test_good_explainers_pass(failures: Callable[..., dict[str, str]], explainer: type[Explainer]) -> None:
     assert failures(explainer_checks(), lambda: explainer(Options())) == {}
 
 
-def test_an_instance_will_do_for_an_untrained_explainer(failures):
+def test_an_instance_will_do_for_an_untrained_explainer(failures: Callable[..., dict[str, str]]) -> None:
     assert failures(explainer_checks(), GoodExplainer(Options())) == {}
 
 
 class WrongShape(GoodExplainer):
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return super().attribute(model, images, targets)[:, None]
 
 
 class NotFinite(GoodExplainer):
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         maps = super().attribute(model, images, targets)
         return maps / (maps - maps)
 
 
 class BatchNormalised(GoodExplainer):
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         maps = super().attribute(model, images, targets)
         return maps / maps.abs().max()
 
 
 class LeavesHook(GoodExplainer):
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         next(model.children()).register_forward_hook(lambda *_: None)
         return super().attribute(model, images, targets)
 
 
 class ChangesWeights(GoodExplainer):
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         maps = super().attribute(model, images, targets)
         next(model.parameters()).data.mul_(1.01)
         return maps
 
 
 class SwitchesMode(GoodExplainer):
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         maps = super().attribute(model, images, targets)
         model.train()
         return maps
 
 
 class UnfreezesParameters(GoodExplainer):
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         model.requires_grad_(True)
         return super().attribute(model, images, targets)
 
 
 class LeavesGradients(GoodExplainer):
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         model.requires_grad_(True)
         model(images).sum().backward()
         model.requires_grad_(False)
@@ -107,24 +109,24 @@ class LeavesGradients(GoodExplainer):
 
 
 class ReplacesModules(GoodExplainer):
-    def attribute(self, model, images, targets):
-        model.head = nn.Sequential(model.head)
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        model.head = nn.Sequential(model.head)  # type: ignore[arg-type]
         return super().attribute(model, images, targets)
 
 
 class DrawsFromTorch(GoodExplainer):
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return super().attribute(model, images + 0.1 * torch.randn(images.shape), targets)
 
 
 class DrawsFromNumpy(GoodExplainer):
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         np.random.random()
         return super().attribute(model, images, targets)
 
 
 class DrawsFromPython(GoodExplainer):
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         random.random()
         return super().attribute(model, images, targets)
 
@@ -132,34 +134,34 @@ class DrawsFromPython(GoodExplainer):
 class KeepsState(GoodExplainer):
     calls = 0
 
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         self.calls += 1
         return self.calls * super().attribute(model, images, targets)
 
 
 class UsesFirstTarget(GoodExplainer):
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return super().attribute(model, images, targets[:1].expand_as(targets))
 
 
 class NeedsManyLogits(GoodExplainer):
-    def attribute(self, model, images, targets):
-        return super().attribute(lambda x: model(x)[:, [0, 1]], images, targets)
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return super().attribute(lambda x: model(x)[:, [0, 1]], images, targets)  # type: ignore[arg-type]
 
 
 class NeedsSquares(GoodExplainer):
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return super().attribute(model, images, targets).transpose(1, 2)
 
 
 class ChangesMasks(GoodExplainer):
-    def attribute_batch(self, model, batch, targets):
+    def attribute_batch(self, model: nn.Module, batch: Batch, targets: torch.Tensor) -> torch.Tensor:
         batch.masks.logical_not_()
         return self.attribute(model, batch.images, targets)
 
 
 class ChangesTargets(GoodExplainer):
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         maps = super().attribute(model, images, targets)
         targets.zero_()
         return maps
@@ -168,26 +170,26 @@ class ChangesTargets(GoodExplainer):
 class KeepsGraphsAlive(GoodExplainer):
     """What an operation keeps of its own result holds the operation, and so itself."""
 
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         with torch.autograd.graph.saved_tensors_hooks(lambda kept: kept, lambda kept: kept):
             model(images.detach().requires_grad_())
         return super().attribute(model, images, targets)
 
 
 class KeepsTheLastCall(GoodExplainer):
-    def attribute(self, model, images, targets):
+    def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         self._last = super().attribute(model, images, targets)
         return self._last
 
 
 class RefusesAll(GoodExplainer):
-    def supports(self, model, info):
+    def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
         return "needs a transformer"
 
 
 class RefusesWithoutReason(GoodExplainer):
-    def supports(self, model, info):
-        return False
+    def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
+        return False  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(
@@ -217,25 +219,27 @@ class RefusesWithoutReason(GoodExplainer):
         (RefusesWithoutReason, "supports_a_scenario", "supports.. gave False"),
     ],
 )
-def test_faults_of_explainers_are_found(failures, explainer, name, message):
+def test_faults_of_explainers_are_found(
+    failures: Callable[..., dict[str, str]], explainer: type[Explainer], name: str, message: str
+) -> None:
     failed = failures(explainer_checks(), lambda: explainer(Options()))
     assert name in failed
     assert re.search(message, failed[name])
 
 
-def test_keeping_something_for_the_next_call_is_no_growth(failures):
+def test_keeping_something_for_the_next_call_is_no_growth(failures: Callable[..., dict[str, str]]) -> None:
     assert failures(explainer_checks(), lambda: KeepsTheLastCall(Options())) == {}
 
 
 @pytest.mark.parametrize(("low", "high", "fine"), [(-3e38, 3e38, True), (3e38, 3e38, True), (-np.inf, np.inf, False)])
-def test_what_is_finite_is_judged_by_the_values_and_not_by_their_sum(low, high, fine):
+def test_what_is_finite_is_judged_by_the_values_and_not_by_their_sum(low: float, high: float, fine: bool) -> None:
     class Extreme(GoodExplainer):
-        def attribute(self, model, images, targets):
+        def attribute(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             maps = torch.full_like(images[:, 0], low)
             maps[:, 0] = high
             return maps
 
-    split = Split.from_arrays(np.zeros((2, 1, 8, 8), np.float32), [0, 1], ["a", "b"], ["a", "b"])
+    split = Split.from_arrays(np.zeros((2, 1, 8, 8), np.float32), np.array([0, 1]), ["a", "b"], ["a", "b"])
     batch, model = split.batch(range(2)), nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     with nullcontext() if fine else pytest.raises(PluginError, match="map of image a"):
         maps = Extreme(Options()).explain(model, batch, torch.zeros(2, dtype=torch.int64), "extreme")
@@ -243,18 +247,18 @@ def test_what_is_finite_is_judged_by_the_values_and_not_by_their_sum(low, high, 
 
 
 class ForgetsState(GoodTrainedExplainer):
-    def restore(self, folder, model, info, device):
+    def restore(self, folder: Path, model: nn.Module, info: DatasetInfo, device: str) -> None:
         super().restore(folder, model, info, device)
         self._mean = id(self) % 1000 + 1.0
 
 
 class FitDraws(GoodTrainedExplainer):
-    def fit(self, model, train, validation, info, session):
+    def fit(self, model: nn.Module, train: Split, validation: Split, info: DatasetInfo, session: Session) -> None:
         np.save(session.folder / "mean.npy", np.random.default_rng().random())
 
 
 class FitTrainsTheModel(GoodTrainedExplainer):
-    def fit(self, model, train, validation, info, session):
+    def fit(self, model: nn.Module, train: Split, validation: Split, info: DatasetInfo, session: Session) -> None:
         super().fit(model, train, validation, info, session)
         next(model.parameters()).data.mul_(2)
 
@@ -267,23 +271,25 @@ class FitTrainsTheModel(GoodTrainedExplainer):
         (FitTrainsTheModel, "fit changed the model's weights"),
     ],
 )
-def test_faults_of_trained_explainers_are_found(failures, explainer, message):
+def test_faults_of_trained_explainers_are_found(
+    failures: Callable[..., dict[str, str]], explainer: type[Explainer], message: str
+) -> None:
     assert message in failures(explainer_checks(), lambda: explainer(Options()))["restores"]
 
 
-def test_a_wrong_transfer_is_found(failures):
+def test_a_wrong_transfer_is_found(failures: Callable[..., dict[str, str]]) -> None:
     class Cropped(GoodTrainedExplainer):
-        def transfer(self, model, images, toward):
+        def transfer(self, model: nn.Module, images: torch.Tensor, toward: torch.Tensor) -> torch.Tensor:
             return images[..., 1:]
 
     assert "images of shape" in failures(explainer_checks(), lambda: Cropped(Options()))["transfers"]
 
 
-def test_a_trained_explainer_is_trained_once_per_scenario(failures):
+def test_a_trained_explainer_is_trained_once_per_scenario(failures: Callable[..., dict[str, str]]) -> None:
     fits = []
 
     class Counting(GoodTrainedExplainer):
-        def fit(self, model, train, validation, info, session):
+        def fit(self, model: nn.Module, train: Split, validation: Split, info: DatasetInfo, session: Session) -> None:
             fits.append(info.spatial)
             super().fit(model, train, validation, info, session)
 
@@ -291,7 +297,7 @@ def test_a_trained_explainer_is_trained_once_per_scenario(failures):
     assert len(fits) == len(default_scenarios()) + 1  # once more to compare two trainings
 
 
-def test_scenarios_of_ones_own(failures):
+def test_scenarios_of_ones_own(failures: Callable[..., dict[str, str]]) -> None:
     scenario = Scenario("linear", FakeDataset(FakeOptions(size=8)), TinyModel(TinyOptions(network="linear")))
     names = [name for name, _ in explainer_checks([scenario])]
     assert "maps_linear" in names
@@ -299,11 +305,11 @@ def test_scenarios_of_ones_own(failures):
 
 
 class Unexpected(GoodExplainer):
-    def supports(self, model, info):
+    def supports(self, model: nn.Module, info: DatasetInfo) -> str | None:
         raise KeyError("missing")
 
 
-def test_check_reports_every_result_and_raises_none(monkeypatch):
+def test_check_reports_every_result_and_raises_none(monkeypatch: pytest.MonkeyPatch) -> None:
     good = ExplainerSpec("good", "the gradient", factory="xbench.testing.fakes:GoodExplainer")
     monkeypatch.setattr(fakes, "GoodExplainer", GoodExplainer, raising=False)
     results = check(good)

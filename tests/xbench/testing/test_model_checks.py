@@ -2,12 +2,14 @@
 
 import functools
 import random
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from xbench import Model, UserError
+from xbench import DatasetInfo, Model, UserError
 from xbench.contracts.model import ModelOptions
 from xbench.testing import model_checks
 from xbench.testing.fakes import TinyModel, TinyOptions
@@ -17,30 +19,30 @@ from xbench.testing.fakes import TinyModel, TinyOptions
     "options",
     [{}, {"relu": "reused", "batch_norm": True}, {"relu": "functional"}, {"relu": "inplace"}, {"network": "linear"}],
 )
-def test_tiny_models_pass(failures, options):
+def test_tiny_models_pass(failures: Callable[..., dict[str, str]], options: dict[str, Any]) -> None:
     assert failures(model_checks(), lambda: TinyModel(TinyOptions(**options))) == {}
 
 
 class Bad(Model):
     """A fault of choice around a tiny model."""
 
-    def __init__(self, fault):
+    def __init__(self, fault: str) -> None:
         super().__init__(ModelOptions())
         self.fault = fault
 
-    def build(self, info):
+    def build(self, info: DatasetInfo) -> nn.Module:
         return BadModule(TinyModel().build(info), self.fault)
 
 
 class BadModule(nn.Module):
-    def __init__(self, inner, fault):
+    def __init__(self, inner: nn.Module, fault: str) -> None:
         super().__init__()
         self.inner, self.fault = inner, fault
         self.register_buffer("count", torch.zeros(()))
         if fault == "unseeded":
             self.noise = nn.Parameter(torch.rand(3, generator=torch.Generator().manual_seed(random.getrandbits(60))))
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         if self.fault == "detached":
             return self.inner(images.detach()) + 0 * next(self.inner.parameters()).sum()
         if self.fault == "overwrites":
@@ -51,7 +53,7 @@ class BadModule(nn.Module):
         if self.fault == "dropout":
             logits = nn.functional.dropout(logits)
         if self.fault == "counts":
-            self.count += 1
+            self.count += 1  # type: ignore[assignment]
         if self.fault == "infinite":
             logits = logits / 0
         return logits[:, :, None] if self.fault == "shape" else logits
@@ -70,20 +72,22 @@ class BadModule(nn.Module):
         ("unseeded", "reproducible", "noise differs between two builds"),
     ],
 )
-def test_faults_of_models_are_found(failures, fault, name, message):
+def test_faults_of_models_are_found(
+    failures: Callable[..., dict[str, str]], fault: str, name: str, message: str
+) -> None:
     failed = failures(model_checks(), functools.partial(Bad, fault))
     assert message in failed[name]
     assert failures(model_checks(), functools.partial(Bad, "none")) == {}
 
 
-def test_one_logit_for_three_classes_is_found(failures):
+def test_one_logit_for_three_classes_is_found(failures: Callable[..., dict[str, str]]) -> None:
     failed = failures(model_checks(), lambda: TinyModel(TinyOptions(one_logit=True)))
     assert list(failed) == ["logits_three_channels_odd_size"]
 
 
-def test_a_model_may_refuse_images_but_not_all(failures):
+def test_a_model_may_refuse_images_but_not_all(failures: Callable[..., dict[str, str]]) -> None:
     class Picky(TinyModel):
-        def build(self, info):
+        def build(self, info: DatasetInfo) -> nn.Module:
             if info.channels > self.most:
                 raise UserError("too many channels")
             return super().build(info)

@@ -1,5 +1,8 @@
 """The class activation family: closed forms, captum, pytorch-grad-cam."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import xbench_baselines
-from xbench import DatasetInfo
+from xbench import DatasetInfo, Explainer
 from xbench.runtime.seeding import rng
 from xbench.testing import parametrize_with_checks
 from xbench.testing.networks import ConvNetwork
@@ -20,36 +23,40 @@ CAMS = ["cam", "gradcam", "gradcam-plus-plus", "guided-gradcam", "respond-cam", 
 RELU_STYLES = ["module", "functional", "inplace", "reused"]
 
 
-def noise(*shape):
+def noise(*shape: int) -> torch.Tensor:
     return torch.from_numpy(rng(0, "images").random(shape, dtype=np.float32))
 
 
-def make(name, **values):
+def make(name: str, **values: Any) -> Any:
     return SPECS[name].load()(SPECS[name].load_options()(**values))
 
 
-def refused(explainer, model, channels=1, spatial=(32, 32)):
+def refused(
+    explainer: Explainer, model: nn.Module, channels: int = 1, spatial: tuple[int, ...] = (32, 32)
+) -> str | None:
     return explainer.supports(model, DatasetInfo("toy", ("a", "b", "c"), channels, spatial))
 
 
-def network(channels=1, outputs=3, relu="module", seed=0, **options):
+def network(channels: int = 1, outputs: int = 3, relu: str = "module", seed: int = 0, **options: Any) -> ConvNetwork:
     torch.manual_seed(seed)
     return ConvNetwork(channels, outputs, relu=relu, **options).eval()
 
 
-def features_of(model, images):
+def features_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """What a ConvNetwork pools."""
     with torch.no_grad():
-        for convolution, norm in zip(model.convolutions, model.norms, strict=True):
+        for convolution, norm in zip(model.convolutions, model.norms, strict=True):  # type: ignore[arg-type]
             images = norm(convolution(images)).relu()
     return images
 
 
 @pytest.fixture
-def coarse(explain):
+def coarse(explain: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """The map before it is enlarged."""
 
-    def run(explainer, model, images, targets):
+    def run(
+        explainer: Any, model: nn.Module, images: torch.Tensor, targets: Sequence[int] | torch.Tensor
+    ) -> torch.Tensor:
         seen = {}
         combined = explainer.combined
         explainer.combined = lambda features, gradients: seen.setdefault("map", combined(features, gradients))
@@ -64,7 +71,9 @@ def coarse(explain):
 
 @pytest.mark.parametrize("relu", RELU_STYLES)
 @pytest.mark.parametrize(("channels", "outputs"), [(1, 1), (3, 3)])
-def test_cam_is_the_heads_weights_times_the_features(explain, relu, channels, outputs):
+def test_cam_is_the_heads_weights_times_the_features(
+    explain: Callable[..., torch.Tensor], relu: str, channels: int, outputs: int
+) -> None:
     model, images = network(channels, outputs, relu), noise(4, channels, 18, 22)
     targets = [0, 1, 0, 1] if outputs == 1 else [0, 1, 2, 1]
     weight = torch.cat([-model.head.weight, model.head.weight]) if outputs == 1 else model.head.weight
@@ -74,14 +83,14 @@ def test_cam_is_the_heads_weights_times_the_features(explain, relu, channels, ou
     assert refused(make("cam"), model, channels, (18, 22)) is None
 
 
-def test_the_mean_of_cam_is_the_score_without_the_bias(coarse):
+def test_the_mean_of_cam_is_the_score_without_the_bias(coarse: Callable[..., torch.Tensor]) -> None:
     model, images, targets = network().double(), noise(3, 1, 16, 24).double(), torch.tensor([2, 0, 1])
     means = coarse(make("cam"), model, images, targets).flatten(1).mean(1)
     scores = model(images)[torch.arange(3), targets] - model.head.bias[targets]
     torch.testing.assert_close(means, scores.detach(), rtol=0, atol=1e-15)
 
 
-def test_cam_cuts_off_negative_values_on_request(coarse):
+def test_cam_cuts_off_negative_values_on_request(coarse: Callable[..., torch.Tensor]) -> None:
     model, images = network(), noise(2, 1, 16, 16)
     explainer = make("cam", relu=True)
     whole, cut = coarse(make("cam"), model, images, [0, 1]), coarse(explainer, model, images, [0, 1])
@@ -91,7 +100,7 @@ def test_cam_cuts_off_negative_values_on_request(coarse):
     assert make("cam").signed
 
 
-def test_gradcam_times_positions_is_cam(coarse):
+def test_gradcam_times_positions_is_cam(coarse: Callable[..., torch.Tensor]) -> None:
     model, images, targets = network(3).double(), noise(3, 3, 16, 24).double(), [2, 0, 1]
     signed = make("gradcam", relu=False)
     cam = coarse(make("cam"), model, images, targets)
@@ -102,7 +111,9 @@ def test_gradcam_times_positions_is_cam(coarse):
 
 
 @pytest.mark.parametrize("pool", ["max", "amax", "adaptive"])
-def test_cam_with_global_max_pooling(coarse, chain, pool):
+def test_cam_with_global_max_pooling(
+    coarse: Callable[..., torch.Tensor], chain: Callable[..., nn.Module], pool: str
+) -> None:
     torch.manual_seed(0)
     pooling = {
         "max": lambda values: F.max_pool2d(values, values.shape[2:]).flatten(1),
@@ -117,14 +128,14 @@ def test_cam_with_global_max_pooling(coarse, chain, pool):
     torch.testing.assert_close(coarse(make("cam"), model, images, [0, 1]), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_gradcam_plus_plus_of_one_position_is_its_closed_form():
+def test_gradcam_plus_plus_of_one_position_is_its_closed_form() -> None:
     """a = 1 / (2 + f g)."""
     f, g = noise(3, 5, 1, 1), noise(3, 5, 1, 1) - 0.5
     expected = (f * g.relu() / (2 + f * g)).sum(1)
     torch.testing.assert_close(make("gradcam-plus-plus").combined(f, g), expected.relu())
 
 
-def test_gradcam_plus_plus_is_the_papers_formula_whatever_the_scale():
+def test_gradcam_plus_plus_is_the_papers_formula_whatever_the_scale() -> None:
     f, g = noise(2, 5, 4, 3).double(), noise(2, 5, 4, 3).double().flip(0) - 0.4
     for scale in (1.0, 1e-6):
         square, cube = (scale * g) ** 2, (scale * g) ** 3
@@ -134,12 +145,14 @@ def test_gradcam_plus_plus_is_the_papers_formula_whatever_the_scale():
         torch.testing.assert_close(make("gradcam-plus-plus").combined(f, scale * g), expected)
 
 
-def test_gradcam_plus_plus_is_finite_where_negative_features_make_it_singular():
+def test_gradcam_plus_plus_is_finite_where_negative_features_make_it_singular() -> None:
     f, g = torch.full((1, 1, 2, 1), -1.0), torch.ones(1, 1, 2, 1)  # 2 + F g = 0
     assert not make("gradcam-plus-plus").combined(f, g).any()
 
 
-def test_respond_cam_sums_to_the_score_of_a_head_that_is_linear_in_the_features(coarse, chain):
+def test_respond_cam_sums_to_the_score_of_a_head_that_is_linear_in_the_features(
+    coarse: Callable[..., torch.Tensor], chain: Callable[..., nn.Module]
+) -> None:
     torch.manual_seed(0)
     model = chain([nn.Conv2d(1, 6, 3, 2), nn.ReLU()], lambda values: values.flatten(1), nn.Linear(6 * 4 * 3, 3))
     model, images, targets = model.double().eval(), noise(3, 1, 9, 8).double(), torch.tensor([0, 2, 1])
@@ -148,20 +161,20 @@ def test_respond_cam_sums_to_the_score_of_a_head_that_is_linear_in_the_features(
     torch.testing.assert_close(sums, scores.detach(), rtol=0, atol=1e-14)
 
 
-def test_respond_cam_leaves_out_channels_whose_sum_vanishes():
+def test_respond_cam_leaves_out_channels_whose_sum_vanishes() -> None:
     f = torch.tensor([[[[1.0, -1.0]], [[2.0, 1.0]], [[0.0, 0.0]]]])
     g = torch.tensor([[[[3.0, 1.0]], [[1.0, -1.0]], [[5.0, 5.0]]]])
     expected = (2 - 1) / 3 * f[:, 1]
     torch.testing.assert_close(make("respond-cam").combined(f, g), expected)
 
 
-def test_layercam_weighs_each_position():
+def test_layercam_weighs_each_position() -> None:
     f = torch.tensor([[[[1.0, 2.0]], [[3.0, -4.0]]]])
     g = torch.tensor([[[[0.5, -1.0]], [[-1.0, 2.0]]]])
     assert torch.equal(make("layercam").combined(f, g), torch.tensor([[[0.5, 0.0]]]))
 
 
-def test_maps_are_enlarged_between_the_centres_of_positions():
+def test_maps_are_enlarged_between_the_centres_of_positions() -> None:
     (row,) = enlarged(torch.tensor([[0.0, 1.0]]), (4,))
     assert torch.equal(row, torch.tensor([0.0, 0.25, 0.75, 1.0]))
     flat = enlarged(torch.full((1, 2, 2, 2), 3.0), (4, 5, 6))
@@ -172,7 +185,7 @@ def test_maps_are_enlarged_between_the_centres_of_positions():
 
 
 @pytest.mark.parametrize("relu", RELU_STYLES)
-def test_gradcam_agrees_with_captum(explain, relu):
+def test_gradcam_agrees_with_captum(explain: Callable[..., torch.Tensor], relu: str) -> None:
     images, targets = noise(4, 3, 22, 18), torch.tensor([0, 1, 2, 1])
     plain = network(3, batch_norm=True)
     layer = LayerGradCam(plain, plain.activations[2])
@@ -188,7 +201,7 @@ def test_gradcam_agrees_with_captum(explain, relu):
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients:UserWarning")
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU activations:UserWarning")
 @pytest.mark.parametrize("relu", RELU_STYLES)
-def test_guided_gradcam_agrees_with_captum(explain, relu):
+def test_guided_gradcam_agrees_with_captum(explain: Callable[..., torch.Tensor], relu: str) -> None:
     images, targets = noise(4, 3, 22, 18), torch.tensor([0, 1, 2, 1])
     plain = network(3, seed=9)
     captum = CaptumGuidedGradCam(plain, plain.activations[2])
@@ -205,7 +218,9 @@ def test_guided_gradcam_agrees_with_captum(explain, relu):
     ("name", "theirs"),
     [("gradcam-plus-plus", "GradCAMPlusPlus"), ("respond-cam", "XGradCAM"), ("layercam", "LayerCAM")],
 )
-def test_agreement_with_pytorch_grad_cam(explain, coarse, name, theirs):
+def test_agreement_with_pytorch_grad_cam(
+    explain: Callable[..., torch.Tensor], coarse: Callable[..., torch.Tensor], name: str, theirs: str
+) -> None:
     """After its stretching to [0, 1]; with logits so large that its epsilons (1e-6, 1e-7) do not count."""
     reference = getattr(pytest.importorskip("pytorch_grad_cam"), theirs)
     targets_of = pytest.importorskip("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
@@ -224,5 +239,5 @@ def test_agreement_with_pytorch_grad_cam(explain, coarse, name, theirs):
 
 
 @parametrize_with_checks([SPECS[name] for name in CAMS])
-def test_conformance(check):
+def test_conformance(check: Callable[..., None]) -> None:
     check()

@@ -1,5 +1,8 @@
 """Which feature map is explained, who is refused why, and what every explainer of feature maps promises."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import timm
@@ -9,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import xbench_baselines
-from xbench import DatasetInfo, PluginError, UserError
+from xbench import DatasetInfo, Explainer, PluginError, UserError
 from xbench.compute.gate import operations_behind
 from xbench.runtime.seeding import rng
 from xbench.testing.networks import ConvNetwork, LinearNetwork
@@ -20,23 +23,25 @@ SPECS = {spec.name: spec for spec in xbench_baselines.xbench_explainers()}
 NAMES = ["cam", "gradcam", "gradcam-plus-plus", "guided-gradcam", "respond-cam", "layercam", "visualbackprop"]
 
 
-def noise(*shape):
+def noise(*shape: int) -> torch.Tensor:
     return torch.from_numpy(rng(0, "images").random(shape, dtype=np.float32))
 
 
-def pooled(values):
+def pooled(values: torch.Tensor) -> torch.Tensor:
     return values.flatten(2).mean(2)
 
 
-def make(name, **values):
+def make(name: str, **values: Any) -> Any:
     return SPECS[name].load()(SPECS[name].load_options()(**values))
 
 
-def refused(explainer, model, channels=1, spatial=(32, 32)):
+def refused(
+    explainer: Explainer, model: nn.Module, channels: int = 1, spatial: tuple[int, ...] = (32, 32)
+) -> str | None:
     return explainer.supports(model, DatasetInfo("toy", ("a", "b", "c"), channels, spatial))
 
 
-def network(channels=1, outputs=3, relu="module", seed=0, **options):
+def network(channels: int = 1, outputs: int = 3, relu: str = "module", seed: int = 0, **options: Any) -> ConvNetwork:
     torch.manual_seed(seed)
     return ConvNetwork(channels, outputs, relu=relu, **options).eval()
 
@@ -47,13 +52,13 @@ def network(channels=1, outputs=3, relu="module", seed=0, **options):
 class Branches(nn.Module):
     """Two branches that are put together, then pooled; with `beside`, one of them reaches the head alone."""
 
-    def __init__(self, beside=False):
+    def __init__(self, beside: bool = False) -> None:
         super().__init__()
         self.stem, self.left, self.right = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 3, 1), nn.Conv2d(4, 2, 1)
         self.head = nn.Linear(5, 3)
         self.beside = beside
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         stem = self.stem(images).relu()
         left, right = self.left(stem).relu(), torch.sigmoid(self.right(stem))
         if self.beside:
@@ -64,12 +69,12 @@ class Branches(nn.Module):
 class ChannelsLast(nn.Module):
     """A block in channels-last layout with a shortcut, like ConvNeXt's; every side and the channels are 8."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.stem, self.depthwise = nn.Conv2d(1, 8, 2, 2), nn.Conv2d(8, 8, 3, padding=1, groups=8)
         self.norm, self.dense, self.head = nn.LayerNorm(8), nn.Linear(8, 8), nn.Linear(8, 3)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         start = self.norm(self.stem(images).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         inner = F.gelu(self.dense(self.depthwise(start).permute(0, 2, 3, 1)))
         return self.head((start + inner.permute(0, 3, 1, 2)).mean((2, 3)))
@@ -78,12 +83,12 @@ class ChannelsLast(nn.Module):
 class Tokens(nn.Module):
     """A patch embedding, then a mixer of tokens or attention."""
 
-    def __init__(self, attention):
+    def __init__(self, attention: bool) -> None:
         super().__init__()
         self.embedding, self.mix, self.head = nn.Conv2d(1, 8, 4, 4), nn.Linear(64, 64), nn.Linear(8, 3)
         self.attention = attention
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         tokens = self.embedding(images).flatten(2).transpose(1, 2)
         if self.attention:
             tokens = tokens + (tokens @ tokens.mT).softmax(-1) @ tokens
@@ -92,13 +97,13 @@ class Tokens(nn.Module):
         return self.head(tokens.mean(1))
 
 
-def test_the_feature_map_is_where_branches_have_met():
+def test_the_feature_map_is_where_branches_have_met() -> None:
     structure = traced(Branches().eval(), noise(2, 1, 10, 10))
     assert structure.feature().kind == "concatenate"
     assert traced(Branches(beside=True).eval(), noise(2, 1, 10, 10)).feature().kind == "relu"
 
 
-def test_branches_that_reach_the_head_alone_are_explained_where_they_part(explain):
+def test_branches_that_reach_the_head_alone_are_explained_where_they_part(explain: Callable[..., torch.Tensor]) -> None:
     assert refused(make("cam"), Branches()) is None
     reason = refused(make("cam"), Branches(beside=True))
     assert "not linear" in reason
@@ -112,7 +117,7 @@ def test_branches_that_reach_the_head_alone_are_explained_where_they_part(explai
     torch.testing.assert_close(explain(make("gradcam"), model, images, [1, 1]), enlarged(expected, (10, 10)))
 
 
-def test_channels_last_blocks_are_not_mistaken_for_features():
+def test_channels_last_blocks_are_not_mistaken_for_features() -> None:
     model, images = ChannelsLast().eval(), noise(2, 1, 16, 16)
     structure = traced(model, images)
     assert structure.feature().kind == "add"
@@ -121,12 +126,12 @@ def test_channels_last_blocks_are_not_mistaken_for_features():
 
 @pytest.mark.parametrize(("attention", "what"), [(True, "attention over tokens"), (False, "gelu over tokens")])
 @pytest.mark.parametrize("name", NAMES)
-def test_transformers_are_refused(name, attention, what):
+def test_transformers_are_refused(name: str, attention: bool, what: str) -> None:
     assert what in refused(make(name), Tokens(attention))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_models_without_feature_maps_are_refused(explain, name):
+def test_models_without_feature_maps_are_refused(explain: Callable[..., torch.Tensor], name: str) -> None:
     assert "no feature map" in refused(make(name), LinearNetwork(1, (32, 32), 3))
     with pytest.raises(UserError, match="no feature map"):
         explain(make(name), LinearNetwork(1, (6, 6), 3), noise(1, 1, 6, 6), [0])
@@ -143,7 +148,9 @@ def test_models_without_feature_maps_are_refused(explain, name):
         ([nn.BatchNorm2d(6)], pooled, None),
     ],
 )
-def test_cam_proves_that_the_head_is_linear_in_the_pooled_maps(chain, features, between, reason):
+def test_cam_proves_that_the_head_is_linear_in_the_pooled_maps(
+    chain: Callable[..., nn.Module], features: list[nn.Module], between: Callable[..., Any], reason: str | None
+) -> None:
     model = chain([nn.Conv2d(1, 6, 3), nn.ReLU(), *features], between, nn.Linear(6, 3))
     found = refused(make("cam"), model, spatial=(10, 10))
     assert found is None if reason is None else reason in found
@@ -152,11 +159,11 @@ def test_cam_proves_that_the_head_is_linear_in_the_pooled_maps(chain, features, 
 class Rewriting(nn.Module):
     """Works in place on its feature map: by an operation that rules make out of place, or by one they do not know."""
 
-    def __init__(self, how):
+    def __init__(self, how: str) -> None:
         super().__init__()
         self.convolution, self.head, self.how = nn.Conv2d(1, 4, 3), nn.Linear(4, 3), how
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         values = self.convolution(images).relu()
         if self.how == "known":
             values *= 2.0
@@ -167,7 +174,7 @@ class Rewriting(nn.Module):
         return self.head(values.mean((2, 3)))
 
 
-def test_what_works_in_place_on_the_feature_map_is_followed_or_refused():
+def test_what_works_in_place_on_the_feature_map_is_followed_or_refused() -> None:
     assert refused(make("gradcam"), Rewriting("known")) is None
     assert "in place" in refused(make("gradcam"), Rewriting("index"))
     assert "in place unseen" in refused(make("gradcam"), Rewriting("discarded"))
@@ -177,7 +184,7 @@ def test_what_works_in_place_on_the_feature_map_is_followed_or_refused():
 # --- option layer ---------------------------------------------------------------------------------------------------
 
 
-def test_a_layer_can_be_named(explain):
+def test_a_layer_can_be_named(explain: Callable[..., torch.Tensor]) -> None:
     images, targets, model = noise(3, 1, 20, 16), torch.tensor([0, 2, 1]), network()
     layer = LayerGradCam(model, model.activations[1])
     expected = LayerAttribution.interpolate(
@@ -191,7 +198,7 @@ def test_a_layer_can_be_named(explain):
     assert "not linear" in refused(make("cam", layer="activations.1"), model)
 
 
-def test_a_layer_that_is_not_there_is_named_with_its_neighbours(explain):
+def test_a_layer_that_is_not_there_is_named_with_its_neighbours(explain: Callable[..., torch.Tensor]) -> None:
     with pytest.raises(UserError, match=r"layer='activation\.1'.*activations\.1"):
         refused(make("gradcam", layer="activation.1"), network())
     model = network()
@@ -200,7 +207,7 @@ def test_a_layer_that_is_not_there_is_named_with_its_neighbours(explain):
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_a_layer_without_feature_maps_is_refused():
+def test_a_layer_without_feature_maps_is_refused() -> None:
     assert "layer head" in refused(make("gradcam", layer="head"), network())
     reason = refused(make("gradcam", layer="dense"), ChannelsLast(), spatial=(16, 16))
     assert "its channels are not the second axis" in reason
@@ -210,7 +217,7 @@ def test_a_layer_without_feature_maps_is_refused():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_maps_do_not_depend_on_the_batch(explain, name):
+def test_maps_do_not_depend_on_the_batch(explain: Callable[..., torch.Tensor], name: str) -> None:
     model, images, targets = network(2, 3, "inplace", batch_norm=True), noise(5, 2, 20, 14), [0, 1, 2, 1, 0]
     whole = explain(make(name), model, images, targets)
     assert whole.flatten(1).any(1).sum() >= 3
@@ -220,7 +227,7 @@ def test_maps_do_not_depend_on_the_batch(explain, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_volumes(explain, chain, name):
+def test_volumes(explain: Callable[..., torch.Tensor], chain: Callable[..., nn.Module], name: str) -> None:
     torch.manual_seed(0)
     layers = [nn.Conv3d(1, 4, 3, 2, 1), nn.ReLU(inplace=True), nn.Conv3d(4, 6, 3, 2, 1), nn.BatchNorm3d(6), nn.ReLU()]
     model, images = chain(layers, pooled, nn.Linear(6, 2)).eval(), noise(2, 1, 8, 10, 12)
@@ -231,7 +238,7 @@ def test_volumes(explain, chain, name):
     assert maps.any()
 
 
-def test_nothing_of_the_network_before_the_feature_map_is_recorded():
+def test_nothing_of_the_network_before_the_feature_map_is_recorded() -> None:
     """The backward pass ends at the features: the first convolution must not be in autograd's graph."""
     model, images = network(relu="inplace").requires_grad_(False), noise(2, 1, 16, 16)
     head = make("gradcam")._head(model, images, torch.tensor([0, 1]))
@@ -240,7 +247,7 @@ def test_nothing_of_the_network_before_the_feature_map_is_recorded():
     assert not images.requires_grad
 
 
-def test_a_model_that_was_changed_is_looked_at_again(explain):
+def test_a_model_that_was_changed_is_looked_at_again(explain: Callable[..., torch.Tensor]) -> None:
     explainer, model, images = make("cam"), network(), noise(2, 1, 16, 16)
     explain(explainer, model, images, [0, 1])
     model.norms[2] = nn.BatchNorm2d(32).eval()
@@ -250,13 +257,13 @@ def test_a_model_that_was_changed_is_looked_at_again(explain):
     assert torch.equal(explain(explainer, model, images, [0, 1]), fresh)
 
 
-def test_a_model_that_runs_other_operations_each_time_is_an_error(explain):
+def test_a_model_that_runs_other_operations_each_time_is_an_error(explain: Callable[..., torch.Tensor]) -> None:
     class Restless(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.inner, self.calls = network(), 0
 
-        def forward(self, images):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
             self.calls += 1
             for _ in range(self.calls):
                 images = images + 0.0
@@ -283,11 +290,11 @@ LARGE = {"inception_v3", "densenet121", "vgg11"}
 @pytest.mark.parametrize(
     "architecture", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in REFUSALS]
 )
-def test_timm_classifiers(explain, architecture):
+def test_timm_classifiers(explain: Callable[..., torch.Tensor], architecture: str) -> None:
     torch.manual_seed(0)
     side = 128 if architecture == "inception_v3" else 64
-    smaller = {"vit_tiny_patch16_224": {"img_size": 64}, "vgg11": {"mlp_ratio": 1 / 64}}.get(architecture, {})
-    model = timm.create_model(architecture, num_classes=3, in_chans=1, **smaller)
+    sizes: dict[str, Any] = {"vit_tiny_patch16_224": {"img_size": 64}, "vgg11": {"mlp_ratio": 1 / 64}}
+    model = timm.create_model(architecture, num_classes=3, in_chans=1, **sizes.get(architecture, {}))
     for name in NAMES:
         explainer = make(name)
         reason = refused(explainer, model, spatial=(side, side))

@@ -1,5 +1,8 @@
 """VisualBackProp: the paper's steps written out, for chains, poolings and residual networks."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import timm
@@ -15,20 +18,20 @@ from xbench.testing.networks import ConvNetwork
 from xbench_baselines.cams.visual_backprop import VisualBackProp
 
 
-def noise(*shape):
+def noise(*shape: int) -> torch.Tensor:
     return torch.from_numpy(rng(0, "images").random(shape, dtype=np.float32))
 
 
-def pooled(values):
+def pooled(values: torch.Tensor) -> torch.Tensor:
     return values.flatten(2).mean(2)
 
 
-def network(channels=1, outputs=3, relu="module", seed=0, **options):
+def network(channels: int = 1, outputs: int = 3, relu: str = "module", seed: int = 0, **options: Any) -> ConvNetwork:
     torch.manual_seed(seed)
     return ConvNetwork(channels, outputs, relu=relu, **options).eval()
 
 
-def test_visualbackprop_of_a_chain_follows_each_convolution(explain):
+def test_visualbackprop_of_a_chain_follows_each_convolution(explain: Callable[..., torch.Tensor]) -> None:
     """Against the paper's steps written out: odd sizes, so that strides leave rows over."""
     model, images = network(), noise(3, 1, 17, 22)
     averages, values = [], images
@@ -57,7 +60,9 @@ def test_visualbackprop_of_a_chain_follows_each_convolution(explain):
         {"kernel_size": 3, "padding": "same", "dilation": 2},
     ],
 )
-def test_visualbackprop_knows_every_geometry_of_a_convolution(explain, chain, geometry):
+def test_visualbackprop_knows_every_geometry_of_a_convolution(
+    explain: Callable[..., torch.Tensor], chain: Callable[..., nn.Module], geometry: dict[str, Any]
+) -> None:
     torch.manual_seed(0)
     model = chain([nn.Conv2d(1, 4, **geometry), nn.ReLU()], pooled, nn.Linear(4, 3)).eval()
     ones, images = nn.Conv2d(1, 1, **geometry, bias=False), noise(2, 1, 17, 16)
@@ -68,7 +73,9 @@ def test_visualbackprop_knows_every_geometry_of_a_convolution(explain, chain, ge
     torch.testing.assert_close(explain(VisualBackProp(Options()), model, images, [0, 1]), expected)
 
 
-def test_visualbackprop_undoes_poolings_before_and_after_the_activation(explain, chain):
+def test_visualbackprop_undoes_poolings_before_and_after_the_activation(
+    explain: Callable[..., torch.Tensor], chain: Callable[..., nn.Module]
+) -> None:
     torch.manual_seed(0)
     for order in ((nn.ReLU(), nn.MaxPool2d(2)), (nn.MaxPool2d(2), nn.ReLU())):
         model = chain([nn.Conv2d(1, 4, 3), *order, nn.Conv2d(4, 6, 3), nn.ReLU()], pooled, nn.Linear(6, 3)).eval()
@@ -83,7 +90,7 @@ def test_visualbackprop_undoes_poolings_before_and_after_the_activation(explain,
         torch.testing.assert_close(explain(VisualBackProp(Options()), model, images, [0, 0]), expected)
 
 
-def test_visualbackprop_of_a_residual_network_takes_one_map_a_resolution(explain):
+def test_visualbackprop_of_a_residual_network_takes_one_map_a_resolution(explain: Callable[..., torch.Tensor]) -> None:
     torch.manual_seed(0)
     model = timm.create_model("resnet10t", num_classes=2, in_chans=1).eval()
     images = noise(2, 1, 64, 64)
@@ -100,7 +107,7 @@ def test_visualbackprop_of_a_residual_network_takes_one_map_a_resolution(explain
     )
 
 
-def test_visualbackprop_knows_no_class(explain):
+def test_visualbackprop_knows_no_class(explain: Callable[..., torch.Tensor]) -> None:
     images = noise(2, 1, 16, 16)
     maps = [explain(VisualBackProp(Options()), network(), images, [target] * 2) for target in range(3)]
     assert torch.equal(maps[0], maps[1])
@@ -109,7 +116,7 @@ def test_visualbackprop_knows_no_class(explain):
     assert (maps[0].amax((1, 2)) == 1).all()
 
 
-def test_visualbackprop_of_nothing_is_zero(explain):
+def test_visualbackprop_of_nothing_is_zero(explain: Callable[..., torch.Tensor]) -> None:
     model = network()
     for convolution in model.convolutions:
         convolution.bias.data.zero_()
@@ -117,5 +124,5 @@ def test_visualbackprop_of_nothing_is_zero(explain):
 
 
 @parametrize_with_checks(spec for spec in xbench_baselines.xbench_explainers() if spec.name == "visualbackprop")
-def test_conformance(check):
+def test_conformance(check: Callable[..., None]) -> None:
     check()

@@ -1,5 +1,8 @@
 """Iterative saliency: lesions that come to light one after the other, and a plain loop over one image."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from scipy.ndimage import binary_dilation
@@ -10,6 +13,7 @@ import xbench_baselines
 from xbench import DatasetInfo
 from xbench.runtime.seeding import rng
 from xbench.testing import parametrize_with_checks
+from xbench.testing.networks import ConvNetwork
 from xbench_baselines.gradients.gradient import Gradient
 from xbench_baselines.gradients.iterative import IterativeSaliency
 from xbench_baselines.gradients.options import GradientOptions, IterativeSaliencyOptions
@@ -18,11 +22,11 @@ INFO = DatasetInfo("toy", ("a", "b"), 1, (12, 10))
 LESIONS = ((slice(4, 7), slice(4, 7)), (slice(16, 19), slice(14, 17)))
 
 
-def noise(*shape):
+def noise(*shape: int) -> torch.Tensor:
     return torch.from_numpy(rng(0, "images").random(shape, dtype=np.float32))
 
 
-def close(found, expected, tolerance=1e-5):
+def close(found: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
     """Equal to `tolerance` of the largest value, which must not be zero."""
     assert expected.abs().max() > 0
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
@@ -31,24 +35,24 @@ def close(found, expected, tolerance=1e-5):
 class Lesions(nn.Module):
     """Abnormal (class 1) while any of two spots is bright. The first outshines: only the brighter has a gradient."""
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         brightness = torch.stack([images[:, 0, rows, columns].mean((1, 2)) for rows, columns in LESIONS], 1)
         worst = (brightness * torch.tensor([1.0, 0.9])).amax(1, keepdim=True)
         return 10 * (worst - 0.5)
 
 
-def with_lesions(*spots):
+def with_lesions(*spots: tuple[slice, slice]) -> torch.Tensor:
     images = torch.full((1, 1, 24, 20), 0.1)
     for rows, columns in spots:
         images[0, 0, rows, columns] = 1
     return images
 
 
-def iterative(**options):
+def iterative(**options: Any) -> IterativeSaliency:
     return IterativeSaliency(IterativeSaliencyOptions(share=9 / 480, **options))
 
 
-def test_the_second_lesion_comes_to_light_in_the_second_iteration(explain):
+def test_the_second_lesion_comes_to_light_in_the_second_iteration(explain: Callable[..., torch.Tensor]) -> None:
     first, second = torch.zeros(24, 20), torch.zeros(24, 20)
     first[LESIONS[0]], second[LESIONS[1]] = 1, 1
     images = with_lesions(*LESIONS)
@@ -57,7 +61,9 @@ def test_the_second_lesion_comes_to_light_in_the_second_iteration(explain):
         torch.testing.assert_close(maps[0], expected)
 
 
-def test_images_that_are_not_abnormal_have_the_scaled_gradient(explain, styled_network):
+def test_images_that_are_not_abnormal_have_the_scaled_gradient(
+    explain: Callable[..., torch.Tensor], styled_network: Callable[..., ConvNetwork]
+) -> None:
     model, images, targets = styled_network(), noise(4, 3, 12, 10), torch.tensor([0, 1, 2, 1])
     gradient = explain(Gradient(GradientOptions()), model, images, targets).abs().flatten(1)
     low, high = gradient.amin(1, keepdim=True), gradient.amax(1, keepdim=True)
@@ -69,7 +75,9 @@ def test_images_that_are_not_abnormal_have_the_scaled_gradient(explain, styled_n
     close(explain(once, model, images, targets), expected)
 
 
-def test_iterations_agree_with_a_loop_over_one_image(explain, styled_network):
+def test_iterations_agree_with_a_loop_over_one_image(
+    explain: Callable[..., torch.Tensor], styled_network: Callable[..., ConvNetwork]
+) -> None:
     model, image, options = (
         styled_network(),
         noise(1, 3, 20, 22),
@@ -90,12 +98,12 @@ def test_iterations_agree_with_a_loop_over_one_image(explain, styled_network):
     close(maps[0], expected, 1e-4)
 
 
-def test_only_abnormal_images_are_passed_on_and_each_goes_its_own_way(explain):
+def test_only_abnormal_images_are_passed_on_and_each_goes_its_own_way(explain: Callable[..., torch.Tensor]) -> None:
     images = torch.cat([with_lesions(*LESIONS), with_lesions(), with_lesions(LESIONS[1]), with_lesions(*LESIONS)])
     passed = []
 
     class Watched(Lesions):
-        def forward(self, images):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
             passed.append(len(images))
             return super().forward(images)
 
@@ -105,7 +113,9 @@ def test_only_abnormal_images_are_passed_on_and_each_goes_its_own_way(explain):
     torch.testing.assert_close(maps, alone)
 
 
-def test_iterative_saliency_survives_what_it_cannot_inpaint(explain, styled_network):
+def test_iterative_saliency_survives_what_it_cannot_inpaint(
+    explain: Callable[..., torch.Tensor], styled_network: Callable[..., ConvNetwork]
+) -> None:
     constant = nn.Sequential(nn.Flatten(), nn.Linear(100, 2))
     with torch.no_grad():
         constant[1].weight.zero_()
@@ -115,7 +125,7 @@ def test_iterative_saliency_survives_what_it_cannot_inpaint(explain, styled_netw
     assert torch.isfinite(explain(everything, styled_network(channels=1, outputs=2), noise(2, 1, 10, 10), [0, 1])).all()
 
 
-def test_iterative_saliency_refuses_a_class_that_does_not_exist():
+def test_iterative_saliency_refuses_a_class_that_does_not_exist() -> None:
     reason = IterativeSaliency(IterativeSaliencyOptions(abnormal=2)).supports(Lesions(), INFO)
     assert "abnormal=2" in reason
     assert "0 to 1" in reason
@@ -124,5 +134,5 @@ def test_iterative_saliency_refuses_a_class_that_does_not_exist():
 @parametrize_with_checks(
     (spec for spec in xbench_baselines.xbench_explainers() if spec.name == "iterative-saliency"), iterations=3
 )
-def test_conformance_of_iterative_saliency(check):
+def test_conformance_of_iterative_saliency(check: Callable[..., None]) -> None:
     check()

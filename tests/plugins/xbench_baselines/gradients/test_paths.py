@@ -1,5 +1,8 @@
 """Integrated gradients: closed forms, completeness, captum, and the mean over a black and a white baseline."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -18,42 +21,42 @@ SPECS = {spec.name: spec for spec in xbench_baselines.xbench_explainers()}
 RULES = ("right", "gauss-legendre")
 
 
-def noise(*shape, name="images"):
+def noise(*shape: int, name: str = "images") -> torch.Tensor:
     return torch.from_numpy(rng(0, name).random(shape, dtype=np.float32))
 
 
-def network(relu="module", channels=3, outputs=3):
+def network(relu: str = "module", channels: int = 3, outputs: int = 3) -> ConvNetwork:
     torch.manual_seed(0)
     return ConvNetwork(channels, outputs, relu=relu, batch_norm=True).eval()
 
 
-def scores(model, images, targets):
+def scores(model: nn.Module, images: torch.Tensor, targets: Sequence[int] | torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         return model(images).gather(1, torch.as_tensor(targets)[:, None])[:, 0]
 
 
-def close(found, expected, tolerance=1e-5):
+def close(found: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
     """Equal to `tolerance` of the largest value, which must not be zero."""
     assert expected.abs().max() > 0
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
 
 
-def integrated(**options):
+def integrated(**options: Any) -> IntegratedGradients:
     return IntegratedGradients(IntegratedGradientsOptions(**options))
 
 
-def black_white(**options):
+def black_white(**options: Any) -> IntegratedGradientsBW:
     return IntegratedGradientsBW(IntegratedGradientsBWOptions(**options))
 
 
 class Squares(nn.Module):
     """One logit, the sum of x^2."""
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.square().flatten(1).sum(1, keepdim=True)
 
 
-def smooth_network():
+def smooth_network() -> nn.Sequential:
     """Two classes of images of 9 x 8 pixels, without kinks, so that quadratures converge fast."""
     torch.manual_seed(0)
     features = nn.Conv2d(1, 6, 3), nn.Softplus(), nn.Conv2d(6, 6, 3), nn.Tanh(), nn.Flatten()
@@ -66,7 +69,9 @@ def smooth_network():
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("steps", [1, 7])
 @pytest.mark.parametrize("baseline", ["black", "white", "mean"])
-def test_integrated_gradients_of_a_linear_model_are_exact(explain, rule, steps, baseline):
+def test_integrated_gradients_of_a_linear_model_are_exact(
+    explain: Callable[..., torch.Tensor], rule: str, steps: int, baseline: str
+) -> None:
     model, images = LinearNetwork(2, (5, 4), outputs=3), noise(3, 2, 5, 4)
     weight = model.linear.weight.detach()[[2, 0, 1]].view(3, 2, 5, 4)
     reference = {"black": 0.0, "white": 1.0, "mean": images.mean((2, 3), keepdim=True)}[baseline]
@@ -74,7 +79,7 @@ def test_integrated_gradients_of_a_linear_model_are_exact(explain, rule, steps, 
     close(maps, (weight * (images - reference)).sum(1), 1e-6)
 
 
-def test_quadratures_of_a_sum_of_squares(explain):
+def test_quadratures_of_a_sum_of_squares(explain: Callable[..., torch.Tensor]) -> None:
     """Black baseline: the right Riemann sum gives (1 + 1/m) x^2, Gauss-Legendre x^2 exactly."""
     images = noise(2, 1, 6, 5)
     for steps in (1, 10, 25):
@@ -85,12 +90,14 @@ def test_quadratures_of_a_sum_of_squares(explain):
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(("baseline", "value"), [("black", 0.0), ("white", 1.0), ("mean", 0.3)])
-def test_an_image_that_is_its_baseline_has_no_attribution(explain, rule, baseline, value):
+def test_an_image_that_is_its_baseline_has_no_attribution(
+    explain: Callable[..., torch.Tensor], rule: str, baseline: str, value: float
+) -> None:
     maps = explain(integrated(rule=rule, baseline=baseline), network(), torch.full((2, 3, 9, 9), value), [0, 1])
     assert maps.abs().max() < 1e-6
 
 
-def test_integrated_gradients_are_complete(explain):
+def test_integrated_gradients_are_complete(explain: Callable[..., torch.Tensor]) -> None:
     images, targets = noise(3, 1, 9, 8), [0, 1, 1]
     model = smooth_network()
     expected = scores(model, images, targets) - scores(model, torch.zeros_like(images), targets)
@@ -104,7 +111,9 @@ def test_integrated_gradients_are_complete(explain):
 
 @pytest.mark.parametrize(("rule", "theirs"), [("right", "riemann_right"), ("gauss-legendre", "gausslegendre")])
 @pytest.mark.parametrize(("channels", "outputs"), [(1, 2), (3, 3)])
-def test_integrated_gradients_agree_with_captum(explain, rule, theirs, channels, outputs):
+def test_integrated_gradients_agree_with_captum(
+    explain: Callable[..., torch.Tensor], rule: str, theirs: str, channels: int, outputs: int
+) -> None:
     model, images = network("functional", channels, outputs), noise(5, channels, 12, 10)
     targets = torch.arange(5) % outputs
     reference = CaptumIntegratedGradients(model)
@@ -114,7 +123,7 @@ def test_integrated_gradients_agree_with_captum(explain, rule, theirs, channels,
         close(explain(integrated(rule=rule, baseline=baseline), model, images, targets), expected.float())
 
 
-def test_integrated_gradients_do_not_depend_on_how_the_network_is_written(explain):
+def test_integrated_gradients_do_not_depend_on_how_the_network_is_written(explain: Callable[..., torch.Tensor]) -> None:
     images, targets = noise(3, 3, 12, 10), [0, 1, 2]
     module = explain(integrated(), network("module"), images, targets)
     for relu in ("functional", "inplace", "reused"):
@@ -124,7 +133,7 @@ def test_integrated_gradients_do_not_depend_on_how_the_network_is_written(explai
 # --- black and white ------------------------------------------------------------------------------------------------
 
 
-def test_black_and_white_is_the_mean_of_two(explain):
+def test_black_and_white_is_the_mean_of_two(explain: Callable[..., torch.Tensor]) -> None:
     model, images, targets = network(), noise(3, 3, 12, 10), [0, 1, 2]
     for rule in RULES:
         both = [
@@ -133,7 +142,7 @@ def test_black_and_white_is_the_mean_of_two(explain):
         close(explain(black_white(rule=rule), model, images, targets), (both[0] + both[1]) / 2)
 
 
-def test_black_and_white_of_a_linear_model(explain):
+def test_black_and_white_of_a_linear_model(explain: Callable[..., torch.Tensor]) -> None:
     model, images = LinearNetwork(2, (5, 4), outputs=3), noise(3, 2, 5, 4)
     weight = model.linear.weight.detach()[[2, 0, 1]].view(3, 2, 5, 4)
     close(explain(black_white(), model, images, [2, 0, 1]), (weight * (images - 0.5)).sum(1), 1e-6)
@@ -142,7 +151,7 @@ def test_black_and_white_of_a_linear_model(explain):
     close(own, (weight * (images - ends.view(3, 1, 1, 1) / 2)).sum(1), 1e-6)
 
 
-def test_black_and_white_is_complete(explain):
+def test_black_and_white_is_complete(explain: Callable[..., torch.Tensor]) -> None:
     images, targets = noise(3, 1, 9, 8), [0, 1, 1]
     model = smooth_network()
     ends = [scores(model, torch.full_like(images, value), targets) for value in (0.0, 1.0)]
@@ -153,7 +162,7 @@ def test_black_and_white_is_complete(explain):
 # --- passes ---------------------------------------------------------------------------------------------------------
 
 
-def test_rows_of_a_pass_follow_the_largest_operation_not_the_batch():
+def test_rows_of_a_pass_follow_the_largest_operation_not_the_batch() -> None:
     narrow, wide = (ConvNetwork(1, 2, width=width).eval() for width in (8, 256))
     images = noise(3, 1, 64, 64)
     assert gradient_rows(wide, images) == 2**23 // (256 * 64 * 64 * 4)
@@ -166,5 +175,5 @@ def test_rows_of_a_pass_follow_the_largest_operation_not_the_batch():
 
 
 @parametrize_with_checks([SPECS[name] for name in ("integrated-gradients", "integrated-gradients-bw")], steps=5)
-def test_conformance(check):
+def test_conformance(check: Callable[..., None]) -> None:
     check()

@@ -1,5 +1,7 @@
 """Occlusion against closed forms and captum; what every explainer that changes the image costs and promises."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from captum.attr import Occlusion as CaptumOcclusion
 from torch import nn
 
 import xbench_baselines
-from xbench import DatasetInfo
+from xbench import Batch, DatasetInfo, ExplainerSpec
 from xbench.runtime.seeding import rng
 from xbench.testing import parametrize_with_checks
 from xbench.testing.networks import LinearNetwork
@@ -23,17 +25,17 @@ from xbench_baselines.perturbation.rise import Rise
 from xbench_baselines.perturbation.surrogates import FeatureAblation, KernelShap, Lime
 
 
-def noise(*shape):
+def noise(*shape: int) -> np.ndarray:
     return rng(0, "images").random(shape, dtype=np.float32)
 
 
-def tiles(spatial, side):
+def tiles(spatial: tuple[int, ...], side: int) -> np.ndarray:
     """Square superpixels: int (*spatial)."""
     rows, columns = (np.arange(size) // side for size in spatial)
     return rows[:, None] * (columns[-1] + 1) + columns
 
 
-def close(made, expected, tolerance=1e-5):
+def close(made: torch.Tensor, expected: np.ndarray | torch.Tensor, tolerance: float = 1e-5) -> None:
     expected = torch.as_tensor(expected, dtype=torch.float64)
     scale = max(float(expected.abs().max()), 1e-30)
     torch.testing.assert_close(made.double(), expected, rtol=0, atol=tolerance * scale)
@@ -43,13 +45,21 @@ def close(made, expected, tolerance=1e-5):
 
 
 @pytest.mark.parametrize(("channels", "outputs", "targets"), [(1, 1, [0, 1, 1]), (3, 3, [2, 0, 1])])
-def test_occlusion_of_single_pixels_is_input_times_weight(explain, weights_of, channels, outputs, targets):
+def test_occlusion_of_single_pixels_is_input_times_weight(
+    explain: Callable[..., torch.Tensor],
+    weights_of: Callable[..., torch.Tensor],
+    channels: int,
+    outputs: int,
+    targets: list[int],
+) -> None:
     model, images = LinearNetwork(channels, (7, 6), outputs), noise(3, channels, 7, 6)
     maps = explain(Occlusion(OcclusionOptions(window=1)), model, images, targets)
     close(maps, (weights_of(model, targets, (channels, 7, 6)) * torch.from_numpy(images)).sum(1), 3e-5)
 
 
-def test_occlusion_by_disjoint_windows_gives_every_pixel_the_sum_of_its_block(explain, weights_of):
+def test_occlusion_by_disjoint_windows_gives_every_pixel_the_sum_of_its_block(
+    explain: Callable[..., torch.Tensor], weights_of: Callable[..., torch.Tensor]
+) -> None:
     model, images = LinearNetwork(2, (8, 12), 2), noise(2, 2, 8, 12)
     maps = explain(Occlusion(OcclusionOptions(window=4, stride=4)), model, images, [1, 0])
     products = (weights_of(model, [1, 0], (2, 8, 12)) * torch.from_numpy(images)).sum(1)
@@ -61,7 +71,14 @@ def test_occlusion_by_disjoint_windows_gives_every_pixel_the_sum_of_its_block(ex
     ("spatial", "window", "stride"), [((16, 16), 4, 2), ((17, 13), 5, 3), ((9, 14), 4, 4), ((6, 7, 8), 3, 2)]
 )
 @pytest.mark.parametrize("fill", ["zero", "mean"])
-def test_occlusion_agrees_with_captum(explain, positional_network, spatial, window, stride, fill):
+def test_occlusion_agrees_with_captum(
+    explain: Callable[..., torch.Tensor],
+    positional_network: Callable[..., nn.Module],
+    spatial: tuple[int, ...],
+    window: int,
+    stride: int,
+    fill: str,
+) -> None:
     torch.manual_seed(0)
     model = positional_network(3, 3) if len(spatial) == 2 else LinearNetwork(3, spatial, 3)
     images, targets = torch.from_numpy(noise(3, 3, *spatial)), torch.tensor([2, 0, 1])
@@ -77,9 +94,9 @@ def test_occlusion_agrees_with_captum(explain, positional_network, spatial, wind
     close(explain(Occlusion(options), model, images, targets), expected[:, 0].detach())
 
 
-def test_occlusion_reaches_every_pixel(explain):
+def test_occlusion_reaches_every_pixel(explain: Callable[..., torch.Tensor]) -> None:
     class Corner(nn.Module):
-        def forward(self, images):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images[:, 0, -1, -1:]
 
     images = np.ones((1, 1, 11, 10), dtype=np.float32)
@@ -89,14 +106,14 @@ def test_occlusion_reaches_every_pixel(explain):
     assert not drops[:-2].any()
 
 
-def test_occlusion_has_a_window_for_the_size_of_the_image():
+def test_occlusion_has_a_window_for_the_size_of_the_image() -> None:
     explainer = Occlusion(OcclusionOptions())
     assert explainer._window_and_stride((64, 64)) == (8, 4)
     assert explainer._window_and_stride((300, 224)) == (15, 7)
     assert explainer._window_and_stride((1, 1)) == (1, 1)
 
 
-def test_occlusion_refuses_windows_that_cannot_be_laid():
+def test_occlusion_refuses_windows_that_cannot_be_laid() -> None:
     info = DatasetInfo("toy", ("a", "b"), 1, (20, 16))
     assert Occlusion(OcclusionOptions(window=16)).supports(nn.Identity(), info) is None
     assert "17 pixels does not fit" in Occlusion(OcclusionOptions(window=17)).supports(nn.Identity(), info)
@@ -111,11 +128,11 @@ PASSES = [0]
 class Counted(nn.Module):
     """A linear model that counts the images it sees; its copies count together."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.network = LinearNetwork(1, (16, 16), 2)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         PASSES[0] += len(images)
         return self.network(images)
 
@@ -131,7 +148,12 @@ class Counted(nn.Module):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_passes_are_no_more_than_needed(batch_of, explain, explainer, expected):
+def test_passes_are_no_more_than_needed(
+    batch_of: Callable[..., Batch],
+    explain: Callable[..., torch.Tensor],
+    explainer: Occlusion | FeatureAblation | Lime | KernelShap | Rise,
+    expected: int,
+) -> None:
     batch = batch_of(noise(2, 1, 16, 16), feature=np.stack([tiles((16, 16), 4), tiles((16, 16), 8)]))
     PASSES[0] = 0
     explain(explainer, Counted(), batch, [0, 1])
@@ -139,14 +161,14 @@ def test_passes_are_no_more_than_needed(batch_of, explain, explainer, expected):
     assert expected <= PASSES[0] <= expected + probing
 
 
-def specs(*names):
+def specs(*names: str) -> list[ExplainerSpec]:
     return [spec for spec in xbench_baselines.xbench_explainers() if spec.name in names]
 
 
 @parametrize_with_checks(specs("occlusion", "feature-ablation"))
-def test_conformance(check):
+def test_conformance(check: Callable[..., None]) -> None:
     check()
 
 
-def test_conformance_reaches_every_explainer():
+def test_conformance_reaches_every_explainer() -> None:
     assert len(specs("occlusion", "feature-ablation", "lime", "kernelshap", "rise")) == 5

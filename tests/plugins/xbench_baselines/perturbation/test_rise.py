@@ -1,6 +1,7 @@
 """RISE: its masks, its expectation on linear models, what a constant model gives."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import xbench_baselines
+from xbench import ExplainerSpec
 from xbench.runtime.seeding import rng
 from xbench.testing import parametrize_with_checks
 from xbench.testing.networks import LinearNetwork
@@ -18,18 +20,18 @@ from xbench_baselines.perturbation.rise import RandomMasks, Rise
 CPU = torch.device("cpu")
 
 
-def noise(*shape):
+def noise(*shape: int) -> np.ndarray:
     return rng(0, "images").random(shape, dtype=np.float32)
 
 
-def close(made, expected, tolerance=1e-5):
+def close(made: torch.Tensor, expected: np.ndarray | torch.Tensor, tolerance: float = 1e-5) -> None:
     expected = torch.as_tensor(expected, dtype=torch.float64)
     scale = max(float(expected.abs().max()), 1e-30)
     torch.testing.assert_close(made.double(), expected, rtol=0, atol=tolerance * scale)
 
 
 @pytest.mark.parametrize(("spatial", "cells"), [((20, 20), 7), ((33, 18), 5), ((6, 5), 7), ((9, 8, 10), 3)])
-def test_rise_masks_are_enlarged_grids_cut_out_at_a_shift(spatial, cells):
+def test_rise_masks_are_enlarged_grids_cut_out_at_a_shift(spatial: tuple[int, ...], cells: int) -> None:
     masks = RandomMasks(spatial, cells, 0.4, CPU)
     grids, shifts = masks.draws(5, 25)
     sides = [math.ceil(size / cells) for size in spatial]
@@ -43,7 +45,7 @@ def test_rise_masks_are_enlarged_grids_cut_out_at_a_shift(spatial, cells):
         close(mask, large[cut], 1e-6)
 
 
-def test_rise_masks_are_random_and_always_the_same():
+def test_rise_masks_are_random_and_always_the_same() -> None:
     masks = RandomMasks((14, 14), 7, 0.3, CPU)
     grids, shifts = masks.draws(0, 4000)
     assert grids.mean().item() == pytest.approx(0.3, abs=4 * math.sqrt(0.21 / grids.numel()))
@@ -53,7 +55,7 @@ def test_rise_masks_are_random_and_always_the_same():
     assert torch.equal(masks(100, 164), RandomMasks((14, 14), 7, 0.3, CPU)(90, 170)[10:74])
 
 
-def mean_kernel(size, cells):
+def mean_kernel(size: int, cells: int) -> torch.Tensor:
     """Mean over the shifts of sum over cells of B(p, cell) B(q, cell), B the linear interpolation: (size, size)."""
     side = math.ceil(size / cells)
     units = F.interpolate(torch.eye(cells)[:, None], (cells + 1) * side, mode="linear", align_corners=False)[:, 0]
@@ -63,7 +65,13 @@ def mean_kernel(size, cells):
 
 @pytest.mark.parametrize(("outputs", "targets"), [(1, [0, 1]), (3, [2, 1])])
 @pytest.mark.parametrize("centred", [True, False])
-def test_rise_of_a_linear_model_nears_its_expectation(explain, weights_of, outputs, targets, centred):
+def test_rise_of_a_linear_model_nears_its_expectation(
+    explain: Callable[..., torch.Tensor],
+    weights_of: Callable[..., torch.Tensor],
+    outputs: int,
+    targets: list[int],
+    centred: bool,
+) -> None:
     torch.manual_seed(0)
     model, images = LinearNetwork(2, (12, 10), outputs), noise(2, 2, 12, 10)
     options = RiseOptions(masks=20000, cells=3, probability=0.4, centred=centred)
@@ -78,9 +86,9 @@ def test_rise_of_a_linear_model_nears_its_expectation(explain, weights_of, outpu
     close(maps, expected, 0.03)
 
 
-def test_rise_of_a_constant_model_is_zero(explain):
+def test_rise_of_a_constant_model_is_zero(explain: Callable[..., torch.Tensor]) -> None:
     class Constant(nn.Module):
-        def forward(self, images):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.full((len(images), 1), 5.0)
 
     maps = explain(Rise(RiseOptions(masks=100)), Constant(), noise(2, 1, 16, 16), [0, 1])
@@ -89,16 +97,18 @@ def test_rise_of_a_constant_model_is_zero(explain):
     assert uneven.std() > 0.1  # which is why the mean is subtracted
 
 
-def test_rise_of_one_logit_has_a_sign_per_class(explain, positional_network):
+def test_rise_of_one_logit_has_a_sign_per_class(
+    explain: Callable[..., torch.Tensor], positional_network: Callable[..., nn.Module]
+) -> None:
     image = noise(1, 1, 16, 16).repeat(2, 0)
     first, second = explain(Rise(RiseOptions(masks=100)), positional_network(1, 1), image, [0, 1])
     close(first, -second)
 
 
-def specs(*names):
+def specs(*names: str) -> list[ExplainerSpec]:
     return [spec for spec in xbench_baselines.xbench_explainers() if spec.name in names]
 
 
 @parametrize_with_checks(specs("rise"), masks=120)
-def test_conformance_of_rise(check):
+def test_conformance_of_rise(check: Callable[..., None]) -> None:
     check()

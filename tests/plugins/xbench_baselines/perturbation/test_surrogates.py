@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ from captum.attr import Lime as CaptumLime
 from scipy import ndimage
 from skimage.segmentation import slic
 from sklearn.linear_model import Ridge
+from torch import nn
 from torch.nn import functional as F
 
 import xbench_baselines
+from xbench import Batch, ExplainerSpec
 from xbench.runtime.seeding import rng
 from xbench.testing import parametrize_with_checks
 from xbench.testing.networks import LinearNetwork
@@ -23,28 +27,28 @@ from xbench_baselines.perturbation.options import FeatureAblationOptions, Kernel
 from xbench_baselines.perturbation.surrogates import FeatureAblation, KernelShap, Lime
 
 
-def noise(*shape):
+def noise(*shape: int) -> np.ndarray:
     return rng(0, "images").random(shape, dtype=np.float32)
 
 
-def smooth(*shape):
+def smooth(*shape: int) -> np.ndarray:
     """Images with structure to cut up."""
     return np.stack([[ndimage.gaussian_filter(channel, 2) * 4 for channel in image] for image in noise(*shape)])
 
 
-def tiles(spatial, side):
+def tiles(spatial: tuple[int, ...], side: int) -> np.ndarray:
     """Square superpixels: int (*spatial)."""
     rows, columns = (np.arange(size) // side for size in spatial)
     return rows[:, None] * (columns[-1] + 1) + columns
 
 
-def close(made, expected, tolerance=1e-5):
+def close(made: torch.Tensor, expected: np.ndarray | torch.Tensor, tolerance: float = 1e-5) -> None:
     expected = torch.as_tensor(expected, dtype=torch.float64)
     scale = max(float(expected.abs().max()), 1e-30)
     torch.testing.assert_close(made.double(), expected, rtol=0, atol=tolerance * scale)
 
 
-def switched(images, superpixels, fill):
+def switched(images: np.ndarray, superpixels: np.ndarray, fill: str) -> np.ndarray:
     """The image that shows nothing, one superpixel after the other in numpy."""
     off = np.zeros_like(images)
     for n, labels in enumerate(superpixels):
@@ -53,23 +57,27 @@ def switched(images, superpixels, fill):
     return off
 
 
-def values_of(model, image, off, labels, coalitions, target):
+def values_of(
+    model: nn.Module, image: np.ndarray, off: np.ndarray, labels: np.ndarray, coalitions: np.ndarray, target: int
+) -> np.ndarray:
     """v of coalitions, the slow way: float64 (R,)."""
     perturbed = np.stack([np.where(coalition[labels], image, off) for coalition in coalitions])
     with torch.no_grad():
         return model(torch.from_numpy(perturbed))[:, target].double().numpy()
 
 
-def sums_over(products, labels):
+def sums_over(products: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Per pixel, the sum over its superpixel."""
     return np.stack([np.bincount(one.ravel(), row.ravel())[one] for one, row in zip(labels, products, strict=True)])
 
 
 @pytest.fixture
-def linear_case(batch_of, weights_of):
+def linear_case(
+    batch_of: Callable[..., Batch], weights_of: Callable[..., torch.Tensor]
+) -> Callable[..., tuple[LinearNetwork, Batch, list[int], dict[str, np.ndarray]]]:
     """A linear model, images, superpixels of other numbers for each, and what each is worth: sum of w (x - off)."""
 
-    def build(channels=2, outputs=3, targets=(2, 0)):
+    def build(channels: int = 2, outputs: int = 3, targets: tuple[int, ...] = (2, 0)) -> Any:
         torch.manual_seed(0)
         model, images = LinearNetwork(channels, (16, 12), outputs), noise(2, channels, 16, 12)
         labels = np.stack([tiles((16, 12), 4), tiles((16, 12), 3)])
@@ -86,7 +94,12 @@ LINEAR = [(2, 3, (2, 0)), (1, 1, (0, 1))]
 
 @pytest.mark.parametrize("case", LINEAR)
 @pytest.mark.parametrize("fill", FILLS)
-def test_feature_ablation_of_a_linear_model(explain, linear_case, case, fill):
+def test_feature_ablation_of_a_linear_model(
+    explain: Callable[..., torch.Tensor],
+    linear_case: Callable[..., tuple[LinearNetwork, Batch, list[int], dict[str, np.ndarray]]],
+    case: tuple[int, int, tuple[int, ...]],
+    fill: str,
+) -> None:
     model, batch, targets, worth = linear_case(*case)
     maps = explain(FeatureAblation(FeatureAblationOptions(fill=fill)), model, batch, targets)
     close(maps, worth[fill], 3e-5)
@@ -94,7 +107,12 @@ def test_feature_ablation_of_a_linear_model(explain, linear_case, case, fill):
 
 @pytest.mark.parametrize("case", LINEAR)
 @pytest.mark.parametrize("fill", FILLS)
-def test_lime_of_a_linear_model(explain, linear_case, case, fill):
+def test_lime_of_a_linear_model(
+    explain: Callable[..., torch.Tensor],
+    linear_case: Callable[..., tuple[LinearNetwork, Batch, list[int], dict[str, np.ndarray]]],
+    case: tuple[int, int, tuple[int, ...]],
+    fill: str,
+) -> None:
     model, batch, targets, worth = linear_case(*case)
     maps = explain(Lime(LimeOptions(fill=fill, samples=300, alpha=1e-9)), model, batch, targets)
     close(maps, worth[fill], 1e-4)
@@ -104,7 +122,12 @@ def test_lime_of_a_linear_model(explain, linear_case, case, fill):
 
 @pytest.mark.parametrize("case", LINEAR)
 @pytest.mark.parametrize("fill", FILLS)
-def test_kernelshap_of_a_linear_model(explain, linear_case, case, fill):
+def test_kernelshap_of_a_linear_model(
+    explain: Callable[..., torch.Tensor],
+    linear_case: Callable[..., tuple[LinearNetwork, Batch, list[int], dict[str, np.ndarray]]],
+    case: tuple[int, int, tuple[int, ...]],
+    fill: str,
+) -> None:
     model, batch, targets, worth = linear_case(*case)
     maps = explain(KernelShap(KernelShapOptions(fill=fill, samples=300)), model, batch, targets)
     close(maps, worth[fill], 1e-4)
@@ -113,7 +136,9 @@ def test_kernelshap_of_a_linear_model(explain, linear_case, case, fill):
 @pytest.mark.parametrize(
     "explainer", [FeatureAblation(FeatureAblationOptions()), Lime(LimeOptions(samples=99, alpha=1e-9))]
 )
-def test_a_superpixel_of_one_intensity_is_worth_nothing(batch_of, explain, explainer):
+def test_a_superpixel_of_one_intensity_is_worth_nothing(
+    batch_of: Callable[..., Batch], explain: Callable[..., torch.Tensor], explainer: FeatureAblation | Lime
+) -> None:
     labels = np.stack([tiles((12, 12), 4)])
     images = labels[:, None].astype(np.float32) / 9
     images[0, 0, :4, :4] += noise(4, 4)
@@ -126,10 +151,12 @@ def test_a_superpixel_of_one_intensity_is_worth_nothing(batch_of, explain, expla
 
 
 @pytest.fixture
-def conv_case(positional_network):
+def conv_case(
+    positional_network: Callable[..., nn.Module],
+) -> Callable[..., tuple[nn.Module, np.ndarray, np.ndarray, list[int]]]:
     """A network, two images, the superpixels of each, targets."""
 
-    def build(side=8, channels=3):
+    def build(side: int = 8, channels: int = 3) -> Any:
         images, drawn = noise(2, channels, 24, 24), smooth(1, 1, 24, 24)[0, 0]
         labels = np.stack([tiles((24, 24), side), slic(drawn, 20, channel_axis=None, start_label=0)])
         return positional_network(channels, 3), images, labels, [2, 1]
@@ -138,7 +165,12 @@ def conv_case(positional_network):
 
 
 @pytest.mark.parametrize("fill", FILLS)
-def test_feature_ablation_agrees_with_captum(batch_of, explain, conv_case, fill):
+def test_feature_ablation_agrees_with_captum(
+    batch_of: Callable[..., Batch],
+    explain: Callable[..., torch.Tensor],
+    conv_case: Callable[..., tuple[nn.Module, np.ndarray, np.ndarray, list[int]]],
+    fill: str,
+) -> None:
     model, images, labels, targets = conv_case()
     maps = explain(FeatureAblation(FeatureAblationOptions(fill=fill)), model, batch_of(images, feature=labels), targets)
     off = torch.from_numpy(switched(images, labels, fill))
@@ -150,10 +182,14 @@ def test_feature_ablation_agrees_with_captum(batch_of, explain, conv_case, fill)
 
 
 @pytest.fixture
-def lime_case(batch_of, explain, conv_case):
+def lime_case(
+    batch_of: Callable[..., Batch],
+    explain: Callable[..., torch.Tensor],
+    conv_case: Callable[..., tuple[nn.Module, np.ndarray, np.ndarray, list[int]]],
+) -> Callable[..., Any]:
     """Maps, and for each image its coalitions and their weights by the definition."""
 
-    def build(fill, n_samples=1500):
+    def build(fill: str, n_samples: int = 1500) -> Any:
         model, images, labels, targets = conv_case()
         explainer, batch = Lime(LimeOptions(fill=fill, samples=n_samples)), batch_of(images, feature=labels)
         maps = explain(explainer, model, batch, targets)
@@ -168,7 +204,7 @@ def lime_case(batch_of, explain, conv_case):
 
 
 @pytest.mark.parametrize("fill", FILLS)
-def test_lime_agrees_with_ridge_regression_of_scikit_learn(lime_case, fill):
+def test_lime_agrees_with_ridge_regression_of_scikit_learn(lime_case: Callable[..., Any], fill: str) -> None:
     model, images, labels, targets, maps, drawn, weights = lime_case(fill)
     off = switched(images, labels, fill)
     for n, target in enumerate(targets):
@@ -178,12 +214,12 @@ def test_lime_agrees_with_ridge_regression_of_scikit_learn(lime_case, fill):
         close(maps[n], fitted.coef_[labels[n]])
 
 
-def test_lime_agrees_with_captum_on_the_same_draws(lime_case):
+def test_lime_agrees_with_captum_on_the_same_draws(lime_case: Callable[..., Any]) -> None:
     model, images, labels, targets, maps, drawn, weights = lime_case("mean", 200)
     off = torch.from_numpy(switched(images, labels, "mean"))
     for n, target in enumerate(targets):
 
-        def draws(_, n=n, **kwargs):
+        def draws(_: object, n: int = n, **kwargs: Any) -> Iterator[torch.Tensor]:
             yield from drawn[n][:, None].long()
 
         reference = CaptumLime(
@@ -199,7 +235,7 @@ def test_lime_agrees_with_captum_on_the_same_draws(lime_case):
         close(maps[n], expected[0, 0], 1e-4)  # captum fits in float32
 
 
-def test_lime_draws_for_the_image_not_for_the_batch():
+def test_lime_draws_for_the_image_not_for_the_batch() -> None:
     explainer, seeds = Lime(LimeOptions(samples=2000)), torch.tensor([3, 4])
     (first, rest), (other, _) = (list(explainer.coalitions(seeds[index : index + 1], 30)) for index in range(2))
     assert len(first) + len(rest) == 2000
@@ -210,7 +246,7 @@ def test_lime_draws_for_the_image_not_for_the_batch():
     assert torch.equal(fewer, first[:50])
 
 
-def shapley_values(values, players):
+def shapley_values(values: dict[frozenset[Any], Any], players: int) -> np.ndarray:
     """By the definition, over all coalitions: `values` maps a frozenset of players to v."""
     worth = np.zeros(players)
     for player in range(players):
@@ -224,7 +260,12 @@ def shapley_values(values, players):
 
 
 @pytest.mark.parametrize("side", [24, 16, 12, 8])
-def test_kernelshap_of_few_superpixels_is_exact(batch_of, explain, conv_case, side):
+def test_kernelshap_of_few_superpixels_is_exact(
+    batch_of: Callable[..., Batch],
+    explain: Callable[..., torch.Tensor],
+    conv_case: Callable[..., tuple[nn.Module, np.ndarray, np.ndarray, list[int]]],
+    side: int,
+) -> None:
     model, images, _, targets = conv_case()
     labels = np.stack([tiles((24, 24), side), tiles((24, 24), 12)])
     maps = explain(KernelShap(KernelShapOptions(fill="zero")), model, batch_of(images, feature=labels), targets)
@@ -237,13 +278,17 @@ def test_kernelshap_of_few_superpixels_is_exact(batch_of, explain, conv_case, si
         close(maps[n], shapley_values(game, players)[labels[n]])
 
 
-def test_kernelshap_agrees_with_shap(batch_of, explain, conv_case):
+def test_kernelshap_agrees_with_shap(
+    batch_of: Callable[..., Batch],
+    explain: Callable[..., torch.Tensor],
+    conv_case: Callable[..., tuple[nn.Module, np.ndarray, np.ndarray, list[int]]],
+) -> None:
     shap = pytest.importorskip("shap")
     model, images, labels, targets = conv_case(side=8)
     (made, _) = explain(KernelShap(KernelShapOptions(fill="zero")), model, batch_of(images, feature=labels), targets)
     off = switched(images, labels, "zero")[0]
 
-    def values(coalitions):
+    def values(coalitions: np.ndarray) -> np.ndarray:
         return values_of(model, images[0], off, labels[0], coalitions > 0, targets[0])
 
     expected = shap.KernelExplainer(values, np.zeros((1, 9))).shap_values(
@@ -253,7 +298,12 @@ def test_kernelshap_agrees_with_shap(batch_of, explain, conv_case):
 
 
 @pytest.mark.parametrize("n_samples", [4, 60, 300])
-def test_kernelshap_adds_up_to_the_score(batch_of, explain, conv_case, n_samples):
+def test_kernelshap_adds_up_to_the_score(
+    batch_of: Callable[..., Batch],
+    explain: Callable[..., torch.Tensor],
+    conv_case: Callable[..., tuple[nn.Module, np.ndarray, np.ndarray, list[int]]],
+    n_samples: int,
+) -> None:
     model, images, labels, targets = conv_case(side=6)
     batch = batch_of(images, feature=labels)
     maps = explain(KernelShap(KernelShapOptions(samples=n_samples)), model, batch, targets)
@@ -266,7 +316,11 @@ def test_kernelshap_adds_up_to_the_score(batch_of, explain, conv_case, n_samples
         assert added == pytest.approx(difference[n].item(), abs=1e-6)
 
 
-def test_kernelshap_of_many_superpixels_nears_the_exact_values(batch_of, explain, conv_case):
+def test_kernelshap_of_many_superpixels_nears_the_exact_values(
+    batch_of: Callable[..., Batch],
+    explain: Callable[..., torch.Tensor],
+    conv_case: Callable[..., tuple[nn.Module, np.ndarray, np.ndarray, list[int]]],
+) -> None:
     model, images, _, targets = conv_case()
     batch = batch_of(images[:1], feature=tiles((24, 24), 8)[None])
     values = [
@@ -287,7 +341,7 @@ def test_kernelshap_of_many_superpixels_nears_the_exact_values(batch_of, explain
     assert errors[400] < 0.05 * exact.std()
 
 
-def test_kernelshap_draws_by_the_shapley_kernel():
+def test_kernelshap_draws_by_the_shapley_kernel() -> None:
     players, explainer = 12, KernelShap(KernelShapOptions(samples=4000))
     blocks = list(explainer.coalitions(torch.tensor([7]), players))
     drawn = torch.cat([on for on, _ in blocks])
@@ -305,7 +359,11 @@ def test_kernelshap_draws_by_the_shapley_kernel():
     assert (shown - shown.mean()).abs().max() < 4 * 0.5 / math.sqrt(pairs)
 
 
-def test_one_superpixel_carries_the_whole_difference(batch_of, explain, conv_case):
+def test_one_superpixel_carries_the_whole_difference(
+    batch_of: Callable[..., Batch],
+    explain: Callable[..., torch.Tensor],
+    conv_case: Callable[..., tuple[nn.Module, np.ndarray, np.ndarray, list[int]]],
+) -> None:
     model, images, _, targets = conv_case()
     batch = batch_of(images, feature=np.zeros((2, 24, 24)))
     with torch.no_grad():
@@ -317,10 +375,10 @@ def test_one_superpixel_carries_the_whole_difference(batch_of, explain, conv_cas
         close(explain(explainer, model, batch, targets), drop[:, None, None].expand(2, 24, 24))
 
 
-def specs(*names):
+def specs(*names: str) -> list[ExplainerSpec]:
     return [spec for spec in xbench_baselines.xbench_explainers() if spec.name in names]
 
 
 @parametrize_with_checks(specs("lime", "kernelshap"), samples=120)
-def test_conformance_of_surrogates(check):
+def test_conformance_of_surrogates(check: Callable[..., None]) -> None:
     check()

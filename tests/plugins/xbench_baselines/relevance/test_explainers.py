@@ -1,5 +1,8 @@
 """LRP and Deep Taylor as a whole: conservation on timm's networks, invariances, refusals, conformance."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -28,19 +31,19 @@ CONSERVING = {"lrp-gamma": False, "lrp-alpha-beta": False, "lrp-gamma-box": Fals
 
 
 @pytest.fixture(autouse=True)
-def _seeded():
+def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def make(name, **values):
+def make(name: str, **values: Any) -> Any:
     return SPECS[name].load()(SPECS[name].load_options()(**values))
 
 
-def conserving(name):
+def conserving(name: str) -> Any:
     return make(name) if CONSERVING[name] is None else make(name, bias=CONSERVING[name])
 
 
-def scores(model, images, targets):
+def scores(model: nn.Module, images: torch.Tensor, targets: Sequence[int] | torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         logits = model(images)
     logits = torch.cat([-logits, logits], 1) if logits.shape[1] == 1 else logits
@@ -48,15 +51,15 @@ def scores(model, images, targets):
 
 
 @pytest.fixture
-def network(trained_like):
-    def build(channels=1, outputs=2, **values):
+def network(trained_like: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    def build(channels: int = 1, outputs: int = 2, **values: Any) -> nn.Module:
         torch.manual_seed(0)
         return trained_like(ConvNetwork(channels, outputs, batch_norm=True, **values))
 
     return build
 
 
-def images_like(*shape):
+def images_like(*shape: int) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(1))
 
 
@@ -64,10 +67,13 @@ def images_like(*shape):
 
 
 @pytest.fixture
-def timm_network(trained_like, normalised):
-    def build(name, **values):
+def timm_network(
+    trained_like: Callable[..., nn.Module], normalised: Callable[..., nn.Module]
+) -> Callable[..., nn.Module]:
+    def build(name: str, **values: Any) -> nn.Module:
         torch.manual_seed(0)
-        smaller = {"vgg11_bn": {"mlp_ratio": 1 / 64}}.get(name, {})  # 99 of its 129 million weights are one layer's
+        # 99 of its 129 million weights are one layer's
+        smaller: dict[str, Any] = {"mlp_ratio": 1 / 64} if name == "vgg11_bn" else {}
         model = trained_like(timm.create_model(name, num_classes=2, in_chans=1, **smaller, **values))
         return normalised(model, 0.5, 0.5).eval()
 
@@ -79,7 +85,7 @@ TIMM = ["resnet18", *(pytest.param(name, marks=pytest.mark.slow) for name in
 
 
 @pytest.mark.parametrize("name", TIMM)
-def test_every_rule_accounts_for_all_relevance(timm_network, name):
+def test_every_rule_accounts_for_all_relevance(timm_network: Callable[..., nn.Module], name: str) -> None:
     """On a ResNet-18, zennit without a canonizer of its own gives 2^8 times what there was."""
     model, info = timm_network(name), DatasetInfo("toy", ("a", "b"), 1, (32, 32))
     refused = {"deep-taylor", "deep-taylor-innvestigate"} if name == "efficientnet_b0" else set()
@@ -88,7 +94,9 @@ def test_every_rule_accounts_for_all_relevance(timm_network, name):
 
 @pytest.mark.parametrize("name", TIMM)
 @pytest.mark.parametrize("method", ["lrp-alpha-beta", "lrp-gamma", "lrp-gamma-box", "deep-taylor"])
-def test_the_sum_of_relevance_is_the_score_without_biases(explain, timm_network, name, method):
+def test_the_sum_of_relevance_is_the_score_without_biases(
+    explain: Callable[..., torch.Tensor], timm_network: Callable[..., nn.Module], name: str, method: str
+) -> None:
     if name == "regnety_002" and method == "deep-taylor":
         pytest.skip("3 % falls on units that nothing but their bias opens")
     if name == "efficientnet_b0" and method == "deep-taylor":
@@ -102,7 +110,9 @@ def test_the_sum_of_relevance_is_the_score_without_biases(explain, timm_network,
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_deep_taylor_is_non_negative_and_sums_to_the_positive_score(explain, network, outputs):
+def test_deep_taylor_is_non_negative_and_sums_to_the_positive_score(
+    explain: Callable[..., torch.Tensor], network: Callable[..., nn.Module], outputs: int
+) -> None:
     model, images = network(3, outputs), images_like(6, 3, 16, 16)
     model.head.bias.copy_(torch.tensor([0.3, -3.0, 0.1])[:outputs])
     targets = torch.arange(6) % max(outputs, 2)
@@ -118,7 +128,9 @@ def test_deep_taylor_is_non_negative_and_sums_to_the_positive_score(explain, net
     assert (spread.flatten(1).sum(1) > 0).equal(start > 0)
 
 
-def test_z_plus_on_positive_pixels_is_non_negative_for_a_positive_score(explain, network):
+def test_z_plus_on_positive_pixels_is_non_negative_for_a_positive_score(
+    explain: Callable[..., torch.Tensor], network: Callable[..., nn.Module]
+) -> None:
     model, images = network(), images_like(3, 1, 16, 16)
     model.head.bias.copy_(torch.tensor([9.0, 9.0]))
     maps = explain(make("lrp-alpha-beta", alpha=1, bias=False), model, images, [0, 1, 0])
@@ -130,11 +142,13 @@ def test_z_plus_on_positive_pixels_is_non_negative_for_a_positive_score(explain,
 
 
 @pytest.mark.parametrize("name", EXPLAINERS)
-def test_one_logit_is_explained_as_its_two_logits(explain, network, name):
+def test_one_logit_is_explained_as_its_two_logits(
+    explain: Callable[..., torch.Tensor], network: Callable[..., nn.Module], name: str
+) -> None:
     one, two = network(outputs=1), network(outputs=2)
     two.load_state_dict({key: value for key, value in one.state_dict().items() if "head" not in key}, strict=False)
     one.head.bias.zero_()  # so that either class has a score that deep Taylor explains
-    two.head.weight.copy_(torch.cat([-one.head.weight, one.head.weight]))
+    two.head.weight.copy_(torch.cat([-one.head.weight, one.head.weight]))  # type: ignore[list-item]
     two.head.bias.zero_()
     images, targets = images_like(4, 1, 12, 12), [0, 1, 1, 0]
     expected = explain(make(name), two, images, targets)
@@ -143,7 +157,9 @@ def test_one_logit_is_explained_as_its_two_logits(explain, network, name):
 
 
 @pytest.mark.parametrize("name", EXPLAINERS)
-def test_one_logit_behind_a_convolutional_head(explain, trained_like, name):
+def test_one_logit_behind_a_convolutional_head(
+    explain: Callable[..., torch.Tensor], trained_like: Callable[..., nn.Module], name: str
+) -> None:
     torch.manual_seed(0)
     head = nn.Conv2d(6, 1, 1, bias=False)
     stem = trained_like(nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU()))
@@ -157,7 +173,9 @@ def test_one_logit_behind_a_convolutional_head(explain, trained_like, name):
 
 
 @pytest.mark.parametrize("name", EXPLAINERS)
-def test_how_the_relu_is_written_does_not_matter(explain, network, name):
+def test_how_the_relu_is_written_does_not_matter(
+    explain: Callable[..., torch.Tensor], network: Callable[..., nn.Module], name: str
+) -> None:
     images, targets = images_like(2, 1, 12, 12), [0, 1]
     first, *others = (
         explain(make(name), network(relu=relu), images, targets)
@@ -168,7 +186,9 @@ def test_how_the_relu_is_written_does_not_matter(explain, network, name):
 
 
 @pytest.mark.parametrize("name", EXPLAINERS)
-def test_a_map_does_not_depend_on_its_batch(explain, network, name):
+def test_a_map_does_not_depend_on_its_batch(
+    explain: Callable[..., torch.Tensor], network: Callable[..., nn.Module], name: str
+) -> None:
     model, images = network(channels=3), images_like(4, 3, 12, 12)
     images[2] = 0
     targets = torch.tensor([0, 1, 0, 1])
@@ -180,19 +200,21 @@ def test_a_map_does_not_depend_on_its_batch(explain, network, name):
 class Gated(nn.Module):
     """Squeeze and excitation; `gate` freezes its value."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.first, self.squeeze, self.head = nn.Conv2d(1, 6, 3), nn.Conv2d(6, 6, 1), nn.Linear(6, 2)
         self.gate = None
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         features = self.first(images).relu()
         gate = self.squeeze(features.mean((2, 3), keepdim=True)).sigmoid() if self.gate is None else self.gate
         return self.head((features * gate).mean((2, 3)))
 
 
 @pytest.mark.parametrize("name", EXPLAINERS)
-def test_a_gate_takes_no_relevance(explain, trained_like, name):
+def test_a_gate_takes_no_relevance(
+    explain: Callable[..., torch.Tensor], trained_like: Callable[..., nn.Module], name: str
+) -> None:
     torch.manual_seed(0)
     model, images = trained_like(Gated()), images_like(1, 1, 8, 8)
     maps = explain(make(name), model, images, [1])
@@ -202,7 +224,7 @@ def test_a_gate_takes_no_relevance(explain, trained_like, name):
     torch.testing.assert_close(explain(make(name), model, images, [1]), maps, rtol=1e-5, atol=1e-7)
 
 
-def test_volumes(explain):
+def test_volumes(explain: Callable[..., torch.Tensor]) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv3d(1, 4, 3), nn.BatchNorm3d(4), nn.ReLU(), nn.MaxPool3d(2), nn.Flatten(), nn.Linear(32, 2)
@@ -220,11 +242,11 @@ def test_volumes(explain):
 class Odd(nn.Module):
     """A network with one step that rules can't answer, or that multiplies relevance."""
 
-    def __init__(self, step):
+    def __init__(self, step: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
         self.first, self.head, self.step = nn.Conv2d(1, 8, 3), nn.Linear(8, 2), step
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.step(self.first(images).relu()).mean((2, 3)))
 
 
@@ -239,24 +261,24 @@ class Odd(nn.Module):
     ],
 )
 @pytest.mark.parametrize("name", EXPLAINERS)
-def test_refuses_what_it_has_no_rule_for(name, step, reason):
+def test_refuses_what_it_has_no_rule_for(name: str, step: Callable[..., Any], reason: str) -> None:
     model, info = Odd(step).eval(), DatasetInfo("toy", ("a", "b"), 1, (8, 8))
     assert reason in make(name).supports(model, info)
 
 
 @pytest.mark.parametrize("step", [nn.GELU(), nn.SiLU(), nn.Tanh(), nn.LeakyReLU(), nn.ReLU6(), nn.PReLU()])
-def test_other_activations_are_for_lrp_alone(step):
+def test_other_activations_are_for_lrp_alone(step: nn.Module) -> None:
     model, info = Odd(step).eval(), DatasetInfo("toy", ("a", "b"), 1, (8, 8))
     refusing = {name for name in EXPLAINERS if make(name).supports(model, info) is not None}
     assert refusing == {"deep-taylor", "deep-taylor-innvestigate"}
 
 
-def test_deep_taylor_needs_a_relu():
+def test_deep_taylor_needs_a_relu() -> None:
     info = DatasetInfo("toy", ("a", "b"), 1, (8, 8))
     assert "it has no ReLU" in make("deep-taylor").supports(LinearNetwork(1, (8, 8), 2), info)
 
 
-def test_leaves_the_model_as_it_was():
+def test_leaves_the_model_as_it_was() -> None:
     model = ConvNetwork(1, 2, batch_norm=True)
     assert make("lrp-gamma-box").supports(model, DatasetInfo("toy", ("a", "b"), 1, (8, 8))) is None
     assert model.training
@@ -264,5 +286,5 @@ def test_leaves_the_model_as_it_was():
 
 
 @parametrize_with_checks([SPECS[name] for name in EXPLAINERS])
-def test_conformance(check):
+def test_conformance(check: Callable[..., None]) -> None:
     check()

@@ -1,6 +1,8 @@
 """The rules of LRP and Deep Taylor: closed forms, the axioms that fix them, and zennit's."""
 
 import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -21,31 +23,31 @@ EXPLAINERS = [name for name in SPECS if name.startswith(("lrp-", "deep-taylor"))
 
 
 @pytest.fixture(autouse=True)
-def _seeded():
+def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def make(name, **values):
+def make(name: str, **values: Any) -> Any:
     return SPECS[name].load()(SPECS[name].load_options()(**values))
 
 
-def scores_of(model, images):
+def scores_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         return model(images)
 
 
-def scores(model, images, targets):
+def scores(model: nn.Module, images: torch.Tensor, targets: Sequence[int] | torch.Tensor) -> torch.Tensor:
     return scores_of(model, images).gather(1, torch.as_tensor(targets)[:, None]).squeeze(1)
 
 
-def images_like(*shape):
+def images_like(*shape: int) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(1))
 
 
 class Residual(nn.Module):
     """A residual block; the addition is an operator, in place, or zennit's module."""
 
-    def __init__(self, style):
+    def __init__(self, style: str) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(1, 12, 5, padding=2), nn.BatchNorm2d(12), nn.ReLU())
         self.block = nn.Sequential(
@@ -55,7 +57,7 @@ class Residual(nn.Module):
         self.sum, self.relu = Sum(), nn.ReLU()
         self.pool, self.head, self.style = nn.AdaptiveAvgPool2d(1), nn.Linear(12, 3), style
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         shortcut = self.stem(images)
         features = self.block(shortcut)
         if self.style == "module":
@@ -68,8 +70,8 @@ class Residual(nn.Module):
 
 
 @pytest.fixture
-def residual(trained_like):
-    def build(style):
+def residual(trained_like: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    def build(style: str) -> nn.Module:
         torch.manual_seed(0)
         return trained_like(Residual(style))
 
@@ -80,7 +82,7 @@ def residual(trained_like):
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_epsilon_on_a_linear_model_is_each_pixels_part_of_the_score(outputs):
+def test_epsilon_on_a_linear_model_is_each_pixels_part_of_the_score(outputs: int) -> None:
     model = LinearNetwork(2, (5, 4), outputs).double()
     model.linear.bias.data.zero_()
     images, targets = images_like(2, 2, 5, 4).double(), torch.tensor([0, 1])
@@ -91,7 +93,7 @@ def test_epsilon_on_a_linear_model_is_each_pixels_part_of_the_score(outputs):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_epsilon_without_biases_is_input_times_gradient(bias):
+def test_epsilon_without_biases_is_input_times_gradient(bias: bool) -> None:
     torch.manual_seed(0)
     model = ConvNetwork(3, 3).eval().requires_grad_(False).double()
     for module in model.modules():
@@ -107,13 +109,13 @@ def test_epsilon_without_biases_is_input_times_gradient(bias):
 class Dense(nn.Module):
     """Pre-activation batch norm, concatenation, two kinds of pooling, one convolution called and one read twice."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.stem, self.own, self.norm = nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.BatchNorm2d(6)
         self.grow, self.last = nn.Conv2d(6, 6, 3, padding="same"), nn.BatchNorm2d(12)
         self.head = nn.Linear(12, 2)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         stem = self.stem(images)
         features = F.max_pool2d(stem - 0.5 * self.own(stem), 3, 2, 1)
         grown = self.grow(F.relu(self.grow(F.relu(self.norm(features)))))
@@ -122,28 +124,29 @@ class Dense(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["batch norm", "residual", "dense"])
-def test_epsilon_with_biases_equals_input_times_gradient(trained_like, residual, kind):
+def test_epsilon_with_biases_equals_input_times_gradient(
+    trained_like: Callable[..., nn.Module], residual: Callable[..., nn.Module], kind: str
+) -> None:
     """What Ancona et al. (2018) prove of ReLU networks: no second opinion, and a proof of every operation's step."""
     torch.manual_seed(0)
-    model = {
+    models = {
         "batch norm": lambda: trained_like(ConvNetwork(1, 2, batch_norm=True)),
         "residual": lambda: residual("inplace"),
         "dense": lambda: trained_like(Dense()),
     }
-    model, images, targets = model[kind](), images_like(2, 1, 16, 12), [0, 1]
-    images, targets = images.double(), torch.tensor(targets)
+    model, images, targets = models[kind](), images_like(2, 1, 16, 12).double(), torch.tensor([0, 1])
     maps = make("lrp-epsilon", epsilon=1e-12).attribute(model.double(), images, targets)
     expected = input_times_gradient(model, images, targets)
     assert (maps - expected).abs().max() < 1e-6 * expected.abs().max()
 
 
-def input_times_gradient(model, images, targets):
+def input_times_gradient(model: nn.Module, images: torch.Tensor, targets: Sequence[int] | torch.Tensor) -> torch.Tensor:
     images = images.clone().requires_grad_()
     score = model(images).gather(1, torch.as_tensor(targets)[:, None]).sum()
     return (images * torch.autograd.grad(score, images)[0]).detach().sum(1)
 
 
-def test_innvestigates_deep_taylor_by_matrices(explain):
+def test_innvestigates_deep_taylor_by_matrices(explain: Callable[..., torch.Tensor]) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 7), nn.ReLU(), nn.Linear(7, 2)).requires_grad_(False)
     images = images_like(2, 1, 3, 4)
@@ -156,7 +159,7 @@ def test_innvestigates_deep_taylor_by_matrices(explain):
         torch.testing.assert_close(maps.flatten(1), expected, rtol=1e-4, atol=1e-7)
 
 
-def test_alpha_beta_gives_all_to_the_only_side_there_is(explain):
+def test_alpha_beta_gives_all_to_the_only_side_there_is(explain: Callable[..., torch.Tensor]) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3, 2, bias=False)).requires_grad_(False)
     model[1].weight.copy_(torch.tensor([[1.0, 2.0, 1.0], [-1.0, -3.0, 0.0]]))
     images = torch.tensor([0.5, 0.25, 0.0]).view(1, 1, 1, 3)
@@ -166,7 +169,9 @@ def test_alpha_beta_gives_all_to_the_only_side_there_is(explain):
 
 
 @pytest.mark.parametrize(("bias", "expected"), [(False, [-0.25, 0.75]), (True, [0.4, -0.3])])
-def test_gamma_takes_the_sign_of_what_its_denominators_hold(explain, bias, expected):
+def test_gamma_takes_the_sign_of_what_its_denominators_hold(
+    explain: Callable[..., torch.Tensor], bias: bool, expected: list[float]
+) -> None:
     """Contributions 1 and -1.5, bias 1: the output is 0.5 with it, -0.5 without."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2)).requires_grad_(False)
     model[1].weight.copy_(torch.tensor([[1.0, -1.5], [0.0, 0.0]]))
@@ -177,7 +182,9 @@ def test_gamma_takes_the_sign_of_what_its_denominators_hold(explain, bias, expec
 
 @pytest.mark.parametrize("style", ["module", "operator", "inplace"])
 @pytest.mark.parametrize("name", EXPLAINERS)
-def test_additions_in_every_style_give_the_same_map(explain, residual, name, style):
+def test_additions_in_every_style_give_the_same_map(
+    explain: Callable[..., torch.Tensor], residual: Callable[..., nn.Module], name: str, style: str
+) -> None:
     images, targets = images_like(2, 1, 9, 9), [0, 2]
     expected = explain(make(name), residual("operator"), images, targets)
     torch.testing.assert_close(explain(make(name), residual(style), images, targets), expected, rtol=1e-4, atol=1e-6)
@@ -186,13 +193,15 @@ def test_additions_in_every_style_give_the_same_map(explain, residual, name, sty
 # --- zennit ---------------------------------------------------------------------------------------------------------
 
 
-def zennit_maps(model, images, targets, composite):
+def zennit_maps(
+    model: nn.Module, images: torch.Tensor, targets: Sequence[int] | torch.Tensor, composite: Any
+) -> torch.Tensor:
     one_hot = F.one_hot(torch.as_tensor(targets), scores_of(model, images).shape[1])
     with ZennitGradient(model, composite) as attributor:
         return attributor(images, lambda logits: logits.detach() * one_hot)[1].detach().sum(1)
 
 
-def without_eps(model):
+def without_eps(model: nn.Module) -> nn.Module:
     """zennit's merge leaves the eps of the batch norm that it makes an identity: an error of 5e-6 each."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -200,7 +209,7 @@ def without_eps(model):
     return model
 
 
-def zennit_composite(name, bias):
+def zennit_composite(name: str, bias: bool) -> Any:
     zero = None if bias else ["bias"]
     norm = zennit.rules.Norm(1e-7 if name == "lrp-epsilon" else 1e-6)
     base = [(Activation, zennit.rules.Pass()), (Sum, norm), (AvgPool, norm)]
@@ -220,7 +229,7 @@ def zennit_composite(name, bias):
 class Chain(nn.Module):
     """A network in which zennit finds everything: modules in a row."""
 
-    def __init__(self, channels, outputs):
+    def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
         self.all = nn.Sequential(
             nn.Conv2d(channels, 8, 5, padding=2), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
@@ -228,7 +237,7 @@ class Chain(nn.Module):
             nn.Flatten(), nn.Linear(48, 10), nn.ReLU(), nn.Linear(10, outputs),
         )  # fmt: skip
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.all(images)
 
 
@@ -240,7 +249,9 @@ ZENNIT = [
 
 @pytest.mark.parametrize(("name", "bias"), ZENNIT)
 @pytest.mark.parametrize("kind", ["chain", "three channels", "residual"])
-def test_agrees_with_zennit(trained_like, residual, name, bias, kind):
+def test_agrees_with_zennit(
+    trained_like: Callable[..., nn.Module], residual: Callable[..., nn.Module], name: str, bias: bool, kind: str
+) -> None:
     torch.manual_seed(0)
     model = residual("module") if kind == "residual" else trained_like(Chain(3 if kind == "three channels" else 1, 3))
     images = images_like(3, 3 if kind == "three channels" else 1, 12, 12).double()
@@ -253,7 +264,7 @@ def test_agrees_with_zennit(trained_like, residual, name, bias, kind):
 
 
 @pytest.mark.parametrize("first", ["box", "w-square"])
-def test_deep_taylor_agrees_with_zennit(trained_like, first):
+def test_deep_taylor_agrees_with_zennit(trained_like: Callable[..., nn.Module], first: str) -> None:
     torch.manual_seed(0)
     model, images = without_eps(trained_like(Chain(1, 3))).double(), images_like(2, 1, 12, 12).double()
     model.all[-1].bias.add_(1)  # it starts from the positive part of the score
@@ -270,7 +281,9 @@ def test_deep_taylor_agrees_with_zennit(trained_like, first):
     assert (maps - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-def test_the_box_is_that_of_the_normalised_input(trained_like, normalised):
+def test_the_box_is_that_of_the_normalised_input(
+    trained_like: Callable[..., nn.Module], normalised: Callable[..., nn.Module]
+) -> None:
     torch.manual_seed(0)
     bare, mean, std = without_eps(trained_like(Chain(1, 3))).double(), 0.4, 0.25
     images = images_like(2, 1, 12, 12).double()

@@ -1,16 +1,20 @@
 """Maps against the expert's mask: closed forms, scikit-learn, Quantus, plain loops, and what must not matter."""
 
 import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
 import xbench_metrics
-from xbench import DatasetInfo, Session, Split, UserError
+from xbench import Case, DatasetInfo, Session, Split, UserError
 from xbench.contracts.options import parse_options
 from xbench.runtime.seeding import rng
 from xbench.testing import parametrize_with_checks
@@ -25,16 +29,18 @@ RANKED = ("roc_auc", "average_precision", "pointing_game", "relevance_rank")
 
 
 class Nothing(nn.Module):
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.flatten(1)[:, :2]
 
 
-def metric_of(name, **options):
+def metric_of(name: str, **options: Any) -> Any:
     spec = SPECS[name]
     return spec.load()(parse_options(spec.load_options(), options, f"metric {name}"))
 
 
-def case_of(maps, masks, tmp_path, has_mask=None, batch_size=3):
+def case_of(
+    maps: np.ndarray, masks: np.ndarray, tmp_path: Path, has_mask: np.ndarray | None = None, batch_size: int = 3
+) -> Case:
     n, spatial = len(maps), masks.shape[1:]
     ids = [f"sample-{index}" for index in range(n)]
     images = rng(0, "images").random((n, 1, *spatial), dtype=np.float32)
@@ -44,25 +50,33 @@ def case_of(maps, masks, tmp_path, has_mask=None, batch_size=3):
     return fake_case(info, split, Nothing(), np.asarray(maps, dtype=np.float32), session)
 
 
-def observed(name, maps, masks, tmp_path, has_mask=None, batch_size=3, **options):
+def observed(
+    name: str,
+    maps: np.ndarray,
+    masks: np.ndarray,
+    tmp_path: Path,
+    has_mask: np.ndarray | None = None,
+    batch_size: int = 3,
+    **options: Any,
+) -> tuple[Any, dict[str, np.ndarray]]:
     case = case_of(maps, masks, tmp_path, has_mask, batch_size)
     metric = metric_of(name, **options)
     return metric, {**metric.observe(case), "label": case.split.labels, "target": case.targets}
 
 
-def value(name, *arguments, **options):
+def value(name: str, *arguments: Any, **options: Any) -> float:
     metric, seen = observed(name, *arguments, **options)
     return metric.summarise(seen)
 
 
-def blobs(n=8, size=16, seed=0):
+def blobs(n: int = 8, size: int = 16, seed: int = 0) -> np.ndarray:
     """Disks of several sizes: bool (n, size, size)."""
     draw, (y, x) = rng(seed, "blobs"), np.mgrid[:size, :size]
     centre, radius = draw.uniform(4, size - 4, (n, 2, 1, 1)), draw.uniform(1.5, 4, (n, 1, 1))
     return (y - centre[:, 0]) ** 2 + (x - centre[:, 1]) ** 2 <= radius**2
 
 
-def noise(masks, ties=False, seed=0):
+def noise(masks: np.ndarray, ties: bool = False, seed: int = 0) -> np.ndarray:
     """Maps that know something of the mask."""
     maps = rng(seed, "maps").standard_normal(masks.shape) + masks
     return (maps.round() if ties else maps).astype(np.float32)
@@ -72,7 +86,7 @@ def noise(masks, ties=False, seed=0):
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_the_mask_itself_is_perfect_and_its_inverse_is_not(tmp_path, name):
+def test_the_mask_itself_is_perfect_and_its_inverse_is_not(tmp_path: Path, name: str) -> None:
     masks = blobs()
     assert value(name, masks, masks, tmp_path) == 1
     assert value(name, 3.0 * masks - 1, masks, tmp_path) == 1
@@ -82,14 +96,14 @@ def test_the_mask_itself_is_perfect_and_its_inverse_is_not(tmp_path, name):
 
 @pytest.mark.parametrize("constant", [0.0, 0.7, -2.0])
 @pytest.mark.parametrize("name", SPECS)
-def test_a_constant_map_has_what_chance_has(tmp_path, name, constant):
+def test_a_constant_map_has_what_chance_has(tmp_path: Path, name: str, constant: float) -> None:
     masks = blobs()
     share = 0.5 if name == "roc_auc" else masks.mean((1, 2)).mean()
     assert value(name, np.full(masks.shape, constant), masks, tmp_path) == pytest.approx(share, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_a_random_map_has_what_chance_has(tmp_path, name):
+def test_a_random_map_has_what_chance_has(tmp_path: Path, name: str) -> None:
     masks = np.broadcast_to(blobs(1), (400, 16, 16))
     share, size = masks.mean(), masks[0].sum()
     _, seen = observed(name, rng(0, "random").random(masks.shape), masks, tmp_path, batch_size=64)
@@ -108,7 +122,7 @@ def test_a_random_map_has_what_chance_has(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "theirs"), [("roc_auc", roc_auc_score), ("average_precision", average_precision_score)]
 )
-def test_agrees_with_scikit_learn(tmp_path, name, theirs, ties):
+def test_agrees_with_scikit_learn(tmp_path: Path, name: str, theirs: Callable[..., Any], ties: bool) -> None:
     masks = blobs()
     maps = noise(masks, ties)
     _, seen = observed(name, maps, masks, tmp_path)
@@ -126,7 +140,7 @@ def test_agrees_with_scikit_learn(tmp_path, name, theirs, ties):
         ("pointing_game", "PointingGame"),
     ],
 )
-def test_agrees_with_quantus_where_its_conventions_allow(tmp_path, name, theirs):
+def test_agrees_with_quantus_where_its_conventions_allow(tmp_path: Path, name: str, theirs: str) -> None:
     """Positive maps without ties, and every image outlined."""
     quantus = pytest.importorskip("quantus")
     masks = blobs(seed=1)
@@ -140,20 +154,21 @@ def test_agrees_with_quantus_where_its_conventions_allow(tmp_path, name, theirs)
     np.testing.assert_allclose(seen[name], np.asarray(expected, dtype=float), atol=1e-6)
 
 
-def test_ties_of_the_relevance_rank_are_the_mean_over_all_their_orders(tmp_path):
+def test_ties_of_the_relevance_rank_are_the_mean_over_all_their_orders(tmp_path: Path) -> None:
     maps = np.array([[[2, 1, 1], [1, 0, 0]], [[1, 1, 0], [0, 0, 0]], [[3, 3, 3], [3, 3, 2]]], dtype=float)
     masks = np.array([[[1, 1, 0], [1, 0, 0]], [[0, 0, 0], [1, 0, 1]], [[1, 0, 0], [0, 0, 1]]], dtype=bool)
     expected = []
     for pixels, mask in zip(maps.reshape(3, -1), masks.reshape(3, -1), strict=True):
         orders = [
-            sorted(range(6), key=lambda p, o=order: (-pixels[p], o[p])) for order in itertools.permutations(range(6))
+            sorted(range(6), key=lambda p, o=order: (-pixels[p], o[p]))  # type: ignore[misc]
+            for order in itertools.permutations(range(6))
         ]
         expected.append(np.mean([mask[order[: mask.sum()]].mean() for order in orders]))
     _, seen = observed("relevance_rank", maps, masks, tmp_path)
     np.testing.assert_allclose(seen["relevance_rank"], expected, atol=1e-12)
 
 
-def slow_curves(maps, masks, thresholds=200):
+def slow_curves(maps: np.ndarray, masks: np.ndarray, thresholds: int = 200) -> np.ndarray:
     """Brocki et al., section 3.2, in plain loops: mean TPR and FPR at each threshold."""
     curves = np.empty((2, len(maps), thresholds + 1))
     for index, (pixels, mask) in enumerate(zip(maps, masks, strict=True)):
@@ -167,7 +182,7 @@ def slow_curves(maps, masks, thresholds=200):
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_the_papers_protocols_agree_with_plain_loops(tmp_path, ties):
+def test_the_papers_protocols_agree_with_plain_loops(tmp_path: Path, ties: bool) -> None:
     masks = blobs(5, 20)  # 400 pixels: thresholds that equal a rank
     maps = noise(masks, ties)
     tpr, fpr = slow_curves(maps, masks)
@@ -183,7 +198,7 @@ def test_the_papers_protocols_agree_with_plain_loops(tmp_path, ties):
     assert np.trapezoid(curves.y["map"], curves.x) / 1e4 == pytest.approx(area, abs=1e-12)
 
 
-def test_the_mean_height_is_not_the_area(tmp_path):
+def test_the_mean_height_is_not_the_area(tmp_path: Path) -> None:
     """It is |m| / 2n + (1 - |m| / n) AUC, and half of 1 / n more by the finite number of pixels."""
     masks = blobs(12, 24)
     maps, share = noise(masks), masks.mean((1, 2))
@@ -193,7 +208,7 @@ def test_the_mean_height_is_not_the_area(tmp_path):
     assert value("roc_auc", maps, masks, tmp_path, protocol="heights") == pytest.approx(expected, abs=3e-3)
 
 
-def test_the_area_under_the_mean_curve_is_the_mean_area_of_alike_images(tmp_path):
+def test_the_area_under_the_mean_curve_is_the_mean_area_of_alike_images(tmp_path: Path) -> None:
     masks = np.broadcast_to(blobs(1, 24), (6, 24, 24))
     maps = np.broadcast_to(noise(masks[:1]), masks.shape)
     exact = value("roc_auc", maps, masks, tmp_path)
@@ -207,7 +222,7 @@ def test_the_area_under_the_mean_curve_is_the_mean_area_of_alike_images(tmp_path
     ("name", "options"),
     [*((name, {}) for name in SPECS), *(("roc_auc", {"protocol": protocol}) for protocol in ("trapezoid", "heights"))],
 )
-def test_missing_empty_and_full_masks_do_not_count(tmp_path, name, options):
+def test_missing_empty_and_full_masks_do_not_count(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
     masks = blobs(7)
     maps = noise(masks)
     masks[1], masks[3] = False, True
@@ -228,7 +243,7 @@ def test_missing_empty_and_full_masks_do_not_count(tmp_path, name, options):
 # --- signs, ties, tolerance -------------------------------------------------------------------------------------------
 
 
-def test_only_positive_relevance_has_mass(tmp_path):
+def test_only_positive_relevance_has_mass(tmp_path: Path) -> None:
     maps = np.array([[[4.0, -3.0], [-8.0, 1.0]], [[-1.0, -2.0], [0.0, -0.0]], [[1e-40, 0.0], [0.0, 0.0]]])
     masks = np.array([[[1, 1], [0, 0]], [[1, 0], [0, 0]], [[1, 0], [1, 1]]], dtype=bool)
     _, seen = observed("relevance_mass", maps, masks, tmp_path)
@@ -236,7 +251,7 @@ def test_only_positive_relevance_has_mass(tmp_path):
     assert seen["blank"].tolist() == [0, 1, 0]
 
 
-def test_tied_maxima_hit_in_equal_parts(tmp_path):
+def test_tied_maxima_hit_in_equal_parts(tmp_path: Path) -> None:
     maps = np.array([[[7, 7, 1], [7, 0, 7]]])
     masks = np.array([[[1, 0, 1], [1, 1, 0]]], dtype=bool)
     _, seen = observed("pointing_game", maps, masks, tmp_path)
@@ -245,7 +260,7 @@ def test_tied_maxima_hit_in_equal_parts(tmp_path):
 
 @pytest.mark.parametrize("spatial", [(13, 17), (7, 8, 9)])
 @pytest.mark.parametrize("tolerance", [0, 1, 2, 5])
-def test_tolerance_is_a_distance(tmp_path, spatial, tolerance):
+def test_tolerance_is_a_distance(tmp_path: Path, spatial: tuple[int, ...], tolerance: int) -> None:
     pixels = int(np.prod(spatial))
     maps = np.eye(pixels).reshape(pixels, *spatial)  # one for each place of the maximum
     mask = np.zeros(spatial, dtype=bool)
@@ -257,7 +272,7 @@ def test_tolerance_is_a_distance(tmp_path, spatial, tolerance):
     np.testing.assert_array_equal(seen["pointing_game"], squared <= tolerance**2)
 
 
-def test_negative_tolerance_is_refused():
+def test_negative_tolerance_is_refused() -> None:
     with pytest.raises(UserError, match="tolerance"):
         metric_of("pointing_game", tolerance=-1)
 
@@ -268,7 +283,9 @@ def test_negative_tolerance_is_refused():
 @settings(max_examples=15, deadline=None)
 @given(power=st.sampled_from([1, 3]), scale=st.integers(1, 64), shift=st.integers(-32, 32), seed=st.integers(0, 1000))
 @pytest.mark.parametrize("name", RANKED)
-def test_monotone_transforms_of_a_map_change_nothing(tmp_path_factory, name, power, scale, shift, seed):
+def test_monotone_transforms_of_a_map_change_nothing(
+    tmp_path_factory: pytest.TempPathFactory, name: str, power: float, scale: int, shift: int, seed: int
+) -> None:
     masks, folder = blobs(4), tmp_path_factory.mktemp("case")
     maps = rng(seed, "maps").integers(-8, 8, masks.shape)  # integers, so that a transform makes no tie and breaks none
     _, first = observed(name, maps, masks, folder)
@@ -279,7 +296,9 @@ def test_monotone_transforms_of_a_map_change_nothing(tmp_path_factory, name, pow
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 1000), axis=st.sampled_from([1, 2]))
 @pytest.mark.parametrize("name", SPECS)
-def test_mirroring_and_sample_order_change_nothing(tmp_path_factory, name, seed, axis):
+def test_mirroring_and_sample_order_change_nothing(
+    tmp_path_factory: pytest.TempPathFactory, name: str, seed: int, axis: int
+) -> None:
     masks, folder = blobs(5), tmp_path_factory.mktemp("case")
     maps, order = noise(masks, ties=bool(seed % 2), seed=seed), rng(seed, "order").permutation(5)
     _, first = observed(name, maps, masks, folder)
@@ -290,7 +309,7 @@ def test_mirroring_and_sample_order_change_nothing(tmp_path_factory, name, seed,
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_volumes_are_compared_like_images(tmp_path, name):
+def test_volumes_are_compared_like_images(tmp_path: Path, name: str) -> None:
     masks = blobs(6)
     maps = noise(masks)
     flat, solid = (observed(name, maps.reshape(6, *shape), masks.reshape(6, *shape), tmp_path)[1][name]
@@ -298,18 +317,18 @@ def test_volumes_are_compared_like_images(tmp_path, name):
     np.testing.assert_array_equal(flat, solid)
 
 
-def test_the_mass_hangs_on_the_values(tmp_path):
+def test_the_mass_hangs_on_the_values(tmp_path: Path) -> None:
     masks = blobs()
     maps = abs(noise(masks))
     assert value("relevance_mass", maps + 5, masks, tmp_path) < value("relevance_mass", maps, masks, tmp_path)
 
 
-def test_protocols_have_cards_of_their_own(tmp_path):
+def test_protocols_have_cards_of_their_own(tmp_path: Path) -> None:
     info = case_of(blobs(2), blobs(2), tmp_path).info
     cards = [metric_of("roc_auc", protocol=protocol).card(info) for protocol in ("exact", "trapezoid", "heights")]
     assert len({str(card) for card in cards}) == 3
 
 
 @parametrize_with_checks(SPECS.values())
-def test_conformance(check):
+def test_conformance(check: Callable[..., None]) -> None:
     check()

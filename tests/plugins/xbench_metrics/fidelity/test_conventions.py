@@ -1,13 +1,15 @@
 """Fidelity under other conventions: probabilities and scores instead of accuracy, one curve instead of two."""
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from xbench import DatasetInfo, Session, Split
+from xbench import Case, DatasetInfo, Session, Split
 from xbench.runtime.seeding import rng
 from xbench.testing.fakes import fake_case
 from xbench_metrics.fidelity.fidelity import Fidelity
@@ -16,7 +18,7 @@ from xbench_metrics.fidelity.options import FidelityOptions
 INFO = DatasetInfo("toy", ("a", "b", "c"), 1, (8, 8))
 
 
-def case_of(module, maps, tmp_path, batch_size=32, **replaced):
+def case_of(module: nn.Module, maps: np.ndarray, tmp_path: Path, batch_size: int = 32, **replaced: Any) -> Case:
     """Noise images of two classes in turn."""
     images = rng(0, "images").random((len(maps), 1, 8, 8), dtype=np.float32)
     ids = [f"sample-{index}" for index in range(len(maps))]
@@ -24,7 +26,7 @@ def case_of(module, maps, tmp_path, batch_size=32, **replaced):
     return fake_case(INFO, split, module, maps.astype(np.float32), Session(tmp_path, batch_size=batch_size), **replaced)
 
 
-def test_probabilities_and_scores_of_the_explained_class_step_by_step(tmp_path):
+def test_probabilities_and_scores_of_the_explained_class_step_by_step(tmp_path: Path) -> None:
     torch.manual_seed(2)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval().requires_grad_(False)
     maps = rng(6, "maps").random((7, 8, 8)).astype(np.float32)
@@ -48,7 +50,7 @@ def test_probabilities_and_scores_of_the_explained_class_step_by_step(tmp_path):
 
 
 @pytest.mark.parametrize("score", ["accuracy", "logit"])
-def test_one_curve_alone(tmp_path, score):
+def test_one_curve_alone(tmp_path: Path, score: str) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval().requires_grad_(False)
     case = case_of(network, rng(7, "maps").random((9, 8, 8)), tmp_path)
     areas = {}
@@ -61,7 +63,7 @@ def test_one_curve_alone(tmp_path, score):
     np.testing.assert_allclose(areas["mif"], seen["mif"][:, 0] - np.trapezoid(seen["mif"].astype(float), dx=1 / 40))
 
 
-def test_other_conventions_are_other_cards():
+def test_other_conventions_are_other_cards() -> None:
     info = DatasetInfo("toy", ("a", "b"), 1, (8, 8))
     cards = [
         Fidelity(FidelityOptions(**options)).card(info)

@@ -1,13 +1,17 @@
 """Fidelity evaluates no order of pixels twice, and what it remembers changes no number."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from xbench import DatasetInfo, Session, Split
+from xbench import Case, DatasetInfo, Metric, Session, Split
+from xbench.runtime.mapped import MappedArray
 from xbench.runtime.seeding import rng
 from xbench.testing.fakes import fake_case
 from xbench_metrics.fidelity import orders
@@ -20,15 +24,15 @@ N, BATCH = 12, 4
 class Counting:
     """A scorer that counts the images it was given."""
 
-    def __init__(self, score):
+    def __init__(self, score: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self.score, self.images = score, 0
 
-    def __call__(self, images):
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
         self.images += len(images)
         return self.score(images)
 
 
-def undecided(seed, images):
+def undecided(seed: int, images: np.ndarray) -> nn.Module:
     """A linear network whose boundary runs through the middle of the images: every removal may change a class."""
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).requires_grad_(False).eval()
@@ -37,7 +41,7 @@ def undecided(seed, images):
 
 
 @pytest.fixture
-def case(tmp_path):
+def case(tmp_path: Path) -> Case:
     random = rng(0, "orders")
     images = random.random((N, 1, 8, 8), dtype=np.float32)
     ids = [str(index) for index in range(N)]
@@ -48,22 +52,22 @@ def case(tmp_path):
     return dataclasses.replace(made, logits_of=Counting(made.logits_of))
 
 
-def observed(metric, case, maps):
+def observed(metric: Metric, case: Case, maps: np.ndarray | MappedArray) -> dict[str, np.ndarray]:
     case = dataclasses.replace(case, maps=maps)
     return metric.observe(dataclasses.replace(case, prepared=metric.prepare(case)))
 
 
-def afresh(case, maps, **options):
+def afresh(case: Case, maps: np.ndarray | MappedArray, **options: Any) -> dict[str, np.ndarray]:
     return observed(Fidelity(FidelityOptions(**options)), case, maps)
 
 
-def passes(case, work):
+def passes(case: Case, work: Callable[[], Any]) -> tuple[Any, int]:
     before = case.logits_of.images
     found = work()
     return found, case.logits_of.images - before
 
 
-def equal(one, other):
+def equal(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> None:
     assert one.keys() == other.keys()
     for name, values in one.items():
         np.testing.assert_array_equal(values, other[name])
@@ -78,7 +82,9 @@ def equal(one, other):
         pytest.param(lambda maps: maps.copy(), id="the same"),
     ],
 )
-def test_an_order_and_its_reverse_are_evaluated_once(case, alike, options):
+def test_an_order_and_its_reverse_are_evaluated_once(
+    case: Case, alike: Callable[..., Any], options: dict[str, Any]
+) -> None:
     metric = Fidelity(FidelityOptions(**options))
     first, spent = passes(case, lambda: observed(metric, case, case.maps))
     prepared = N  # images of nothing but the fill
@@ -89,7 +95,7 @@ def test_an_order_and_its_reverse_are_evaluated_once(case, alike, options):
     assert not np.array_equal(first["mif"], first["lif"])
 
 
-def test_a_chunk_with_one_other_order_is_evaluated_whole(case):
+def test_a_chunk_with_one_other_order_is_evaluated_whole(case: Case) -> None:
     metric = Fidelity(FidelityOptions())
     observed(metric, case, case.maps)
     maps = -case.maps
@@ -99,18 +105,18 @@ def test_a_chunk_with_one_other_order_is_evaluated_whole(case):
     equal(found, afresh(case, maps))
 
 
-def test_the_reverse_of_a_map_with_ties_is_another_order(case):
-    maps = np.maximum(case.maps, 0)  # its zeros are ranked at random, and those of -map alike, not in reverse
+def test_the_reverse_of_a_map_with_ties_is_another_order(case: Case) -> None:
+    maps = np.maximum(case.maps, 0)  # type: ignore[arg-type]  # its zeros are ranked at random, and those of -map alike, not in reverse
     metric = Fidelity(FidelityOptions())
     observed(metric, case, maps)
     equal(observed(metric, case, -maps), afresh(case, -maps))
 
 
-def test_other_images_labels_or_classifiers_are_not_taken_for_those_before(case):
+def test_other_images_labels_or_classifiers_are_not_taken_for_those_before(case: Case) -> None:
     metric = Fidelity(FidelityOptions())
     observed(metric, case, case.maps)
     other = undecided(1, case.split.batch(range(N)).images.numpy())
-    fake = fake_case(case.info, case.split, other, case.maps, case.session)
+    fake = fake_case(case.info, case.split, other, case.maps, case.session)  # type: ignore[arg-type]
     equal(observed(metric, fake, case.maps), afresh(fake, case.maps))
     images = 1 - case.split.batch(range(N)).images.numpy()
     for split in (
@@ -121,7 +127,7 @@ def test_other_images_labels_or_classifiers_are_not_taken_for_those_before(case)
         equal(observed(metric, changed, case.maps), afresh(changed, case.maps))
 
 
-def test_memory_is_bounded_and_the_oldest_goes(case, monkeypatch):
+def test_memory_is_bounded_and_the_oldest_goes(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     metric = Fidelity(FidelityOptions())
     _, whole = passes(case, lambda: observed(metric, case, case.maps))
     monkeypatch.setattr(orders, "_MOST_BYTES", N * 2 * (metric.options.steps - 1))  # of one byte each: one explainer
@@ -131,14 +137,14 @@ def test_memory_is_bounded_and_the_oldest_goes(case, monkeypatch):
     assert passes(case, lambda: observed(metric, case, case.maps))[1] == whole
 
 
-def test_a_scorer_that_can_not_be_referred_to_is_asked_every_time(case):
+def test_a_scorer_that_can_not_be_referred_to_is_asked_every_time(case: Case) -> None:
     class Slotted:
         __slots__ = ("counting",)
 
-        def __init__(self, counting):
+        def __init__(self, counting: Callable[[torch.Tensor], torch.Tensor]) -> None:
             self.counting = counting
 
-        def __call__(self, images):
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
             return self.counting(images)
 
     metric = Fidelity(FidelityOptions())

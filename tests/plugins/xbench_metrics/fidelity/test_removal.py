@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,11 +25,11 @@ from xbench_metrics.ranking import rank
 class Constant(nn.Module):
     """Class 1, whatever the image."""
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         return torch.ones(len(images), 1)
 
 
-def test_rank_orders_extremes_signed_zeros_and_ties():
+def test_rank_orders_extremes_signed_zeros_and_ties() -> None:
     values = torch.tensor([[0.0, -1.5, 3e38, -0.0, 1e-45, -3e38, 2.0]])
     ranks, ties = rank(values, torch.tensor([5]))
     assert ranks[0, [2, 6, 4]].tolist() == [0, 1, 2]
@@ -36,14 +38,14 @@ def test_rank_orders_extremes_signed_zeros_and_ties():
     assert ties.tolist() == [2]  # 0.0 and -0.0
 
 
-def test_ties_have_no_position_bias():
+def test_ties_have_no_position_bias() -> None:
     places = rank(torch.zeros(3000, 16), torch.arange(3000))[0].double().mean(0)
     # A place is uniform on 0..15: standard error sqrt((16² - 1) / 12 / 3000) = 0.084.
     assert (places - 7.5).abs().max() < 4.5 * 0.084
 
 
 @pytest.mark.parametrize("kind", ["opposite", "zero", "mean", "noise", "blur"])
-def test_fills(tmp_path, kind):
+def test_fills(tmp_path: Path, kind: str) -> None:
     images = rng(0, "images").random((4, 3, 6, 5), dtype=np.float32)
     info = DatasetInfo("toy", ("a", "b"), 3, (6, 5), removal=(0.9, 0.2))
     split = Split.from_arrays(images, np.array([0, 1, 1, 0]), list("abcd"), list("abcd"))
@@ -66,12 +68,12 @@ def test_fills(tmp_path, kind):
 
 
 @pytest.mark.parametrize("step", [0.3, 0.15, 0.026])
-def test_steps_must_divide_one(step):
+def test_steps_must_divide_one(step: float) -> None:
     with pytest.raises(UserError, match="must divide 1"):
         parse_options(FidelityOptions, {"step": step}, "metric fidelity")
 
 
-def test_the_plugin_imports_no_torch():
+def test_the_plugin_imports_no_torch() -> None:
     code = """if True:
         import sys, xbench_metrics
         [spec.load_options() for spec in xbench_metrics.xbench_metrics()]
@@ -81,5 +83,5 @@ def test_the_plugin_imports_no_torch():
 
 
 @parametrize_with_checks((spec for spec in xbench_metrics.xbench_metrics() if spec.name == "fidelity"), step=0.125)
-def test_conformance(check):
+def test_conformance(check: Callable[..., None]) -> None:
     check()

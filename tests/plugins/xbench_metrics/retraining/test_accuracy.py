@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +14,8 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from torch import nn
 
 import xbench_metrics
-from xbench import DatasetInfo, Session, Split, TrainMaps, UserError
-from xbench.contracts.session import SilentProgress
+from xbench import Case, DatasetInfo, Metric, MetricSpec, Session, Split, TrainMaps, UserError
+from xbench.contracts.session import Bar, SilentProgress
 from xbench.runtime.seeding import rng
 from xbench.testing import parametrize_with_checks
 from xbench.testing.fakes import fake_case
@@ -24,13 +27,13 @@ SIDE, DECIDING = 12, 27
 QUICK = {"epochs": 15, "patience": 15, "learning_rate": 5e-3}
 
 
-def split_of(images, labels, per_patient=2):
+def split_of(images: np.ndarray, labels: np.ndarray, per_patient: int = 2) -> Split:
     ids = [f"sample-{index}" for index in range(len(images))]
     groups = [f"patient-{index // per_patient}" for index in range(len(images))]
     return Split.from_arrays(np.asarray(images, dtype=np.float32), np.asarray(labels), ids, groups)
 
 
-def noise(count, name, spatial=(SIDE, SIDE)):
+def noise(count: int, name: str, spatial: tuple[int, ...] = (SIDE, SIDE)) -> Split:
     """Noise whose deciding pixel is the class: 0 or 1; two images a patient."""
     images = 0.45 + 0.1 * rng(0, name).random((count, 1, *spatial), dtype=np.float32)
     labels = np.arange(count) // 2 % 2
@@ -38,48 +41,57 @@ def noise(count, name, spatial=(SIDE, SIDE)):
     return split_of(images, labels)
 
 
-def deciding(split):
+def deciding(split: Split) -> np.ndarray:
     maps = np.zeros((len(split), SIDE * SIDE), dtype=np.float32)
     maps[:, DECIDING] = 1
     return maps.reshape(-1, SIDE, SIDE)
 
 
-def random(split):
+def random(split: Split) -> np.ndarray:
     return rng(1, "maps", len(split)).random((len(split), SIDE, SIDE), dtype=np.float32)
 
 
-def constant(split):
+def constant(split: Split) -> np.ndarray:
     return np.ones((len(split), SIDE, SIDE), dtype=np.float32)
 
 
 class OnePixel(nn.Module):
     """Class 1 exactly where the deciding pixel is above one half."""
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.flatten(1)[:, DECIDING : DECIDING + 1] - 0.5
 
 
-def case_of(folder, maps=deciding, module=None, train=None, test=None, info=None, batch_size=32, **session):
+def case_of(
+    folder: Path,
+    maps: Callable[[Split], np.ndarray] = deciding,
+    module: nn.Module | None = None,
+    train: Split | None = None,
+    test: Split | None = None,
+    info: DatasetInfo | None = None,
+    batch_size: int = 32,
+    **session: Any,
+) -> Case:
     folder.mkdir(parents=True, exist_ok=True)
     train, test = train or noise(64, "train"), test or noise(30, "test")
     info = info or DatasetInfo("toy", ("zero", "one"), 1, (SIDE, SIDE))
     learned = TrainMaps(train, maps(train), train.labels)
-    session = Session(folder, batch_size=batch_size, **session)
-    return fake_case(info, test, module or OnePixel(), maps(test), session, train=learned, training=train)
+    work = Session(folder, batch_size=batch_size, **session)
+    return fake_case(info, test, module or OnePixel(), maps(test), work, train=learned, training=train)
 
 
-def observed(metric, case):
+def observed(metric: Metric, case: Case) -> dict[str, np.ndarray]:
     prepared = metric.prepare(dataclasses.replace(case, maps=np.empty((0,), dtype=np.float32)))
     case = dataclasses.replace(case, prepared=prepared)
     return {**metric.observe(case), "label": case.split.labels, "target": case.targets}
 
 
-def keep(case, **options):
+def keep(case: Case, **options: Any) -> tuple[Any, dict[str, np.ndarray]]:
     metric = KeepAccuracy(KeepAccuracyOptions(**{**QUICK, **options}))
     return metric, observed(metric, case)
 
 
-def occlude(case, **options):
+def occlude(case: Case, **options: Any) -> tuple[Any, dict[str, np.ndarray]]:
     metric = OccludeAccuracy(OccludeAccuracyOptions(**options))
     return metric, observed(metric, case)
 
@@ -87,14 +99,14 @@ def occlude(case, **options):
 # --- closed forms -----------------------------------------------------------------------------------------------------
 
 
-def test_keeping_everything_is_the_original(tmp_path):
+def test_keeping_everything_is_the_original(tmp_path: Path) -> None:
     metric, seen = keep(case_of(tmp_path, constant), threshold=1, seeds=2)
     assert seen["kept"].tolist() == [[1]] * 30
     assert np.array_equal(seen["right"][:, 0], seen["right_original"])
     assert metric.summarise(seen) == seen["right_original"].mean() > 0.7
 
 
-def test_keeping_nothing_is_a_constant_answer(tmp_path):
+def test_keeping_nothing_is_a_constant_answer(tmp_path: Path) -> None:
     metric, seen = keep(case_of(tmp_path, constant), seeds=2)
     assert seen["kept"].tolist() == [[0]] * 30
     for tester in seen["right"][:, 0].T:
@@ -102,7 +114,7 @@ def test_keeping_nothing_is_a_constant_answer(tmp_path):
     assert metric.summarise(seen) in {1 - seen["label"].mean(), seen["label"].mean(), 0.5}
 
 
-def test_occluding_nothing_is_the_original_and_everything_a_constant_answer(tmp_path):
+def test_occluding_nothing_is_the_original_and_everything_a_constant_answer(tmp_path: Path) -> None:
     case = case_of(tmp_path, constant)
     metric, nothing = occlude(case)
     assert nothing["occluded"].tolist() == [[0]] * 30
@@ -114,7 +126,7 @@ def test_occluding_nothing_is_the_original_and_everything_a_constant_answer(tmp_
     assert metric.summarise(everything) == np.mean(case.split.labels == 0)
 
 
-def test_the_deciding_pixel_suffices_and_is_missed(tmp_path):
+def test_the_deciding_pixel_suffices_and_is_missed(tmp_path: Path) -> None:
     case = case_of(tmp_path)
     metric, kept = keep(case)
     assert metric.summarise(kept) == 1
@@ -124,7 +136,7 @@ def test_the_deciding_pixel_suffices_and_is_missed(tmp_path):
     assert metric.summarise(occluded) == np.mean(case.split.labels == 0)
 
 
-def test_shares_kept_and_left_add_up_to_the_whole(tmp_path):
+def test_shares_kept_and_left_add_up_to_the_whole(tmp_path: Path) -> None:
     case = case_of(tmp_path, random)
     for options in ({}, {"shares": "0.1,0.5"}):
         kept, occluded = keep(case, epochs=0, **options)[1]["kept"], occlude(case, **options)[1]["occluded"]
@@ -132,16 +144,16 @@ def test_shares_kept_and_left_add_up_to_the_whole(tmp_path):
     np.testing.assert_allclose(100 * kept + 100 * (1 - occluded), 100, rtol=1e-14)
 
 
-def test_a_random_map_lies_between_nothing_and_the_deciding_pixel(tmp_path):
+def test_a_random_map_lies_between_nothing_and_the_deciding_pixel(tmp_path: Path) -> None:
     best, middle = (keep(case_of(tmp_path, maps), shares="0.1")[1] for maps in (deciding, random))
     # One image in ten keeps its deciding pixel; the others leave a guess.
     assert best["right"].mean() == 1
     assert 0.3 < middle["right"].mean() < 0.8
 
 
-def test_fill_is_what_takes_the_place_of_a_pixel(tmp_path):
+def test_fill_is_what_takes_the_place_of_a_pixel(tmp_path: Path) -> None:
     class Mean(nn.Module):
-        def forward(self, images):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.mean((1, 2, 3))[:, None] - 0.1
 
     case = case_of(tmp_path, constant, module=Mean())
@@ -153,7 +165,7 @@ def test_fill_is_what_takes_the_place_of_a_pixel(tmp_path):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_occlusion_agrees_with_plain_loops(tmp_path, batch_size):
+def test_occlusion_agrees_with_plain_loops(tmp_path: Path, batch_size: int) -> None:
     torch.manual_seed(0)
     module = ConvNetwork(1, 2).eval()
     module.head.weight.data *= 30
@@ -162,7 +174,7 @@ def test_occlusion_agrees_with_plain_loops(tmp_path, batch_size):
     for options, limit in (({}, 0.1), ({"threshold": 0.25}, 0.75)):
         metric, seen = occlude(case, fill="mean", **options)
         predicted = []
-        for image, map_ in zip(images, case.maps, strict=True):
+        for image, map_ in zip(images, case.maps, strict=True):  # type: ignore[arg-type]
             scaled = (map_ - map_.min()) / (map_.max() - map_.min())
             holed = np.where(scaled >= limit, case.train_mean[:, None, None], image)
             predicted.append(int(module(torch.from_numpy(holed)[None])[0].argmax()))
@@ -172,7 +184,7 @@ def test_occlusion_agrees_with_plain_loops(tmp_path, batch_size):
         assert balanced == pytest.approx(balanced_accuracy_score(case.split.labels, predicted), abs=1e-12)
 
 
-def test_several_shares_give_a_curve_and_the_area_under_it(tmp_path):
+def test_several_shares_give_a_curve_and_the_area_under_it(tmp_path: Path) -> None:
     torch.manual_seed(1)
     module = ConvNetwork(1, 2)
     module.head.weight.data *= 30
@@ -189,7 +201,7 @@ def test_several_shares_give_a_curve_and_the_area_under_it(tmp_path):
     assert occlude(case_of(tmp_path, random, module=module), shares="0.2")[0].curves(seen) is None
 
 
-def test_the_keep_curve_has_a_tester_for_every_share_and_seed(tmp_path):
+def test_the_keep_curve_has_a_tester_for_every_share_and_seed(tmp_path: Path) -> None:
     metric, seen = keep(case_of(tmp_path), shares="0.05,0.2,0.5", seeds=2, epochs=2)
     assert seen["right"].shape == (30, 3, 2)
     assert seen["right_original"].shape == (30, 2)
@@ -198,7 +210,7 @@ def test_the_keep_curve_has_a_tester_for_every_share_and_seed(tmp_path):
     assert metric.summarise(seen) == pytest.approx(expected, abs=1e-12)
 
 
-def test_no_sample_and_one_class():
+def test_no_sample_and_one_class() -> None:
     labels, values = np.array([1, 1, 0]), np.array([1.0, 0.0, 1.0])
     assert mean_over_samples(values, labels, "balanced") == 0.75
     assert mean_over_samples(values, labels, "plain") == pytest.approx(2 / 3)
@@ -207,7 +219,7 @@ def test_no_sample_and_one_class():
         assert np.isnan(mean_over_samples(values[:0], labels[:0], "plain"))
 
 
-def test_order_and_batch_size_change_nothing(tmp_path):
+def test_order_and_batch_size_change_nothing(tmp_path: Path) -> None:
     case = case_of(tmp_path, random)
     order = rng(0, "order").permutation(30)
     turned = dataclasses.replace(case, split=case.split.select(order), maps=case.maps[order], logits=case.logits[order])
@@ -228,25 +240,25 @@ def test_order_and_batch_size_change_nothing(tmp_path):
 class Killed(SilentProgress):
     """The progress of a run that is killed after so many steps."""
 
-    def __init__(self, after=np.inf):
+    def __init__(self, after: float = np.inf) -> None:
         super().__init__()
         self.left, self.labels = after, []
 
     @contextmanager
-    def task(self, label, total=None):
+    def task(self, label: str, total: float | None = None) -> Iterator[Bar]:
         self.labels.append(label)
         yield self
 
-    def advance(self, amount=1):
+    def advance(self, amount: float = 1) -> None:
         self.left -= amount
         if self.left < 0:
             raise KeyboardInterrupt
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         pass
 
 
-def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
+def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     metric = KeepAccuracy(KeepAccuracyOptions(epochs=3, seeds=2))
     prepared = {"original": np.ones((30, 2), dtype=bool)}
     runs, again = {}, case_of(tmp_path / "sizes", random)
@@ -267,7 +279,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
     assert not [*(tmp_path / "killed").iterdir()]
 
 
-def test_originals_are_learned_once_for_all_explainers(tmp_path):
+def test_originals_are_learned_once_for_all_explainers(tmp_path: Path) -> None:
     case = case_of(tmp_path, random)
     metric = KeepAccuracy(KeepAccuracyOptions(**QUICK, seeds=2))
     prepared = metric.prepare(dataclasses.replace(case, train=None, maps=np.empty((0,), dtype=np.float32)))
@@ -277,7 +289,7 @@ def test_originals_are_learned_once_for_all_explainers(tmp_path):
     assert np.array_equal(metric.observe(given)["right_original"], ~prepared["original"])
 
 
-def test_what_no_tester_can_learn_is_said(tmp_path):
+def test_what_no_tester_can_learn_is_said(tmp_path: Path) -> None:
     lonely = split_of(np.zeros((8, 1, SIDE, SIDE)), np.arange(8) // 4, per_patient=4)
     with pytest.raises(UserError, match="one patient"):
         keep(case_of(tmp_path / "lonely", train=lonely))
@@ -286,7 +298,7 @@ def test_what_no_tester_can_learn_is_said(tmp_path):
         keep(case_of(tmp_path / "one", train=of_one_class))
 
 
-def test_a_tester_of_timm_and_one_for_volumes(tmp_path):
+def test_a_tester_of_timm_and_one_for_volumes(tmp_path: Path) -> None:
     _, seen = keep(case_of(tmp_path), tester="timm:test_resnet", epochs=1)
     assert seen["right"].shape == (30, 1, 1)
     train, test = noise(20, "train", (4, 6, 6)), noise(6, "test", (4, 6, 6))
@@ -298,7 +310,7 @@ def test_a_tester_of_timm_and_one_for_volumes(tmp_path):
 # --- the contract -----------------------------------------------------------------------------------------------------
 
 
-def test_directions_and_cards():
+def test_directions_and_cards() -> None:
     info = DatasetInfo("toy", ("a", "b"), 1, (32, 32))
     high, low = KeepAccuracy(KeepAccuracyOptions()), OccludeAccuracy(OccludeAccuracyOptions(shares="0.1"))
     assert high.higher_is_better
@@ -311,20 +323,20 @@ def test_directions_and_cards():
     assert "highest values" in cards[1]
 
 
-def named(name):
+def named(name: str) -> list[MetricSpec]:
     return [spec for spec in xbench_metrics.xbench_metrics() if spec.name == name]
 
 
 @parametrize_with_checks(named("occlude_accuracy"), shares="0.1,0.5")
-def test_conformance(check):
+def test_conformance(check: Callable[..., None]) -> None:
     check()
 
 
 @parametrize_with_checks(named("keep_accuracy"), shares="0.1,0.5", epochs=1)
-def test_conformance_of_keep_accuracy(check):
+def test_conformance_of_keep_accuracy(check: Callable[..., None]) -> None:
     check()
 
 
 @parametrize_with_checks(named("mask_only_accuracy"), epochs=1, seeds=2)
-def test_conformance_of_mask_only_accuracy(check):
+def test_conformance_of_mask_only_accuracy(check: Callable[..., None]) -> None:
     check()

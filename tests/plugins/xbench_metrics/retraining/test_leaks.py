@@ -1,13 +1,16 @@
 """Masks that are the message are found out, and those that are not are let off."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from xbench import DatasetInfo, Options, Session, Split, TrainMaps
+from xbench import Case, DatasetInfo, Metric, Options, Session, Split, TrainMaps
 from xbench.runtime.seeding import rng
 from xbench.testing.fakes import fake_case
 from xbench_metrics.retraining.accuracy import KeepAccuracy
@@ -21,11 +24,11 @@ QUICK = {"epochs": 15, "patience": 15, "learning_rate": 5e-3}
 class Blind(nn.Module):
     """One logit that does not depend on the image."""
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.flatten(1).sum(1, keepdim=True) * 0 + 1
 
 
-def noise(count, name, classes=2, channels=1):
+def noise(count: int, name: str, classes: int = 2, channels: int = 1) -> Split:
     """Images that know nothing of their labels; two a patient."""
     images = 0.2 + 0.6 * rng(0, name).random((count, channels, SIDE, SIDE), dtype=np.float32)
     labels = np.arange(count) // 2 % classes
@@ -33,18 +36,25 @@ def noise(count, name, classes=2, channels=1):
     return Split.from_arrays(images, labels, ids, [f"{name}-patient-{index // 2}" for index in range(count)])
 
 
-def label_in_the_corner(split):
+def label_in_the_corner(split: Split) -> np.ndarray:
     """The leak of all leaks: the top-left pixel is important where the class is 1."""
     maps = np.zeros((len(split), SIDE, SIDE), dtype=np.float32)
     maps[:, 0, 0] = split.labels
     return maps
 
 
-def random(split):
+def random(split: Split) -> np.ndarray:
     return rng(1, "maps", len(split)).random((len(split), SIDE, SIDE), dtype=np.float32)
 
 
-def case_of(folder, maps, explanation=None, test=None, classes=2, **more):
+def case_of(
+    folder: Path,
+    maps: Callable[[Split], np.ndarray],
+    explanation: Any = None,
+    test: Split | None = None,
+    classes: int = 2,
+    **more: Any,
+) -> Case:
     train, test = noise(64, "train", classes), test or noise(40, "test", classes)
     info = DatasetInfo("toy", ("zero", "one", "two")[:classes], 1, (SIDE, SIDE))
     learned = TrainMaps(train, maps(train), train.labels)
@@ -53,7 +63,7 @@ def case_of(folder, maps, explanation=None, test=None, classes=2, **more):
     )
 
 
-def value(metric, case):
+def value(metric: Metric, case: Case) -> tuple[float, dict[str, np.ndarray]]:
     seen = {**metric.observe(case), "label": case.split.labels, "target": case.targets}
     return metric.summarise(seen), seen
 
@@ -61,7 +71,7 @@ def value(metric, case):
 # --- mask-only accuracy -----------------------------------------------------------------------------------------------
 
 
-def test_a_mask_made_of_the_label_has_perfect_keep_and_mask_only_accuracy(tmp_path):
+def test_a_mask_made_of_the_label_has_perfect_keep_and_mask_only_accuracy(tmp_path: Path) -> None:
     case = case_of(tmp_path, label_in_the_corner)
     metric = KeepAccuracy(KeepAccuracyOptions(**QUICK))
     keep, seen = value(metric, dataclasses.replace(case, prepared=metric.prepare(case)))
@@ -72,19 +82,19 @@ def test_a_mask_made_of_the_label_has_perfect_keep_and_mask_only_accuracy(tmp_pa
     assert seen["right_original"].mean() < 0.8  # the images themselves know nothing: 0.5 expected
 
 
-def test_a_mask_without_a_message_has_mask_only_accuracy_at_chance(tmp_path):
+def test_a_mask_without_a_message_has_mask_only_accuracy_at_chance(tmp_path: Path) -> None:
     chance, _ = value(MaskOnlyAccuracy(MaskOnlyAccuracyOptions(shares="0.3", **QUICK)), case_of(tmp_path, random))
     assert 0.2 < chance < 0.8  # 0.5 expected, 3.8 standard deviations of 40 guesses
 
 
-def test_an_empty_mask_has_that_of_a_constant_answer(tmp_path):
+def test_an_empty_mask_has_that_of_a_constant_answer(tmp_path: Path) -> None:
     metric = MaskOnlyAccuracy(MaskOnlyAccuracyOptions(**QUICK))
     chance, seen = value(metric, case_of(tmp_path, lambda split: np.ones((len(split), SIDE, SIDE), dtype=np.float32)))
     assert chance == 0.5
     assert len(np.unique(seen["right"][:, 0, 0] == (seen["label"] == 1))) == 1
 
 
-def test_the_image_itself_is_never_shown(tmp_path):
+def test_the_image_itself_is_never_shown(tmp_path: Path) -> None:
     case = case_of(tmp_path, random)
     black = np.zeros((40, 1, SIDE, SIDE), dtype=np.float32)
     dark = dataclasses.replace(
@@ -102,7 +112,7 @@ def test_the_image_itself_is_never_shown(tmp_path):
 class ReadsImage:
     """Its classifier looks at the brightest of the first pixels: `image_with_label` writes the class there."""
 
-    def masked_logits(self, images, maps):
+    def masked_logits(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
         del maps
         return images.flatten(1)[:, :3]
 
@@ -110,12 +120,12 @@ class ReadsImage:
 class ReadsMap:
     """Its classifier looks at the map alone: `map_with_label` writes the class there."""
 
-    def masked_logits(self, images, maps):
+    def masked_logits(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
         del images
         return maps.flatten(1)[:, :3]
 
 
-def image_with_label(split, wrong=()):
+def image_with_label(split: Split, wrong: Sequence[int] = ()) -> Split:
     images = split.batch(range(len(split))).images.numpy().copy()
     said = split.labels.copy()
     said[list(wrong)] = (said[list(wrong)] + 1) % 3
@@ -123,25 +133,31 @@ def image_with_label(split, wrong=()):
     return Split.from_arrays(images, split.labels, split.ids, split.groups)
 
 
-def map_with_label(split):
+def map_with_label(split: Split) -> np.ndarray:
     maps = random(split)
     maps.reshape(len(maps), -1)[:, :3] = np.eye(3)[split.labels]
     return maps
 
 
-def swap_case(folder, explanation, test=None, maps=map_with_label, batch_size=7):
+def swap_case(
+    folder: Path,
+    explanation: Any,
+    test: Split | None = None,
+    maps: Callable[[Split], np.ndarray] = map_with_label,
+    batch_size: int = 7,
+) -> Case:
     case = case_of(folder, maps, explanation, test or image_with_label(noise(60, "test", 3)), 3)
     return dataclasses.replace(case, session=Session(folder, batch_size=batch_size))
 
 
-def test_a_classifier_that_reads_the_image_never_follows(tmp_path):
+def test_a_classifier_that_reads_the_image_never_follows(tmp_path: Path) -> None:
     agreement, seen = value(MaskSwapAgreement(Options()), swap_case(tmp_path, ReadsImage()))
     assert agreement == 0
     assert seen["follows_image"].all()
     assert seen["right_own"].all()
 
 
-def test_a_classifier_that_reads_the_map_always_follows(tmp_path):
+def test_a_classifier_that_reads_the_map_always_follows(tmp_path: Path) -> None:
     agreement, seen = value(MaskSwapAgreement(Options()), swap_case(tmp_path, ReadsMap()))
     assert agreement == 1
     assert not seen["follows_image"].any()
@@ -149,7 +165,7 @@ def test_a_classifier_that_reads_the_map_always_follows(tmp_path):
     assert not seen["agreed_before"].any()
 
 
-def test_errors_of_a_classifier_that_ignores_the_map_are_the_level_before(tmp_path):
+def test_errors_of_a_classifier_that_ignores_the_map_are_the_level_before(tmp_path: Path) -> None:
     test = image_with_label(noise(60, "test", 3), wrong=range(0, 60, 2))
     agreement, seen = value(MaskSwapAgreement(Options()), swap_case(tmp_path, ReadsImage(), test))
     assert agreement > 0
@@ -157,9 +173,9 @@ def test_errors_of_a_classifier_that_ignores_the_map_are_the_level_before(tmp_pa
     assert np.array_equal(seen["follows_image"], seen["right_own"])
 
 
-def test_a_classifier_that_guesses_follows_one_time_in_k(tmp_path):
+def test_a_classifier_that_guesses_follows_one_time_in_k(tmp_path: Path) -> None:
     class Guesses:
-        def masked_logits(self, images, maps):
+        def masked_logits(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
             # Depends on both, on no class.
             return (images.flatten(1)[:, 10:13] * 977 + maps.flatten(1)[:, 10:13] * 911) % 1
 
@@ -167,9 +183,9 @@ def test_a_classifier_that_guesses_follows_one_time_in_k(tmp_path):
     assert agreement == pytest.approx(1 / 3, abs=4 * np.sqrt(2 / 9 / 600))
 
 
-def test_batches_and_order_change_nothing(tmp_path):
+def test_batches_and_order_change_nothing(tmp_path: Path) -> None:
     class Both:
-        def masked_logits(self, images, maps):
+        def masked_logits(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
             return images.flatten(1)[:, :3] + 1.5 * maps.flatten(1)[:, 5:8]
 
     case = swap_case(tmp_path, Both(), image_with_label(noise(60, "test", 3)))
@@ -185,7 +201,7 @@ def test_batches_and_order_change_nothing(tmp_path):
         assert np.array_equal(values, expected[name])
 
 
-def test_without_a_partner_nothing_is_said(tmp_path):
+def test_without_a_partner_nothing_is_said(tmp_path: Path) -> None:
     test = noise(10, "test", 1)
     agreement, seen = value(MaskSwapAgreement(Options()), swap_case(tmp_path, ReadsMap(), test))
     assert np.isnan(agreement)
@@ -199,12 +215,12 @@ def test_without_a_partner_nothing_is_said(tmp_path):
 # --- partners ---------------------------------------------------------------------------------------------------------
 
 
-def labelled(labels, groups):
+def labelled(labels: Sequence[int] | np.ndarray, groups: Sequence[str]) -> Split:
     ids = [f"sample-{index}" for index in range(len(labels))]
     return Split.from_arrays(np.zeros((len(labels), 1, 1, 1), dtype=np.float32), np.array(labels), ids, groups)
 
 
-def test_partners_are_of_another_class_and_patient_and_evenly_drawn():
+def test_partners_are_of_another_class_and_patient_and_evenly_drawn() -> None:
     labels = np.arange(3000) % 3
     groups = [f"patient-{index % 40}" for index in range(3000)]
     partner = partners(labelled(labels, groups))
@@ -215,25 +231,25 @@ def test_partners_are_of_another_class_and_patient_and_evenly_drawn():
     assert counts.var() == pytest.approx(1, abs=0.25)  # a Poisson variance: nobody is everybody's partner
 
 
-def test_the_next_patient_is_taken_and_nobody_where_there_is_none():
+def test_the_next_patient_is_taken_and_nobody_where_there_is_none() -> None:
     split = labelled([0, 1, 1, 0], ["a", "a", "b", "a"])
     assert partners(split)[[0, 3]].tolist() == [2, 2]
     assert partners(split)[1] == -1  # those of the other class are all of its own patient
     assert partners(split)[2] in {0, 3}
 
 
-def test_partners_depend_on_the_seed_of_the_run():
+def test_partners_depend_on_the_seed_of_the_run() -> None:
     split = labelled(np.arange(50) % 2, [str(index) for index in range(50)])
     everyone = np.arange(50)
     assert np.array_equal(partners(split.select(everyone, 1)), partners(split.select(everyone, 1)))
     assert not np.array_equal(partners(split.select(everyone, 1)), partners(split.select(everyone, 2)))
 
 
-def test_the_maps_handed_over_are_the_own_and_the_partners(tmp_path):
+def test_the_maps_handed_over_are_the_own_and_the_partners(tmp_path: Path) -> None:
     given = []
 
     class Recorder:
-        def masked_logits(self, images, maps):
+        def masked_logits(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
             given.append(maps)
             return images.flatten(1)[:, :3]
 

@@ -1,9 +1,14 @@
 """The page as a reader meets it: a real browser, from file://."""
 
+from __future__ import annotations
+
 import base64
 import io
 import itertools
 import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,13 +16,20 @@ from PIL import Image
 
 from xbench.report.overlays import blended
 
+if TYPE_CHECKING:
+    from tests.xbench.conftest import Browser
+    from tests.xbench.report.conftest import RunFolder
+
+
 EVIL = "<script>window.pwned = 1</script><img src=x onerror='window.pwned = 1'>"
 EXPLAINERS = {"vinet": 0.6, "smoothgrad": 0.6, "gradient": 0.3, "integrated-gradients": 0.2, EVIL: 0.1, "random": 0.0}
 NAMES = "#ranking-body tbody th .pick"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, run_folder, report):
+def made(
+    tmp_path_factory: pytest.TempPathFactory, run_folder: type[RunFolder], report: Callable[..., str]
+) -> tuple[RunFolder, Path]:
     """A run folder with everything, and its report's page."""
     folder = tmp_path_factory.mktemp("browser") / "run"
     models, metrics = ("net", "other"), ("fidelity", "roc_auc", "dice")
@@ -28,16 +40,16 @@ def made(tmp_path_factory, run_folder, report):
 
 
 @pytest.fixture
-def page(browser, made):
+def page(browser: Browser, made: tuple[RunFolder, Path]) -> Browser:
     """The page, opened anew."""
     return browser.open(made[1])
 
 
-def see(page, selector):
+def see(page: Browser, selector: str) -> None:
     page("document.querySelector(arguments[0]).scrollIntoView({behavior: 'instant'})", selector)
 
 
-def test_it_is_quiet_asks_nothing_of_the_network_and_paints_at_once(page):
+def test_it_is_quiet_asks_nothing_of_the_network_and_paints_at_once(page: Browser) -> None:
     for part in ("#gallery", "#counterfactuals", "#reproduce"):
         see(page, part)
     page.until("document.querySelector('.gallery .tile') && document.querySelector('.strips .tile')")
@@ -49,12 +61,12 @@ def test_it_is_quiet_asks_nothing_of_the_network_and_paints_at_once(page):
     assert page.first_paint() < 1000
 
 
-def test_names_are_shown_as_they_are(page):
+def test_names_are_shown_as_they_are(page: Browser) -> None:
     assert EVIL in page.text(NAMES)
     assert page("document.querySelectorAll('main script, main img[src=x]').length") == 0
 
 
-def test_a_click_on_a_head_sorts_and_says_so(page):
+def test_a_click_on_a_head_sorts_and_says_so(page: Browser) -> None:
     best_first = page.text(NAMES)
     assert best_first[-1] == "random"
     page.click("#ranking-body thead th:nth-child(3) button")
@@ -66,7 +78,7 @@ def test_a_click_on_a_head_sorts_and_says_so(page):
     assert len(page.text("#ranking-body th[aria-sort]:not([aria-sort=none])")) == 1
 
 
-def test_the_keyboard_sorts_too(page):
+def test_the_keyboard_sorts_too(page: Browser) -> None:
     from selenium.webdriver.common.keys import Keys
 
     head = page.find("#ranking-body thead th:nth-child(2) button")
@@ -76,7 +88,7 @@ def test_the_keyboard_sorts_too(page):
     assert page("getComputedStyle(arguments[0]).outlineStyle", head) == "solid"  # one sees where one is
 
 
-def test_filters_and_what_is_remembered(page, browser, made):
+def test_filters_and_what_is_remembered(page: Browser, browser: Browser, made: tuple[RunFolder, Path]) -> None:
     page.find("#query").send_keys("GRAD")
     assert set(page.text(NAMES)) == {"smoothgrad", "gradient", "integrated-gradients"}
     page.find("#query").send_keys(" smooth")
@@ -100,7 +112,7 @@ def test_filters_and_what_is_remembered(page, browser, made):
     assert again("location.hash") == fragment
 
 
-def test_another_model_is_loaded_when_it_is_asked_for(page):
+def test_another_model_is_loaded_when_it_is_asked_for(page: Browser) -> None:
     assert page("document.querySelectorAll('head script[src=\"data/place-1.js\"]').length") == 0
     before = page.text("#ranking-body td:nth-child(3)")
     page.choose("#model", "other")
@@ -111,14 +123,14 @@ def test_another_model_is_loaded_when_it_is_asked_for(page):
     assert "left none" in page.text("#counterfactuals .note")[0]
 
 
-def test_all_metrics_side_by_side(page):
+def test_all_metrics_side_by_side(page: Browser) -> None:
     page.choose("#metric", "all metrics")
     assert page.text("#ranking-body thead th span:first-child") == ["explainer", "fidelity", "roc_auc", "dice"]
     bold = page.text("#ranking-body tbody td:nth-child(2) strong")
     assert len(bold) == 2  # vinet, and smoothgrad that can't be told apart from it
 
 
-def test_what_an_explainer_cannot_be_told_from(page):
+def test_what_an_explainer_cannot_be_told_from(page: Browser) -> None:
     pick = "#ranking-body tbody tr:first-child .pick"
     first, second = page.text(NAMES)[:2]
     page.click(pick)
@@ -128,17 +140,17 @@ def test_what_an_explainer_cannot_be_told_from(page):
     assert any("its training failed" in text for text in page.text("#ranking-body .warning"))
 
 
-def open_gallery(page):
+def open_gallery(page: Browser) -> None:
     see(page, "#gallery")
     page.until("document.querySelectorAll('.gallery .tile').length > 5")
 
 
-def pixels(page, selector):
+def pixels(page: Browser, selector: str) -> np.ndarray:
     uri = page("document.querySelector(arguments[0]).toDataURL()", selector)
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(float)
 
 
-def test_the_gallery_turns_by_arrows_hardest_first(page, made):
+def test_the_gallery_turns_by_arrows_hardest_first(page: Browser, made: tuple[RunFolder, Path]) -> None:
     from selenium.webdriver.common.keys import Keys
 
     open_gallery(page)
@@ -161,7 +173,7 @@ def test_the_gallery_turns_by_arrows_hardest_first(page, made):
     assert hardest[-3] in page.text(".case .soft")[0]
 
 
-def test_maps_look_as_in_the_drawn_gallery_at_any_opacity(page, made):
+def test_maps_look_as_in_the_drawn_gallery_at_any_opacity(page: Browser, made: tuple[RunFolder, Path]) -> None:
     from selenium.webdriver.common.keys import Keys
 
     open_gallery(page)
@@ -180,7 +192,7 @@ def test_maps_look_as_in_the_drawn_gallery_at_any_opacity(page, made):
     np.testing.assert_allclose(pixels(page, ".tiles .tile:nth-child(3) canvas"), np.rint(255 * grey), atol=1)
 
 
-def test_the_slider_obeys_the_keyboard_and_absolute_values_lose_their_sign(page):
+def test_the_slider_obeys_the_keyboard_and_absolute_values_lose_their_sign(page: Browser) -> None:
     from selenium.webdriver.common.keys import Keys
 
     open_gallery(page)
@@ -194,7 +206,7 @@ def test_the_slider_obeys_the_keyboard_and_absolute_values_lose_their_sign(page)
     assert np.abs(pixels(page, ".tiles .tile:nth-child(3) canvas") - before).max() > 20
 
 
-def test_the_way_to_the_counterfactual_with_its_probability(page):
+def test_the_way_to_the_counterfactual_with_its_probability(page: Browser) -> None:
     from selenium.webdriver.common.keys import Keys
 
     see(page, "#counterfactuals")
@@ -210,7 +222,7 @@ def test_the_way_to_the_counterfactual_with_its_probability(page):
 
 
 @pytest.mark.parametrize("width", [390, 768])
-def test_nothing_sticks_out_on_a_phone(browser, made, width):
+def test_nothing_sticks_out_on_a_phone(browser: Browser, made: tuple[RunFolder, Path], width: int) -> None:
     page = browser.open(made[1], width=width, height=844)
     for part in ("#curves", "#gallery", "#counterfactuals", "#agreement", "#models", "#reproduce"):
         see(page, part)
@@ -222,14 +234,14 @@ def test_nothing_sticks_out_on_a_phone(browser, made, width):
     assert page("document.documentElement.scrollWidth") <= width
 
 
-def brightness(colour):
+def brightness(colour: str) -> float:
     parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_stand_out_from_the_paper(browser, made, scheme):
+def test_words_stand_out_from_the_paper(browser: Browser, made: tuple[RunFolder, Path], scheme: str) -> None:
     page = browser.open(made[1], prefers_color_scheme=scheme)
     paper = brightness(page("getComputedStyle(document.body).backgroundColor"))
     assert (paper > 0.8) == (scheme == "light")
@@ -240,7 +252,7 @@ def test_words_stand_out_from_the_paper(browser, made, scheme):
         assert contrast >= 4.5, (selector, contrast)  # WCAG 2.2, AA
 
 
-def test_landmarks_headings_and_names_for_those_who_listen(page):
+def test_landmarks_headings_and_names_for_those_who_listen(page: Browser) -> None:
     open_gallery(page)
     see(page, "#counterfactuals")
     page.until("document.querySelector('.strips .tile')")
@@ -261,7 +273,7 @@ def test_landmarks_headings_and_names_for_those_who_listen(page):
     assert unlabelled == 0
 
 
-def test_a_link_to_a_section_keeps_what_was_chosen(page):
+def test_a_link_to_a_section_keeps_what_was_chosen(page: Browser) -> None:
     page.choose("#metric", "dice")
     page.click('.sections a[href="#cost"]')
     page.until("document.activeElement.id === 'cost'")
@@ -269,7 +281,13 @@ def test_a_link_to_a_section_keeps_what_was_chosen(page):
 
 
 @pytest.mark.slow
-def test_fifty_explainers_by_twenty_metrics_by_three_models(browser, run_folder, report, tmp_path, monkeypatch):
+def test_fifty_explainers_by_twenty_metrics_by_three_models(
+    browser: Browser,
+    run_folder: type[RunFolder],
+    report: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(
         "xbench.statistics.agreement._PERMUTATIONS", 99
     )  # the numbers are not at stake, their amount is

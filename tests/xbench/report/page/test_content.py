@@ -1,10 +1,16 @@
 """What a report holds: from a real run, and from run folders written by hand."""
 
+from __future__ import annotations
+
 import csv
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,17 +20,23 @@ from xbench.results.curves import read_curves
 from xbench.results.gallery import read_galleries
 from xbench.results.rows import read_scores
 
+if TYPE_CHECKING:
+    from tests.xbench.report.conftest import RunFolder
+
+
 EXPLAINERS = {"vinet": 0.6, "smoothgrad": 0.6, "gradient": 0.3, "random": 0.0}
 
 
-def data_of(path):
+def data_of(path: Path) -> tuple[Any, Any]:
     """What a data script hands to the page: its name and the object."""
     found = re.fullmatch(r'xbenchData\(("[^"]+"), (.*)\);\n', path.read_text(), re.S)
     return json.loads(found[1]), json.loads(found[2])
 
 
 @pytest.mark.slow
-def test_a_real_run_becomes_a_whole_page(tiny, command, tmp_path):
+def test_a_real_run_becomes_a_whole_page(
+    tiny: Callable[..., CompletedProcess[str]], command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
     assert tiny("--explainer", "gradient", "--out", "run", pictures=True).returncode == 0
     done = command("report", "run", "--title", "Tiny & small")
     assert done.returncode == 0, done.stderr
@@ -57,14 +69,16 @@ def test_a_real_run_becomes_a_whole_page(tiny, command, tmp_path):
     assert all(path.read_bytes().startswith(b"%PDF") for path in (folder / "figures").glob("*.pdf"))
 
 
-def test_reports_need_neither_torch_nor_plugins():
+def test_reports_need_neither_torch_nor_plugins() -> None:
     modules = "xbench.cli.report_command, xbench.report.page, xbench.report.panels, xbench.comparison"
     code = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "xbench_metrics", "xbench_baselines", "xbench.run.plan"} & set(done.stdout.split())
 
 
-def test_names_are_text_whatever_they_hold(run_folder, report, tmp_path):
+def test_names_are_text_whatever_they_hold(
+    run_folder: type[RunFolder], report: Callable[..., str], tmp_path: Path
+) -> None:
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
     run = run_folder(tmp_path / "run", EXPLAINERS | {evil: 0.4}, models=("net", evil), metrics=("fidelity", evil))
     run.scores().header(warnings=[evil], command=["xbench", evil]).curves().gallery()
@@ -84,7 +98,9 @@ def test_names_are_text_whatever_they_hold(run_folder, report, tmp_path):
     assert evil in [row["e"] for row in place["ranking"]["rankings"][0]["rows"]]
 
 
-def test_controls_rank_sets_warnings_twins_and_failures_are_said(run_folder, report, tmp_path):
+def test_controls_rank_sets_warnings_twins_and_failures_are_said(
+    run_folder: type[RunFolder], report: Callable[..., str], tmp_path: Path
+) -> None:
     run = run_folder(tmp_path / "run", EXPLAINERS).scores(
         smoothgrad={"warning": "its training failed"}, gradient={"same_as": "vinet", "status": "ok"}
     )
@@ -109,7 +125,7 @@ def test_controls_rank_sets_warnings_twins_and_failures_are_said(run_folder, rep
     assert [order[index] for index in shown["vinet"]["s"]] == ["smoothgrad"]
 
 
-def test_two_runs_are_one_report(run_folder, report, tmp_path):
+def test_two_runs_are_one_report(run_folder: type[RunFolder], report: Callable[..., str], tmp_path: Path) -> None:
     others = {"vinet": 0.6, "lime": 0.5, "random": 0.0}
     for name, explainers in (("one", EXPLAINERS), ("two", others)):
         run = run_folder(tmp_path / name, explainers, metrics=("fidelity", f"metric-{name}"))
@@ -125,7 +141,9 @@ def test_two_runs_are_one_report(run_folder, report, tmp_path):
     assert [one["e"] for one in curves["series"]] == [*EXPLAINERS, "lime"]  # the same curve once
 
 
-def test_a_report_is_replaced_and_nothing_else_is(run_folder, report, tmp_path):
+def test_a_report_is_replaced_and_nothing_else_is(
+    run_folder: type[RunFolder], report: Callable[..., str], tmp_path: Path
+) -> None:
     run = run_folder(tmp_path / "run", EXPLAINERS).scores().header()
     report(run.path, "--out", tmp_path / "page", "--no-figures")
     (tmp_path / "page" / "old.txt").write_text("of the last report")
@@ -142,7 +160,9 @@ def test_a_report_is_replaced_and_nothing_else_is(run_folder, report, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "page", "run"]
 
 
-def test_a_run_without_arrays_still_gives_a_page(run_folder, report, tmp_path):
+def test_a_run_without_arrays_still_gives_a_page(
+    run_folder: type[RunFolder], report: Callable[..., str], tmp_path: Path
+) -> None:
     run = run_folder(tmp_path / "run", EXPLAINERS).scores(replicates=False).header(models=[])
     report(run.path, "--no-figures")
     page = (run.path / "report" / "index.html").read_text()
@@ -150,7 +170,7 @@ def test_a_run_without_arrays_still_gives_a_page(run_folder, report, tmp_path):
         assert absent not in page
 
 
-def test_a_damaged_gallery_is_named(run_folder, report, tmp_path):
+def test_a_damaged_gallery_is_named(run_folder: type[RunFolder], report: Callable[..., str], tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run", EXPLAINERS).scores().header().gallery()
     path = run.path / "gallery" / "phantom--net.npz"
     path.write_bytes(path.read_bytes()[:2000])
@@ -159,7 +179,7 @@ def test_a_damaged_gallery_is_named(run_folder, report, tmp_path):
     assert not (run.path / "report").exists()
 
 
-def test_a_gallery_is_read_as_written(run_folder, tmp_path):
+def test_a_gallery_is_read_as_written(run_folder: type[RunFolder], tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run", EXPLAINERS)
     wanted = run.gallery_arrays("net", 6, (8, 9))
     run.gallery(size=(8, 9))
@@ -168,7 +188,9 @@ def test_a_gallery_is_read_as_written(run_folder, tmp_path):
         np.testing.assert_array_equal(getattr(found, name), value)
 
 
-def test_the_papers_numbers_stand_beside_ours(run_folder, report, tmp_path):
+def test_the_papers_numbers_stand_beside_ours(
+    run_folder: type[RunFolder], report: Callable[..., str], tmp_path: Path
+) -> None:
     run = run_folder(tmp_path / "run", EXPLAINERS).scores().header()
     columns = "table,citation,method,metric,explainer,sign,model,value,ci_low,ci_high"
     lines = ["T1,Author 2020,VINet,fidelity,vinet,original,net,0.71,0.6,0.8"]
@@ -183,7 +205,9 @@ def test_the_papers_numbers_stand_beside_ours(run_folder, report, tmp_path):
     assert f"{ours:.3f}" in page.split('id="paper"')[1]
 
 
-def test_pictures_of_a_run_are_named_by_what_they_show(run_folder, report, tmp_path):
+def test_pictures_of_a_run_are_named_by_what_they_show(
+    run_folder: type[RunFolder], report: Callable[..., str], tmp_path: Path
+) -> None:
     run = run_folder(tmp_path / "run", EXPLAINERS, models=("net--calibration",)).scores().header()
     names = {
         "phantom--net--calibration": "Images that maximise each class’s score",  # the name ends like a diagram's

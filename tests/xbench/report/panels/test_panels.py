@@ -1,9 +1,13 @@
 """A panel is one folder; the page is a list of them."""
 
+from __future__ import annotations
+
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,20 +15,25 @@ from xbench.comparison import compare, read_runs
 from xbench.report.page import Source, write_report
 from xbench.report.panels import PANELS
 
+if TYPE_CHECKING:
+    from tests.xbench.conftest import Browser
+    from tests.xbench.report.conftest import RunFolder
+
+
 EXPLAINERS = {"vinet": 0.6, "gradient": 0.3, "random": 0.0}
 
 GUIDE = (Path(__file__).parents[4] / "docs" / "report.md").read_text()
 FILES = ("panel.py", "template.html.j2", "script.js")
 
 
-def block(name):
+def block(name: str) -> str:
     """The block of the guide that begins with the path of a file of the panel."""
     blocks = re.findall(r"```\w+\n(.*?)```", GUIDE, re.S)
     return next(text for text in blocks if f"panels/counts/{name}" in text.splitlines()[0])
 
 
 @pytest.fixture
-def stranger(tmp_path, monkeypatch):
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The panel of the guide, in a folder of its own."""
     folder = tmp_path / "lib" / "their_panel"
     folder.mkdir(parents=True)
@@ -41,7 +50,7 @@ def stranger(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def page(run_folder, stranger, tmp_path):
+def page(run_folder: type[RunFolder], stranger: Any, tmp_path: Path) -> Path:
     """A report with that panel behind the first of xbench's."""
     run = run_folder(tmp_path / "run", EXPLAINERS, metrics=("fidelity", "dice")).scores().header()
     panels = (PANELS[0], stranger, *PANELS[1:])
@@ -50,7 +59,7 @@ def page(run_folder, stranger, tmp_path):
     )
 
 
-def test_a_folder_is_all_that_a_panel_takes(page, browser):
+def test_a_folder_is_all_that_a_panel_takes(page: Path, browser: Browser) -> None:
     opened = browser.open(page)
     assert opened.text("main > section > h2")[:3] == ["Ranking", "How many samples", "Curves"]
     assert opened.text(".sections a")[:3] == ["Ranking", "Samples", "Curves"]
@@ -65,14 +74,14 @@ def test_a_folder_is_all_that_a_panel_takes(page, browser):
     assert opened.complaints() == []
 
 
-def test_panels_share_the_data_of_a_place_under_their_names(page):
+def test_panels_share_the_data_of_a_place_under_their_names(page: Path) -> None:
     text = (page.parent / "data" / "place-0.js").read_text()
     place = json.loads(text[text.index("{") : text.rindex(")")])
     assert place["counts"] == {"fidelity": 60, "dice": 60}
     assert set(place) == {"ranking", "curves", "agreement", "cost", "counts"}
 
 
-def test_every_panel_has_a_name_of_its_own_and_is_where_the_name_says():
+def test_every_panel_has_a_name_of_its_own_and_is_where_the_name_says() -> None:
     names = [panel.name for panel in PANELS]
     assert len(set(names)) == len(names)
     for panel in PANELS:
