@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -70,11 +71,26 @@ class TimmClassifier(Model):
             raise UserError(f"timm has no weights {tag!r} for {architecture}", _near(self.argument, known))
         return self._timm.get_pretrained_cfg(self.argument)
 
-    def _find_weights(self) -> Path:
+    def files(self) -> Sequence[Path]:
+        """Return the file of the pretrained weights, if they are asked for and on this machine."""
+        weights = self._cached_weights() if self.options.pretrained else None
+        return () if weights is None else (weights,)
+
+    def _cached_weights(self) -> Path | None:
         """Return the file of the pretrained weights in the caches of Hugging Face or torch hub, without a download."""
         if self._config is None or not self._config.has_weights:
+            return None
+        return _in_hugging_face_cache(self._config) or _in_torch_hub(self._config)
+
+    def _find_weights(self) -> Path:
+        """Return the file of the pretrained weights.
+
+        Raises:
+            UserError: There are none, or they are not on this machine.
+        """
+        if self._config is None or not self._config.has_weights:
             raise UserError(f"model {self._reference}: timm has no pretrained weights for it", "use pretrained=false")
-        path = _in_hugging_face_cache(self._config) or _in_torch_hub(self._config)
+        path = self._cached_weights()
         if path is None:
             raise UserError(
                 f"model {self._reference}: its pretrained weights ({_source(self._config)}) are not on this machine",

@@ -17,7 +17,7 @@ def xbench_metrics() -> Iterable[MetricSpec]:
         factory="xbench_quantus.bridge:QuantusMetric",
         options="xbench_quantus.options:QuantusOptions",
         argument="a Quantus metric",
-        requires=("quantus", "skimage", "cv2", "sklearn", "scipy"),
+        requires=("quantus", "skimage", "cv2", "sklearn"),
         reference="Hedström et al., Quantus: An Explainable AI Toolkit for Responsible Evaluation of Neural Network "
         "Explanations and Beyond, JMLR 24(34), 2023",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -59,6 +60,13 @@ class Model(ABC):
         The module normalises the images itself. Initialise it from torch's global generator, which the harness has
         seeded.
         """
+
+    def files(self) -> Sequence[Path]:
+        """Return the files of this machine that `build` reads, beside those that options name, such as weights.
+
+        The module is kept under their contents, so that a changed file trains it anew.
+        """
+        return ()
 
     def fit(self, module: nn.Module, train: Split, validation: Split, session: Session) -> None:
         """Train `module` in place.

@@ -17,7 +17,7 @@ from xbench.errors import PluginError, UserError, XbenchError
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.data import DataJob
 from xbench.jobs.store import Store
-from xbench.provenance import file_digest
+from xbench.provenance import content_digest
 from xbench.registry.references import Choice
 from xbench.runtime.devices import upload
 from xbench.runtime.mapped import stacked
@@ -90,8 +90,16 @@ class ModelJob(Job):
         identity = self.choice.identity()
         if self.own_weights is not None:
             check_weights(self.own_weights, self.settings.allow_pickle)
-            return identity | {"weights": file_digest(self.own_weights)}
-        return identity | self.machine() | {"seed": self.settings.seed}
+            return identity  # the options hold their content
+        return identity | self.machine() | {"seed": self.settings.seed} | self._files()
+
+    def _files(self) -> dict[str, Any]:
+        """Return the contents of the files that the model reads; nothing for one that reads none."""
+        try:
+            digests = [content_digest(path) for path in self.model.files()]
+        except OSError as error:
+            raise UserError(f"model {self.label}: a file that it reads can't be read: {error}") from error
+        return {"files": digests} if digests else {}
 
     def fresh(self) -> nn.Module:
         """Return the untrained module, initialised with the run's seed.

@@ -70,7 +70,7 @@ def _replaced(value: Any, what: str) -> Any:
     if isinstance(value, Mapping):
         pairs = [[_replaced(key, what), _replaced(entry, what)] for key, entry in value.items()]
         # JSON has no tables whose keys are contents.
-        return sorted(pairs, key=digest) if any(map(_has_path, value)) else {key: entry for key, entry in pairs}
+        return sorted(pairs, key=digest) if any(map(_has_path, value)) else dict(pairs)
     if isinstance(value, list | tuple):
         return [_replaced(entry, what) for entry in value]
     if isinstance(value, set | frozenset):

@@ -13,6 +13,12 @@ from torch import nn
 import xbench_models
 from xbench import DatasetInfo, Model, ModelSpec, Session, Split, UserError
 from xbench.compute.training import train_classifier
+from xbench.jobs.base import Settings
+from xbench.jobs.data import DataJob
+from xbench.jobs.model import ModelJob
+from xbench.jobs.store import Store
+from xbench.registry.discovery import discover
+from xbench.registry.references import choose
 from xbench_models.convnet import ConvNet
 from xbench_models.options import ConvNetOptions, TimmOptions
 from xbench_models.timm_models import TimmClassifier
@@ -230,6 +236,24 @@ def test_weights_in_hugging_faces_cache_are_used(caches: Path) -> None:
     save_file(network.state_dict(), snapshot / "model.safetensors")
     module = TimmClassifier(TimmOptions(pretrained=True), "resnet18").build(info(channels=3))
     assert torch.equal(module.network.conv1.weight, network.conv1.weight)  # type: ignore[arg-type]
+
+
+def test_other_pretrained_weights_are_another_model(caches: Path) -> None:
+    """A hub keeps one name for several revisions."""
+    choice = choose("model", "timm:resnet18:pretrained=true", discover())
+    data = DataJob(Store(caches / "cache"), Settings(), choose("dataset", "lidc-phantom", discover()))
+
+    def fingerprint() -> str:
+        return ModelJob(data.store, data.settings, choice, data).fingerprint
+
+    prints = [fingerprint()]  # they are not here yet
+    pretend_download(caches, "resnet18")
+    prints.append(fingerprint())
+    weights = next((caches / "torch" / "checkpoints").iterdir())
+    torch.save({"other": torch.zeros(1)}, weights)
+    prints.append(fingerprint())
+    assert len(set(prints)) == 3
+    assert prints[2] == fingerprint()
 
 
 @pytest.mark.parametrize("channels", [1, 3])

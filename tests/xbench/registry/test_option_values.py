@@ -1,17 +1,28 @@
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 from xbench import Field, Options, UserError
-from xbench.provenance import file_digest
+from xbench.provenance import digest, file_digest
 from xbench.registry.option_values import by_content
 
 
 class Inner(BaseModel):
     table: Path | None = None
+    width: int = 3
+
+
+class Several(RootModel[list[Path]]):
+    """A list as a model."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    table: Path
     width: int = 3
 
 
@@ -21,6 +32,11 @@ class PathOptions(Options):
     unordered: frozenset[Path] = Field(frozenset(), description="files")
     named: dict[str, Path] = Field({}, description="files")
     inner: Inner = Field(Inner(), description="a model")
+    root: Several = Field(Several([]), description="a model of files")
+    pair: Pair | None = Field(None, description="a dataclass")
+    pairs: frozenset[tuple[Path, int]] = Field(frozenset(), description="files with a number")
+    by_file: dict[Path, int] = Field({}, description="a number of each file")
+    words: frozenset[str] = Field(frozenset(), description="texts")
     text: str = Field("a", description="a text")
     share: float = Field(0.5, description="a number")
 
@@ -65,8 +81,12 @@ def test_a_relative_path_is_that_of_the_working_folder(tmp_path: Path, monkeypat
         lambda path: {"unordered": frozenset({path})},
         lambda path: {"named": {"a": path}},
         lambda path: {"inner": Inner(table=path)},
+        lambda path: {"root": Several([path])},
+        lambda path: {"pair": Pair(path)},
+        lambda path: {"pairs": frozenset({(path, 1), (path, 2)})},
+        lambda path: {"by_file": {path: 1}},
     ],
-    ids=["tuple", "set", "table", "model"],
+    ids=["tuple", "set", "table", "model", "root model", "dataclass", "nested set", "key"],
 )
 def test_paths_inside_other_values_count_by_content_too(tmp_path: Path, wrapped: Callable[..., Any]) -> None:
     path, other = tmp_path / "a.csv", tmp_path / "b.csv"
@@ -84,6 +104,13 @@ def test_a_path_that_leads_nowhere_is_its_text_and_no_file(tmp_path: Path) -> No
     assert values(data=gone) != values(data=tmp_path / "other.csv")
     gone.write_bytes(b"")
     assert "absent" not in values(data=gone)["data"]
+
+
+def test_a_set_counts_the_same_in_any_order() -> None:
+    """The order of a set of texts changes from process to process."""
+    words = [f"word {number}" for number in range(20)]
+    assert values(words=words)["words"] == values(words=words[::-1])["words"]
+    assert values(words=words)["words"] == sorted(words, key=digest)
 
 
 def test_other_options_stay_as_they_are() -> None:
