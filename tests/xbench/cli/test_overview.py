@@ -13,7 +13,7 @@ import xbench.cli
 from xbench.cli import command_names
 from xbench.results.rows import write_scores
 
-GUIDE = (Path(__file__).parents[3] / "docs" / "contributing.md").read_text()
+GUIDE = (Path(__file__).parents[3] / "docs" / "extending-the-core.md").read_text()
 COMMAND = re.search(r"```python\n# xbench/cli/mine_command.py\n(.*?)```", GUIDE, re.S)[1]
 
 
