@@ -158,11 +158,12 @@ def installed_suites() -> Mapping[tuple[str, str], str]:
     """Map the name and version of every installed suite to its fingerprint, leaving out what can't be read."""
     from xbench.errors import XbenchError
     from xbench.registry.discovery import discover
+    from xbench.request.suites import read_suite
 
     found = {}
     for entry in discover().of_kind("suite"):
         try:
-            suite = entry.spec.load()()
+            suite = read_suite(entry.spec.load())
         except XbenchError:
             continue
         found[suite.name, str(suite.version)] = suite.fingerprint

@@ -172,7 +172,7 @@ def find_suite(wanted: str, registry: Registry) -> Suite:
     if wanted.endswith(".toml") or "/" in wanted or os.sep in wanted:
         return read_suite(Path(wanted))
     entry = registry.get("suite", wanted)
-    suite: Suite = entry.spec.load()()
+    suite = read_suite(entry.spec.load())
     if suite.name != wanted:
         raise UserError(f"{entry.owner}: its file {suite.path} calls it {suite.name!r}", "one of the two is wrong")
     return suite
