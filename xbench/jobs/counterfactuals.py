@@ -17,6 +17,7 @@ from xbench.jobs.maps import MapsJob
 from xbench.jobs.store import Store
 from xbench.runtime.batching import Batches
 from xbench.runtime.devices import upload
+from xbench.runtime.files import whole_file
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +94,7 @@ class CounterfactualsJob(Job):
         with session.progress.task("transferring"), unchanging(self.maps.model.module):
             t, frames = _strips(images, self._transferred(images, samples, chances.shape[1]))
             strips = FilmStrips(samples, t, frames.half().cpu().numpy(), self._probabilities(frames))
-        with (session.folder / STRIPS).open("wb") as file:
+        with whole_file(session.folder / STRIPS) as file:
             np.savez_compressed(file, **asdict(strips))
 
     def _transferred(self, shown: torch.Tensor, samples: np.ndarray, classes: int) -> list[torch.Tensor]:
