@@ -139,9 +139,9 @@ class CounterfactualsJob(Job):
 
     def _probabilities(self, frames: torch.Tensor) -> np.ndarray:
         """Return the class probabilities (n, S, T, K) of frames (n, S, T, C, *spatial), float32."""
-        found = probabilities(self.maps.calibration.scorer(frames.flatten(0, 2))).float().cpu()
-        result: np.ndarray = found.view(*frames.shape[:3], -1).numpy()
-        return result
+        by_frame = probabilities(self.maps.calibration.scorer(frames.flatten(0, 2))).float().cpu()
+        by_strip: np.ndarray = by_frame.view(*frames.shape[:3], -1).numpy()
+        return by_strip
 
     @functools.cached_property
     def strips(self) -> FilmStrips:

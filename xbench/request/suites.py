@@ -42,7 +42,7 @@ class Suite(ScoringConfig):
     """A suite. The order of its tables and of their lists has no meaning."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9]*([-_][a-z0-9]+)*$", description="lower-case words joined by - or _")
-    version: int = Field(ge=1, description="number that is raised with every change of the cells")
+    version: int = Field(ge=1, description="number, one higher after every change of the cells")
     summary: str = Field(min_length=1, description="one line")
     reference: str = Field("", description="the paper")
     differs: tuple[str, ...] = Field((), description="differences in protocol from the paper, a sentence for each")
