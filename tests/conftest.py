@@ -15,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # What a run imports of others: most of the time of a tiny one. Not xbench itself, which each process imports anew, nor
 # pandas, which brings pyarrow, whose allocator starts a thread: a process that has threads must not fork.
@@ -26,6 +27,10 @@ HEAVY = (
 )
 
 _numbers = itertools.count()
+
+# How long an example takes to draw depends on what else the machine does.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 
 @pytest.fixture(autouse=True)

@@ -169,6 +169,32 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert not heading or heading in slugs, target
 
 
+@pytest.mark.parametrize("page", DOCUMENTS, ids=str)
+def test_no_line_is_longer_than_the_sources_may_be(page: Path) -> None:
+    """Tables have no other form, and neither have a picture's words or an address."""
+    for line in (ROOT / page).read_text().splitlines():
+        assert len(line) <= 120 or line.startswith(("|", "![")) or "://" in line, line
+
+
+def test_what_the_changelog_says_has_moved_is_where_it_says() -> None:
+    section = (ROOT / "CHANGELOG.md").read_text().split("### Moved\n")[1].split("\n### ")[0]
+    rows = re.findall(r"^\| `(.+?)` \| (.+) \|$", section, re.M)
+    assert len(rows) > 100
+    for old, words in rows:
+        for new in re.findall(r"`(xbench\w*\.[\w.]+)`", words):
+            assert _exists(new), f"{old} has moved to {new}, which does not exist"
+
+
+def _exists(path: str) -> bool:
+    """Whether a dotted path is a module, or a name in one."""
+    try:
+        importlib.import_module(path)
+    except ModuleNotFoundError:
+        module, _, name = path.rpartition(".")
+        return hasattr(importlib.import_module(module), name)
+    return True
+
+
 def test_the_readme_has_the_two_commands() -> None:
     commands = re.findall(r"```\n(.*?)\n```", README, re.S)
     assert commands == ["pip install . && xbench run --explainer vinet --metric fidelity", "pip install tox && tox"]

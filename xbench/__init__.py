@@ -37,6 +37,7 @@ _PUBLIC = {
     "undisturbed": "contracts.explainer",
     "ImageFeature": "contracts.feature",
     "Case": "contracts.metric",
+    "CurveRole": "contracts.roles",
     "Curves": "contracts.metric",
     "Explanation": "contracts.metric",
     "Metric": "contracts.metric",
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from xbench.contracts.options import Field as Field
     from xbench.contracts.options import Options as Options
     from xbench.contracts.options import PresetOptions as PresetOptions
+    from xbench.contracts.roles import CurveRole as CurveRole
     from xbench.contracts.samples import Attribution as Attribution
     from xbench.contracts.samples import Batch as Batch
     from xbench.contracts.samples import Sample as Sample

@@ -1,4 +1,4 @@
-"""Hash what a number comes from: values, files and folders, and the code of the core."""
+"""Hash everything that decides a number: values, files, folders and the code of the core."""
 
 from __future__ import annotations
 

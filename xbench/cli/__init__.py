@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = xbench.main(args=words, prog_name="xbench", standalone_mode=False)
     except click.exceptions.Abort:
         code = 130
-        click.echo("interrupted; the same line again continues where it was", err=True)
+        click.echo("interrupted; run the same command again to continue", err=True)
     except click.ClickException as error:
         error.show()
         code = 2

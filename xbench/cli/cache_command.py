@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-_cache = click.option("--cache", type=click.Path(path_type=Path), help="Cache folder. [$XBENCH_CACHE or the user's]")
+_cache = click.option(
+    "--cache", type=click.Path(path_type=Path), help="Use this cache folder. [$XBENCH_CACHE or the user's]"
+)
 
 
 @click.group("cache")
@@ -72,9 +74,9 @@ def verify(cache: Path | None) -> int:
 @command.command("prune")
 @_cache
 @click.option("--unused-days", type=click.FloatRange(min=0), help="Delete what no run has used for so many days.")
-@click.option("--kind", multiple=True, help="Only this kind (data, model, maps, ...); repeatable.")
+@click.option("--kind", multiple=True, help="Delete only this kind (data, model, maps, ...); repeatable.")
 @click.option("--everything", is_flag=True, help="Delete all of it.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
 def prune(
     cache: Path | None, unused_days: float | None, kind: tuple[str, ...], everything: bool, dry_run: bool
 ) -> None:

@@ -14,7 +14,7 @@ from xbench.contracts.specs import CELL_KINDS
 )
 @click.argument("kind", type=click.Choice(CELL_KINDS))
 @click.argument("reference", metavar="REF")
-@click.option("--model", metavar="REF", help="Model to check an explainer with, if it needs one of its own kind.")
+@click.option("--model", metavar="REF", help="Check an explainer with this model, if it needs a special kind.")
 def command(kind: str, reference: str, model: str | None) -> int:
     """Run the conformance checks on one item.
 

@@ -17,19 +17,26 @@ Examples:
 
 @click.command("compare", epilog=_EPILOG, no_args_is_help=True)
 @click.argument("runs", metavar="RUN [RUN ...]", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--metric", "-m", multiple=True, metavar="NAME", help="Only this metric; repeatable. [all]")
-@click.option("--explainer", "-e", multiple=True, metavar="NAME", help="Only this explainer; repeatable. [all]")
-@click.option("--against", metavar="NAME", default="", help="Explainer the others are held against. [the best]")
+@click.option("--metric", "-m", multiple=True, metavar="NAME", help="Compare only this metric; repeatable. [all]")
+@click.option("--explainer", "-e", multiple=True, metavar="NAME", help="Compare only this explainer; repeatable. [all]")
+@click.option("--against", metavar="NAME", default="", help="Compare all others with this explainer. [the best]")
 @click.option(
     "--controls/--no-controls",
     default=False,
-    help="Whether the controls take part in the tests over datasets and the agreement of metrics. [no]",
+    help="Include the controls in the tests over datasets and in the agreement of metrics. [no]",
 )
 @click.option(
-    "--figure", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="Write the pictures into it."
+    "--figure",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Draw the figures into this folder.",
 )
 @click.option(
-    "--csv", "table", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write the ranks."
+    "--csv",
+    "table",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the ranks into this CSV file.",
 )
 def command(
     runs: tuple[Path, ...],

@@ -23,7 +23,7 @@ _board = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("leaderboard"),
     show_default=True,
-    help="The leaderboard's folder.",
+    help="Use the leaderboard in this folder.",
 )
 
 
@@ -39,8 +39,10 @@ def command() -> None:
 
 @command.command("add")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--submitter", metavar="NAME", default="anonymous", show_default=True, help="Name that is shown.")
-@click.option("--note", metavar="TEXT", default="", help="To be kept beside it.")
+@click.option(
+    "--submitter", metavar="NAME", default="anonymous", show_default=True, help="Show this name as the submitter."
+)
+@click.option("--note", metavar="TEXT", default="", help="Keep this note beside the submission.")
 @_board
 def add(run: Path, submitter: str, note: str, board: Path) -> None:
     """Check the run folder RUN and hand it in.
@@ -93,12 +95,14 @@ def check(files: tuple[Path, ...], board: Path) -> int:
 
 
 @command.command("show")
-@click.option("--suite", metavar="NAME", default="", help="Only this suite, or one version of it: quick-v1. [all]")
-@click.option("--dataset", metavar="NAME", default="", help="Only this dataset. [all]")
-@click.option("--model", metavar="NAME", default="", help="Only this classifier. [all]")
-@click.option("--metric", "-m", metavar="NAME", default="", help="Only this metric, with or without options. [all]")
-@click.option("--sign", type=click.Choice(["original", "absolute"]), help="Only maps of this sign. [all]")
-@click.option("--top", type=click.IntRange(min=1), help="At most so many rows of each table. [all]")
+@click.option("--suite", metavar="NAME", default="", help="Show only this suite, or one version of it: quick-v1. [all]")
+@click.option("--dataset", metavar="NAME", default="", help="Show only this dataset. [all]")
+@click.option("--model", metavar="NAME", default="", help="Show only this classifier. [all]")
+@click.option(
+    "--metric", "-m", metavar="NAME", default="", help="Show only this metric, with or without options. [all]"
+)
+@click.option("--sign", type=click.Choice(["original", "absolute"]), help="Show only maps of this sign. [all]")
+@click.option("--top", type=click.IntRange(min=1), help="Show at most so many rows of each table. [all]")
 @_board
 def show(suite: str, dataset: str, model: str, metric: str, sign: str | None, top: int | None, board: Path) -> None:
     """Print the rankings."""
@@ -118,7 +122,7 @@ def show(suite: str, dataset: str, model: str, metric: str, sign: str | None, to
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("xbench-leaderboard"),
     show_default=True,
-    help="Folder to write.",
+    help="Write the site into this folder.",
 )
 @_board
 def site(out: Path, board: Path) -> None:
@@ -138,10 +142,19 @@ def site(out: Path, board: Path) -> None:
 
 @command.command("verify")
 @click.argument("submission", type=click.Path(path_type=Path))
-@click.option("--sample", metavar="N", type=click.IntRange(min=1), default=5, show_default=True, help="Cells.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of the choice of cells. [drawn now, and printed]")
-@click.option("--device", metavar="NAME", help="Compute there. [the submission's]")
-@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder. [a fresh one, removed afterwards]")
+@click.option(
+    "--sample",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Compute so many cells again.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Choose the cells by this seed. [drawn now, and printed]")
+@click.option("--device", metavar="NAME", help="Compute on this device. [the submission's]")
+@click.option(
+    "--cache", type=click.Path(path_type=Path), help="Use this cache folder. [a fresh one, removed afterwards]"
+)
 def verify(submission: Path, sample: int, seed: int | None, device: str | None, cache: Path | None) -> int:
     """Compute some cells of a submission again, from its configuration, and compare.
 
@@ -158,11 +171,12 @@ def installed_suites() -> Mapping[tuple[str, str], str]:
     """Map the name and version of every installed suite to its fingerprint, leaving out what can't be read."""
     from xbench.errors import XbenchError
     from xbench.registry.discovery import discover
+    from xbench.request.suites import read_suite
 
     found = {}
     for entry in discover().of_kind("suite"):
         try:
-            suite = entry.spec.load()()
+            suite = read_suite(entry.spec.load())
         except XbenchError:
             continue
         found[suite.name, str(suite.version)] = suite.fingerprint

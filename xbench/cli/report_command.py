@@ -20,12 +20,10 @@ Examples:
     "--out",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder to write. [RUN/report; of several runs ./xbench-report]",
+    help="Write the report into this folder. [RUN/report; of several runs ./xbench-report]",
 )
-@click.option("--title", metavar="TEXT", default="", help="Of the page. [made from the runs]")
-@click.option(
-    "--figures/--no-figures", default=True, help="Whether to draw the figures for papers (SVG and PDF). [yes]"
-)
+@click.option("--title", metavar="TEXT", default="", help="Give the page this title. [made from the runs]")
+@click.option("--figures/--no-figures", default=True, help="Draw the figures for papers (SVG and PDF). [yes]")
 def command(runs: tuple[Path, ...], out: Path | None, title: str, figures: bool) -> None:
     """Make a page of one or several runs that opens offline.
 

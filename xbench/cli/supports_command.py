@@ -13,17 +13,21 @@ import click
     "  xbench supports --model convnet --model timm:vgg16 --explainer lrp-epsilon --explainer gradcam\n"
     "  xbench supports --model timm:densenet121 --channels 3 --size 224 --markdown table.md",
 )
-@click.option("--model", "models", multiple=True, required=True, metavar="REF", help="Classifier; can be repeated.")
+@click.option("--model", "models", multiple=True, required=True, metavar="REF", help="Try this classifier; repeatable.")
+@click.option("--explainer", "explainers", multiple=True, metavar="REF", help="Try this explainer; repeatable. [all]")
 @click.option(
-    "--explainer", "explainers", multiple=True, metavar="REF", help="Explainer; can be repeated.  [default: all]"
+    "--size", type=click.IntRange(min=1), default=64, show_default=True, help="Make images with this side, in pixels."
 )
 @click.option(
-    "--size", type=click.IntRange(min=1), default=64, show_default=True, help="Side of the images, in pixels."
+    "--channels",
+    multiple=True,
+    type=click.IntRange(min=1),
+    default=(1,),
+    help="Make images with so many channels; repeatable. [1]",
 )
 @click.option(
-    "--channels", multiple=True, type=click.IntRange(min=1), default=(1,), help="Of the images; can be repeated. [1]"
+    "--classes", type=click.IntRange(min=2), default=2, show_default=True, help="Give the classifier so many classes."
 )
-@click.option("--classes", type=click.IntRange(min=2), default=2, show_default=True, help="Classes.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write the table into a file too.")
 def command(
     models: tuple[str, ...],

@@ -5,21 +5,16 @@ from xbench.comparison.cards import Apart, differing_conventions, kept_apart
 from xbench.comparison.groups import Entry, RankedGroup, Run, RunSetting, ranked_groups, read_runs
 from xbench.comparison.overview import Comparison, MetricAgreement, compare
 from xbench.comparison.ranking import Ranking, Standing, ranking
-from xbench.results.replicates import REPLICATES, Replicates, read_replicates, sampling, write_replicates
-from xbench.results.standings import Difference
 
 __all__ = [
-    "REPLICATES",
     "AcrossBlocks",
     "Apart",
     "Comparison",
-    "Difference",
     "Entry",
     "Friedman",
     "MetricAgreement",
     "RankedGroup",
     "Ranking",
-    "Replicates",
     "Run",
     "RunSetting",
     "Standing",
@@ -31,8 +26,5 @@ __all__ = [
     "nemenyi",
     "ranked_groups",
     "ranking",
-    "read_replicates",
     "read_runs",
-    "sampling",
-    "write_replicates",
 ]

@@ -11,6 +11,7 @@ from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
 from xbench.comparison.groups import Entry, RankedGroup, RunSetting
 from xbench.runtime.seeding import rng
+from xbench.statistics.ranking import LEVEL
 
 PLACE = ("dataset", "dataset_fingerprint", "model", "model_fingerprint", "sampling")
 """The fields in which groups of one metric card may differ and still be blocks of one test."""
@@ -68,7 +69,7 @@ class AcrossBlocks:
     result: Friedman
 
 
-def nemenyi(explainers: int, blocks: int, level: float = 0.05) -> float:
+def nemenyi(explainers: int, blocks: int, level: float = LEVEL) -> float:
     """Return the critical difference of average ranks, q sqrt(k (k + 1) / (6 N)) (Demsar 2006, section 3.2.2).
 
     q is the upper quantile of the studentised range of k means with infinite degrees of freedom, over sqrt(2).
@@ -104,7 +105,10 @@ def friedman(names: Sequence[str], values: np.ndarray) -> Friedman:
 
 
 def _permutation_p(ranks: np.ndarray) -> float:
-    """Return how often permuted blocks spread the rank sums as much. For fixed ties, chi-square grows with it."""
+    """Return the share of permutations whose rank sums vary at least as much as the observed ones.
+
+    With the ties fixed, Friedman's chi-square grows with the variance of the rank sums, so both give the same p.
+    """
     draw = rng(0, "friedman")
     permuted = draw.permuted(np.broadcast_to(ranks, (_PERMUTATIONS, *ranks.shape)), axis=2).sum(1)
     spread, observed = permuted.var(1), ranks.sum(0).var()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,10 +78,11 @@ def compare(
         raise UserError("nothing to compare: no cell of these runs has a value", "see their scores.csv for the reasons")
     apart, blocks, elsewhere = kept_apart(groups), across_blocks(groups, controls), _computed_otherwise(groups)
     contexts = _contexts(groups)
-    links = [set(group.runs) for group in groups]
-    links += [set(pair.runs) for pair in apart] + [set(block.runs) for block in blocks] + list(elsewhere.values())
-    links += [{name for group in members for name in group.runs} for members in contexts.values()]
-    _check_links(runs, groups, links)
+    linked = [set(group.runs) for group in groups]
+    linked += [set(pair.runs) for pair in apart]
+    linked += [set(block.runs) for block in blocks]
+    linked += [*elsewhere.values(), *map(_runs_of, contexts.values())]
+    _check_links(runs, groups, linked)
     agreements = (_agreement(shared, members, controls) for shared, members in contexts.items())
     return Comparison(
         runs=tuple(runs),
@@ -95,7 +97,7 @@ def compare(
 def _check_names(runs: Sequence[Run], metrics: Sequence[str], explainers: Sequence[str], against: str) -> None:
     rows = [row for run in runs for row in run.rows]
     known_metrics = {row.metric for row in rows} | {bare_name(row.metric) for row in rows}
-    known_explainers = {name for row in rows for name in (row.explainer, row.resolved)}
+    known_explainers = {row.explainer for row in rows} | {row.resolved for row in rows}
     where = "this run" if len(runs) == 1 else "any of these runs"
     for kind, names, known in (
         ("metric", metrics, known_metrics),
@@ -146,12 +148,18 @@ def _computed_otherwise(groups: Iterable[RankedGroup]) -> dict[str, set[str]]:
         cards.setdefault(group.setting.without(*PLACE), []).append(group)
     said: dict[str, set[str]] = {}
     for setting, members in cards.items():
-        computed = dict.fromkeys(entry.row.computed for group in members for entry in group.entries)
-        if len(computed) > 1 and len({group.setting.place for group in members}) > 1:
+        computed = dict.fromkeys(entry.row.computed for entry in itertools.chain(*(group.entries for group in members)))
+        places = {group.setting.place for group in members}
+        if len(computed) > 1 and len(places) > 1:
             kinds = ", ".join(f"{device} at precision {precision}" for device, precision in computed)
             words = f"{setting.metric}, {setting.sign} maps: ranks of {kinds} are not averaged over datasets or models"
-            said.setdefault(words, set()).update(name for group in members for name in group.runs)
+            said.setdefault(words, set()).update(_runs_of(members))
     return said
+
+
+def _runs_of(groups: Iterable[RankedGroup]) -> set[str]:
+    """Return the names of all runs that brought a row to one of the groups."""
+    return set().union(*(group.runs for group in groups))
 
 
 def _contexts(groups: Sequence[RankedGroup]) -> dict[RunSetting, list[RankedGroup]]:
@@ -169,7 +177,7 @@ def _agreement(shared: RunSetting, members: Sequence[RankedGroup], controls: boo
         for name, group in zip(names, members, strict=True)
     ]
     columns = [_taking_part(group, controls) for group in members]
-    explainers = list(dict.fromkeys(name for column in columns for name in column))
+    explainers = list(dict.fromkeys(itertools.chain(*columns)))
     if len(members) < 2 or len(explainers) < 2:
         return None
     values, replicates = {}, {}

@@ -47,10 +47,10 @@ class Ranking:
 def ranking(group: RankedGroup, against: str = "") -> Ranking:
     """Rank a group anew, over all runs it comes from, and hold every entry against a reference.
 
-    Ranks follow `xbench.statistics.ranking`: an entry is in the reference's rank set exactly if its corrected p is 0.05
-    or more. Holm's family depends on who chose the reference. A reference named beforehand is compared with each of
-    the others: k - 1 tests. One that the data show to be the best may be best by luck, so the family is the tests of
-    all k (k - 1) / 2 pairs. A smaller family would call luck a difference.
+    Ranks follow `xbench.statistics.ranking`: an entry is in the reference's rank set exactly if its corrected p is
+    `LEVEL` or more. Holm's family depends on who chose the reference. A reference named beforehand is compared with
+    each of the others: k - 1 tests. One that the data show to be the best may be best by luck, so the family is the
+    tests of all k (k - 1) / 2 pairs. A smaller family would call luck a difference.
 
     Explainers with the same maps are one method: they take one rank and one test.
 

@@ -92,7 +92,7 @@ def _ranking(ranking: Ranking) -> Iterator[RenderableType]:
     if ranking.reference:
         table.add_column(f"less {ranking.reference}", justify="right")
         _add_columns(table, "95 % CI", "p (Holm)", numbers=True)
-    table.add_column("not told apart from", overflow="fold")
+    table.add_column("can't be told apart from", overflow="fold")
     for standing in ranking.standings:
         style = "dim" if standing.entry.row.control else ""
         table.add_row(*_standing(standing, ranking), style=style)
@@ -175,7 +175,7 @@ def _across(across: AcrossBlocks) -> Iterator[RenderableType]:
     yield Text(f"Nemenyi: average ranks {result.critical_difference:.2f} apart differ (5 % for all pairs at once)")
     table = _table()
     _add_columns(table, "average rank", numbers=True)
-    _add_columns(table, "explainer", "not told apart from")
+    _add_columns(table, "explainer", "can't be told apart from")
     for index, name in enumerate(result.explainers):
         words = _some(result.not_worse(index), len(result.explainers))
         table.add_row(Text(f"{result.average_ranks[index]:.2f}"), Text(name, style="bold"), Text(words))

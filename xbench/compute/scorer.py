@@ -135,7 +135,7 @@ def calibrate(
             raise PluginError(f"the model can't be run on {what}: {type(error).__name__}: {error}") from error
         if not torch.equal(probe.cpu(), images[:_PROBE]):
             raise PluginError(
-                "the model changes the images it is given, in place: every later pass would see others",
+                "the model changes the images it is given, in place, so every later pass would see changed images",
                 "write x = x - mean instead of x -= mean or x.sub_(mean)",
             )
         chosen, channels_last = _fastest_copy(module, plain, probe, reference, precision)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -24,7 +23,7 @@ class Spec:
     Attributes:
         name: The name that users type: lower case, digits, "-" or "_".
         summary: One line about the item.
-        factory: "package.module:Class", imported on first use.
+        factory: "package.module:Class", imported on first use; empty for a suite, which is a file.
         options: "package.module:Options", the class of the options, importable without torch; empty for none.
         argument: Description of what may follow the name ("a timm classifier" in `timm:resnet18`); empty for nothing.
             The value "explainer" makes it a reference to another explainer (`blurred:vinet`).
@@ -155,7 +154,7 @@ class SuiteSpec(Spec):
 
     kind: ClassVar[str] = "suite"
 
-    factory: str = "xbench.request.suites:read_suite"
+    factory: str = field(init=False, default="")
     path: Path = Path()
 
     @classmethod
@@ -179,9 +178,9 @@ class SuiteSpec(Spec):
             hint = 'path=Path(__file__).parent / "mine.toml"'
             raise PluginError(f"suite {self.name}: path {str(self.path)!r} is not absolute", hint)
 
-    def load(self) -> Any:
-        """Return a function without arguments that reads the suite."""
-        return functools.partial(super().load(), self.path)
+    def load(self) -> Path:
+        """Return the path of the file. A suite has no code to import: `xbench.request.suites` reads the file."""
+        return self.path
 
 
 SPECS: Mapping[str, type[Spec]] = {

@@ -17,6 +17,7 @@ from xbench.jobs.maps import MapsJob
 from xbench.jobs.store import Store
 from xbench.runtime.batching import Batches
 from xbench.runtime.devices import upload
+from xbench.runtime.files import whole_file
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +94,7 @@ class CounterfactualsJob(Job):
         with session.progress.task("transferring"), unchanging(self.maps.model.module):
             t, frames = _strips(images, self._transferred(images, samples, chances.shape[1]))
             strips = FilmStrips(samples, t, frames.half().cpu().numpy(), self._probabilities(frames))
-        with (session.folder / STRIPS).open("wb") as file:
+        with whole_file(session.folder / STRIPS) as file:
             np.savez_compressed(file, **asdict(strips))
 
     def _transferred(self, shown: torch.Tensor, samples: np.ndarray, classes: int) -> list[torch.Tensor]:
@@ -138,9 +139,9 @@ class CounterfactualsJob(Job):
 
     def _probabilities(self, frames: torch.Tensor) -> np.ndarray:
         """Return the class probabilities (n, S, T, K) of frames (n, S, T, C, *spatial), float32."""
-        found = probabilities(self.maps.calibration.scorer(frames.flatten(0, 2))).float().cpu()
-        result: np.ndarray = found.view(*frames.shape[:3], -1).numpy()
-        return result
+        by_frame = probabilities(self.maps.calibration.scorer(frames.flatten(0, 2))).float().cpu()
+        by_strip: np.ndarray = by_frame.view(*frames.shape[:3], -1).numpy()
+        return by_strip
 
     @functools.cached_property
     def strips(self) -> FilmStrips:

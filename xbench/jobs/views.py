@@ -12,6 +12,7 @@ from xbench.contracts.session import Session
 from xbench.jobs.base import Job, Settings
 from xbench.jobs.model import ModelJob
 from xbench.jobs.store import Store
+from xbench.runtime.files import whole_file
 
 if TYPE_CHECKING:
     from xbench.compute.class_maximization import ClassImages
@@ -44,7 +45,7 @@ class ViewJob(Job):
 
         with session.progress.task("class maximisation"):
             images = class_maximization(self.model.module, self.model.data.info)
-        with (session.folder / VIEW).open("wb") as file:
+        with whole_file(session.folder / VIEW) as file:
             np.savez(file, **asdict(images))
 
     @functools.cached_property

@@ -9,7 +9,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
-    "CurveSeries": "curves",
     "GalleryItem": "overlays",
     "Overlay": "overlays",
     "agreement_chart": "agreement",
@@ -25,7 +24,6 @@ _PUBLIC = {
 }
 
 __all__ = [
-    "CurveSeries",
     "GalleryItem",
     "Overlay",
     "agreement_chart",
@@ -53,7 +51,6 @@ if TYPE_CHECKING:
     from xbench.report.scores import score_chart as score_chart
     from xbench.report.table import score_tables as score_tables
     from xbench.report.views import class_views as class_views
-    from xbench.results.curves import CurveSeries as CurveSeries
 
 
 def __getattr__(name: str) -> Any:

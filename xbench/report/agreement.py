@@ -16,6 +16,7 @@ from scipy.spatial.distance import squareform
 
 from xbench.report.canvas import BLUE, FAINT, INK, KINDS, MUTED, PALETTE, VERMILLION, drawing, save, wrapped
 from xbench.statistics.agreement import Agreement
+from xbench.statistics.ranking import LEVEL
 
 _COLOURS = LinearSegmentedColormap.from_list("agreement", [VERMILLION, "#FFFFFF", BLUE])
 _CELL = 0.62  # inches, of the heat map
@@ -23,7 +24,7 @@ _LINE = 0.24  # inches, between two ranks
 _STEP = 1.15  # inches, between two metrics of the bump chart
 _UPRIGHT = 4  # metrics, up to which their names need not be turned
 _MANY = 12  # explainers, from which on the grey lines step back
-_NOTE = "above the diagonal Spearman's rho, below it Kendall's tau-b; * p < 0.05 by permutation"
+_NOTE = f"above the diagonal Spearman's rho, below it Kendall's tau-b; * p < {LEVEL} by permutation"
 
 
 def agreement_chart(folder: Path, agreement: Agreement, kinds: Sequence[str] = KINDS) -> list[Path]:
@@ -110,12 +111,12 @@ def _heat_map(panel: Axes, agreement: Agreement, names: list[str]) -> None:
 
 
 def _sure(agreement: Agreement) -> np.ndarray:
-    """Return where p < 0.05, in the heat map's layout."""
-    found = np.zeros((len(agreement.metrics),) * 2, dtype=bool)
+    """Return where p is below `LEVEL`, in the heat map's layout."""
+    sure = np.zeros((len(agreement.metrics),) * 2, dtype=bool)
     for pair in agreement.pairs:
-        one, other = agreement.metrics.index(pair.first), agreement.metrics.index(pair.second)
-        found[one, other], found[other, one] = pair.spearman.p < 0.05, pair.kendall.p < 0.05
-    return found
+        first, second = agreement.metrics.index(pair.first), agreement.metrics.index(pair.second)
+        sure[first, second], sure[second, first] = pair.spearman.p < LEVEL, pair.kendall.p < LEVEL
+    return sure
 
 
 def _bump_chart(panel: Axes, agreement: Agreement, names: list[str]) -> None:

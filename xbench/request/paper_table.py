@@ -160,7 +160,10 @@ def _number(record: Mapping[str, str], header: str, scale: float, path: Path) ->
 
 
 def _target(table: TableConfig, levels: Sequence[Target], where: str) -> tuple[str, str, str, str]:
-    """Return the metric (or quantity), explainer, sign and model: the innermost entry, else the table's only one."""
+    """Return metric (or quantity), explainer, sign and model.
+
+    Each is what the innermost level says. If no level names it, it is the only one that the table has.
+    """
 
     def word(name: str) -> str:
         return next((getattr(level, name) for level in reversed(levels) if getattr(level, name)), "")

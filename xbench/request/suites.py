@@ -42,7 +42,7 @@ class Suite(ScoringConfig):
     """A suite. The order of its tables and of their lists has no meaning."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9]*([-_][a-z0-9]+)*$", description="lower-case words joined by - or _")
-    version: int = Field(ge=1, description="number that is raised with every change of the cells")
+    version: int = Field(ge=1, description="number, one higher after every change of the cells")
     summary: str = Field(min_length=1, description="one line")
     reference: str = Field("", description="the paper")
     differs: tuple[str, ...] = Field((), description="differences in protocol from the paper, a sentence for each")
@@ -172,7 +172,7 @@ def find_suite(wanted: str, registry: Registry) -> Suite:
     if wanted.endswith(".toml") or "/" in wanted or os.sep in wanted:
         return read_suite(Path(wanted))
     entry = registry.get("suite", wanted)
-    suite: Suite = entry.spec.load()()
+    suite = read_suite(entry.spec.load())
     if suite.name != wanted:
         raise UserError(f"{entry.owner}: its file {suite.path} calls it {suite.name!r}", "one of the two is wrong")
     return suite

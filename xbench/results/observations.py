@@ -78,7 +78,7 @@ def _table(cell: ObservationCell) -> Any:
     taken = sorted(set(cell.observations) & set(_COLUMNS))
     if taken:
         raise PluginError(
-            f"observation {taken[0]!r} bears the name of a column every table has", "rename it in the metric"
+            f"observation {taken[0]!r} has the name of a column that every table already has", "rename it in the metric"
         )
     count = len(cell.ids)
     columns = {name: pa.array([getattr(cell, name)] * count, pa.string()) for name in _KEYS}

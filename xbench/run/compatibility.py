@@ -6,6 +6,7 @@ How good the maps are is for a run to measure.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+_WIDTH = 120  # columns of a line in a generated page
 _IMAGES, _TRIES = 2, 4
 # Options that make an explainer slow, reduced for a trial. None of them decides whether it works.
 _QUICK = {"samples": 24, "masks": 24, "iterations": 2, "steps": 4, "background": 4, "epochs": 1}
@@ -190,10 +192,23 @@ def markdown(results: Sequence[Verdict], command: str) -> str:
         cells[verdict.model] = cells.get(verdict.model) or verdict.reason
     reasons = dict.fromkeys(reason for cells in rows.values() for reason in cells.values() if reason)
     numbers = {reason: number for number, reason in enumerate(reasons, 1)}
-    lines = ["# Which explainer can explain which model", "", "Generated; don't edit:", "", "```", command, "```", ""]
+    lines = ["# Which explainer can explain which model", "", "Generated; don't edit:", "", "```"]
+    lines += [*_over_lines(command), "```", ""]
     lines += ["| explainer | " + " | ".join(models) + " |", "| --- |" + " :-: |" * len(models)]
     for name, cells in rows.items():
         marks = [f"[{numbers[cells[model]]}]" if cells[model] else "yes" for model in models]
         lines.append(f"| `{name}` | " + " | ".join(marks) + " |")
     lines += ["", *(f"{number}. {reason}" for reason, number in numbers.items())]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _over_lines(command: str) -> list[str]:
+    """Break a command before options, so that its lines have at most 120 columns; a shell reads them as one."""
+    lines = [""]
+    for number, part in enumerate(re.split(r" (?=--)", command)):
+        if number and len(lines[-1]) + len(part) + len("  \\") > _WIDTH:
+            lines[-1] += " \\"
+            lines.append(f"    {part}")
+        else:
+            lines[-1] += f" {part}" if number else part
+    return lines

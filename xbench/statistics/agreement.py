@@ -28,7 +28,7 @@ class Correlation:
         value: In [-1, 1]; NaN where one side has no order (all equal, or fewer than 2 explainers).
         low: Lower end of the 95 % bootstrap interval over patients; NaN without replicates.
         high: Upper end of that interval.
-        p: Two-sided p of "the metrics' orders have nothing to do with each other".
+        p: Two-sided p of "the orders of the two metrics are independent".
     """
 
     value: float
@@ -76,11 +76,11 @@ class Agreement:
 
     def matrix(self, kind: str) -> np.ndarray:
         """Return the symmetric matrix (M, M) of "spearman" or "kendall", with 1 on the diagonal."""
-        found = np.eye(len(self.metrics))
+        matrix = np.eye(len(self.metrics))
         for pair in self.pairs:
-            one, other = self.metrics.index(pair.first), self.metrics.index(pair.second)
-            found[one, other] = found[other, one] = getattr(pair, kind).value
-        return found
+            first, second = self.metrics.index(pair.first), self.metrics.index(pair.second)
+            matrix[first, second] = matrix[second, first] = getattr(pair, kind).value
+        return matrix
 
 
 def agreement(
@@ -105,15 +105,15 @@ def agreement(
     pairs = []
     for first, second in itertools.combinations(values, 2):
         both = ~np.isnan(values[first]) & ~np.isnan(values[second])
-        one, other = values[first][both], values[second][both]
+        first_values, second_values = values[first][both], values[second][both]
         if first in series and second in series:
             drawn = _resampled(series[first][both], series[second][both])
         else:
             drawn = np.empty((2, 0))
-        found = (spearman(one, other), kendall(one, other))
-        chances = _permutation_p(one, other)
+        correlations = (spearman(first_values, second_values), kendall(first_values, second_values))
+        p = _permutation_p(first_values, second_values)
         rho, tau = (
-            Correlation(float(value), *interval(drawn[index]), chances[index]) for index, value in enumerate(found)
+            Correlation(float(value), *interval(drawn[index]), p[index]) for index, value in enumerate(correlations)
         )
         pairs.append(Pair(first, second, int(both.sum()), rho, tau))
     ranks = np.array([rankdata(-value, nan_policy="omit") for value in values.values()]).reshape(-1, len(explainers))
@@ -124,9 +124,9 @@ def _resampled(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return both correlations on every common resample: (2, B); NaN where an explainer has no value on it."""
     count = min(first.shape[1], second.shape[1])
     first, second = first[:, :count], second[:, :count]
-    found = np.stack([spearman(first, second), kendall(first, second)])
-    found[:, np.isnan(first).any(0) | np.isnan(second).any(0)] = math.nan
-    return found
+    correlations = np.stack([spearman(first, second), kendall(first, second)])
+    correlations[:, np.isnan(first).any(0) | np.isnan(second).any(0)] = math.nan
+    return correlations
 
 
 def _permutation_p(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
@@ -136,7 +136,7 @@ def _permutation_p(first: np.ndarray, second: np.ndarray) -> tuple[float, float]
     ranks, signs = _permuted(tuple(first.tolist()))
     # The denominators are the same for every order, and the order found, which comes first, counts as one of them.
     products = ranks @ _centred_ranks(second), signs @ signs_of_differences(second)
-    of_rho, of_tau = (float((np.abs(found) >= np.abs(found[0]) - _ROUNDING).mean()) for found in products)
+    of_rho, of_tau = (float((np.abs(every) >= np.abs(every[0]) - _ROUNDING).mean()) for every in products)
     return of_rho, of_tau
 
 
@@ -145,9 +145,9 @@ def _permuted(values: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Return centred ranks (P, E) and signs of all differences (P, pairs) of the values in all `_orders`."""
     column = np.array(values)
     orders = _orders(len(column))
-    one, other = np.triu_indices(len(column), k=1)
+    first, second = np.triu_indices(len(column), k=1)
     signs = np.sign(column[:, None] - column[None, :]).astype(np.float32)
-    return _centred_ranks(column)[orders], signs[orders[:, one], orders[:, other]]
+    return _centred_ranks(column)[orders], signs[orders[:, first], orders[:, second]]
 
 
 def _centred_ranks(values: np.ndarray) -> np.ndarray:

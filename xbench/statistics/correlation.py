@@ -28,8 +28,8 @@ def kendall(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def signs_of_differences(values: np.ndarray) -> np.ndarray:
     """Return the signs of the differences of all pairs along the first axis: (E, ...) -> float32 (pairs, ...)."""
-    one, other = np.triu_indices(len(values), k=1)
-    signs: np.ndarray = np.sign(values[one] - values[other]).astype(np.float32)
+    first, second = np.triu_indices(len(values), k=1)
+    signs: np.ndarray = np.sign(values[first] - values[second]).astype(np.float32)
     return signs
 
 

@@ -23,9 +23,9 @@ class Rank(NamedTuple):
     """Where an explainer may stand.
 
     Attributes:
-        low: The best rank that the data allow, from 1.
-        high: The worst rank that the data allow.
-        tied: Indices of the explainers it can't be told apart from, itself included.
+        low: The best rank that the data allow, from 1; 0 for an explainer without a value, which has no rank.
+        high: The worst rank that the data allow; 0 without a rank.
+        tied: Indices of the explainers it can't be told apart from, itself included; empty without a rank.
     """
 
     low: int
@@ -90,8 +90,7 @@ def ranks(tests: PairTests, scored: np.ndarray, higher_is_better: bool, level: f
 
     Args:
         tests: Tests of every pair of scored explainers.
-        scored: bool (E,), whether an explainer has a value. Those without one share the ranks behind all others. A run
-            and the leaderboard give such explainers no rank at all and do not hand them in.
+        scored: bool (E,), whether an explainer has a value. One without a value has no rank: 0, tied with nobody.
         higher_is_better: Direction of the metric.
         level: Family-wise error.
 
@@ -114,7 +113,7 @@ def _rank(index: int, beats: np.ndarray, scored: np.ndarray) -> Rank:
         tied = scored & ~beats[index] & ~beats[:, index]
         low, high = 1 + int(beats[:, index].sum()), number - int(beats[index].sum())
     else:
-        tied, low, high = ~scored, number + 1, len(scored)
+        tied, low, high = np.zeros_like(scored), 0, 0
     return Rank(low, high, frozenset(np.flatnonzero(tied).tolist()))
 
 
@@ -128,7 +127,7 @@ def rank_sets(
     """Test every pair of explainers on common resamples and rank them.
 
     Args:
-        values: (E,), one per explainer; undefined (NaN) ones come last, untested.
+        values: (E,), one per explainer; undefined (NaN) ones are not tested and have no rank.
         replicates: (E, B), the values on B common resamples.
         higher_is_better: Direction of the metric.
         level: Family-wise error.

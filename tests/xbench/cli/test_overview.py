@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -14,7 +15,8 @@ import xbench.cli
 from xbench.cli import command_names
 from xbench.results.rows import write_scores
 
-GUIDE = (Path(__file__).parents[3] / "docs" / "contributing.md").read_text()
+GUIDE = (Path(__file__).parents[3] / "docs" / "extending-the-core.md").read_text()
+NO_VERBS = {"All", "At", "Cache", "Class", "For", "Of", "Only", "The", "To", "Whether"}
 COMMAND = re.search(r"```python\n# xbench/cli/mine_command.py\n(.*?)```", GUIDE, re.S)[1]
 
 
@@ -53,6 +55,29 @@ def test_the_overview_says_the_first_sentence_of_each_commands_help_whole() -> N
         first = " ".join(command.help.split("\n\n")[0].split())
         assert words == re.match(r".*?\.(?= |$)", first)[0]
         assert command.name == name
+
+
+def _leaves(command: click.Command) -> list[click.Command]:
+    return (
+        [leaf for one in command.commands.values() for leaf in _leaves(one)]
+        if hasattr(command, "commands")
+        else [command]
+    )
+
+
+def test_the_help_of_every_option_is_a_sentence_with_a_verb_first() -> None:
+    options = [
+        (command.name, option)
+        for name in command_names()
+        for command in _leaves(importlib.import_module(f"xbench.cli.{name}_command").command)
+        for option in command.params
+        if isinstance(option, click.Option)
+    ]
+    assert len(options) > 40
+    for name, option in options:
+        sentence = re.match(r"([A-Z][a-z]+) .*\.( \[.+\])?$", option.help or "")
+        assert sentence, f"{name} {option.opts}: {option.help}"
+        assert sentence[1] not in NO_VERBS, f"{name} {option.opts}: {option.help}"
 
 
 def test_calling_a_command_imports_no_other_one() -> None:

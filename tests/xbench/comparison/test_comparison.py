@@ -156,11 +156,12 @@ class TestDifferences:
         alone = only_ranking(a_run("r", {"m": samples}, same_as={"twin": "a"}), explainers=["twin", "b"])
         assert {label: standing.ranks for label, standing in by_label(alone).items()} == {"twin": "1", "b": "2"}
 
-    def test_an_undefined_value_comes_last_and_is_not_tested(self) -> None:
+    def test_an_undefined_value_comes_last_untested_and_without_a_rank(self) -> None:
         samples = explained(a=0.9, b=0.5) | {"nan": np.full(100, math.nan)}
         found = only_ranking(a_run("r", {"m": samples}))
         assert [standing.entry.label for standing in found.standings] == ["a", "b", "nan"]
         assert found.standings[-1].difference is None
+        assert [standing.ranks for standing in found.standings] == ["1", "2", ""]  # as in the run and on a leaderboard
         assert found.standings[1].difference.p_holm < 0.05
 
 

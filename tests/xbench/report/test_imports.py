@@ -20,7 +20,8 @@ FORBIDDEN = {
 DRAW = """
 import numpy as np, sys, tempfile
 from pathlib import Path
-from xbench.report import CurveSeries, perturbation_curves, training_curves, score_chart, gallery, score_tables
+from xbench.report import perturbation_curves, training_curves, score_chart, gallery, score_tables
+from xbench.results.curves import CurveSeries
 x = np.linspace(0, 1, 5)
 perturbation_curves(Path(tempfile.mkdtemp()) / "f", "", [CurveSeries("a", False, x, {"MiF": x})], "x", "y")
 """

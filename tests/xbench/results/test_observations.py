@@ -93,7 +93,7 @@ def test_names_a_file_system_may_refuse(tmp_path: Path) -> None:
 
 
 def test_reserved_name(tmp_path: Path) -> None:
-    with pytest.raises(PluginError, match="'label' bears the name of a column"):
+    with pytest.raises(PluginError, match="'label' has the name of a column"):
         write_observations([cell("vinet", label=np.zeros(3))], tmp_path / "m.parquet")
     assert list(tmp_path.iterdir()) == []
 

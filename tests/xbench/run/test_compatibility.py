@@ -102,6 +102,17 @@ def test_the_page_gives_each_reason_once_and_works_only_where_all_kinds_do() -> 
     assert "1. too large\n2. no ReLU\n" in page
 
 
+def test_a_long_command_is_broken_before_options_and_stays_one_command() -> None:
+    command = " ".join(
+        ["xbench supports", *(f"--model timm:resnet18:number={number}" for number in range(9)), "--size 64"]
+    )
+    lines = markdown([Verdict("a", "m")], command).split("```")[1].strip().split("\n")
+    assert len(lines) > 2
+    assert max(map(len, lines)) <= 120
+    assert all(line.endswith(" \\") for line in lines[:-1])
+    assert " ".join(line.removesuffix("\\") for line in lines).split() == command.split()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "suffix"), [("compatibility.md", ""), ("compatibility-one-logit.md", ":logits=one")])
 def test_the_pages_of_the_documentation_are_what_the_command_gives(page: str, suffix: str) -> None:

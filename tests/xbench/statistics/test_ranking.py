@@ -34,11 +34,11 @@ class TestRankSets:
         assert [(rank.low, rank.high) for rank in ranks] == [(1, 1), (2, 3), (2, 3), (4, 4)]
         assert ranks[1].tied == ranks[2].tied == {1, 2}
 
-    def test_undefined_values_come_last(self) -> None:
+    def test_undefined_values_have_no_rank(self) -> None:
         values = [np.nan, 0.9, 0.1, np.nan]
         ranks = rank_sets(np.array(values), self.replicates(values), True)
-        assert [(rank.low, rank.high) for rank in ranks] == [(3, 4), (1, 1), (2, 2), (3, 4)]
-        assert ranks[0].tied == {0, 3}
+        assert [(rank.low, rank.high) for rank in ranks] == [(0, 0), (1, 1), (2, 2), (0, 0)]
+        assert [rank.tied for rank in ranks] == [set(), {1}, {2}, set()]
 
     def test_nothing_or_one_to_rank(self) -> None:
         assert rank_sets(np.array([]), np.empty((0, 10)), True) == []

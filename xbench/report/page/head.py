@@ -40,6 +40,7 @@ def render(draft: Draft, title: str, sections: Mapping[Panel, Section]) -> str:
         warnings=draft.comparison.warnings,
         counts=_counts(draft, datasets),
         phantoms=sorted({str(info["name"]) for one in headers for info in one.datasets if info.get("synthetic")}),
+        downloads=draft.downloads,
         sections=[_section(environment, panel, section) for panel, section in sections.items()],
     )
 

@@ -32,11 +32,11 @@ class Section:
 class Panel(ABC):
     """One section of the report's page.
 
-    The files beside the module of the class are the rest of it, each where it is needed:
+    The files beside the module of the class belong to it. A panel has those that it needs:
 
-    - `template.html.j2` (Jinja) is what stands under the title. Without it, an empty element `<name>-body` does.
+    - `template.html.j2` (Jinja) makes what stands under the title; by default an empty element `<name>-body`.
     - `script.js` fills that element. It calls `xbenchPage.panel(name, {...})`, see `page.js`.
-    - `style.css` is what only this panel looks like.
+    - `style.css` holds the styles that only this panel needs.
 
     Attributes:
         name: Lower case. The anchor on the page, and the name of its data.

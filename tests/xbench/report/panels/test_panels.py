@@ -81,6 +81,18 @@ def test_panels_share_the_data_of_a_place_under_their_names(page: Path) -> None:
     assert set(place) == {"ranking", "curves", "agreement", "cost", "counts"}
 
 
+def test_a_reader_without_javascript_is_told_which_sections_need_it_and_which_files_do_not(page: Path) -> None:
+    words = re.search(r"<noscript>(.*?)</noscript>", page.read_text(), re.S)[1]
+    named = re.search(r"from this folder alone: (.*?)\.", words)[1].split(", ")
+    sections = re.findall(r'<a href="#\w+">([^<]+)</a></li>', page.read_text())
+    assert named == [section for section in sections if section in named]
+    assert {"Ranking", "Samples", "Curves"} <= set(named)
+    assert not {"Metrics", "Gallery"} & set(named)  # one has no script, the other nothing to show here
+    files = re.findall(r'<a href="([^"]+)">', words)
+    assert "tables/scores.csv" in files
+    assert all((page.parent / name).is_file() for name in files)
+
+
 def test_every_panel_has_a_name_of_its_own_and_is_where_the_name_says() -> None:
     names = [panel.name for panel in PANELS]
     assert len(set(names)) == len(names)

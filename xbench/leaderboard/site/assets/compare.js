@@ -29,7 +29,7 @@ const xbenchCompare = (() => {
     return {
       one, other, value, low: known(half) ? value - half : null, high: known(half) ? value + half : null, p,
       paired: Array.isArray(differences.paired) ? differences.paired[at] : differences.paired,
-      words: !told ? "not told apart" : value > 0 === ranking.higher ? "A is better" : "B is better",
+      words: !told ? "can’t be told apart" : value > 0 === ranking.higher ? "A is better" : "B is better",
     };
   }
 
@@ -43,7 +43,7 @@ const xbenchCompare = (() => {
     if (first === second) return host.replaceChildren(el("p", { class: "note", text: "Choose two different explainers." }));
     const rows = pairs.map(({ ranking, differences }) => ({ ranking, ...find(ranking, differences, first, second) }));
     const count = (words) => rows.filter((row) => row.words === words).length;
-    const better = el("p", { class: "said", role: "status" }, `Of ${rows.length} metrics A is better in ${count("A is better")}, B in ${count("B is better")}; they can’t be told apart in ${count("not told apart")}.`);
+    const better = el("p", { class: "said", role: "status" }, `Of ${rows.length} metrics A is better in ${count("A is better")}, B in ${count("B is better")}; they can’t be told apart in ${count("can’t be told apart")}.`);
     const shown = (row) => (row ? `${number(row.v)} (${ranks(row)})` : "–");
     const table = el("div");
     create(table, {

@@ -76,7 +76,7 @@ const xbenchRankings = (() => {
       { key: "value", title: "value", numeric: true, descending: one.higher, value: (row) => row.v, cell: (row) => number(row.v) },
       { key: "bar", title: "95 % interval", sortable: false, value: () => null, cell: (row) => intervalBar({ value: row.v, low: row.lo, high: row.hi, min, max, muted: row.c }) },
       { key: "ci", title: "95 % CI", numeric: true, value: (row) => row.lo, cell: (row) => interval(row.lo, row.hi) },
-      { key: "set", title: "not told apart", numeric: true, narrow: true, hint: "how many explainers it can’t be told apart from", value: (row) => row.s.length, cell: (row) => String(row.s.length) },
+      { key: "set", title: "can’t be told apart", numeric: true, narrow: true, hint: "how many explainers it can’t be told apart from", value: (row) => row.s.length, cell: (row) => String(row.s.length) },
       { key: "n", title: "n", numeric: true, hint: "samples", value: (row) => row.n },
       { key: "seeds", title: "seeds", numeric: true, descending: true, hint: "how many", value: (row) => row.f.length, cell: (row) => el("span", { title: seeds(row).join(", ") }, String(row.f.length)) },
       { key: "by", title: "by", narrow: true, value: (row) => submitters(row).join(", "), cell: (row) => el("span", { class: "by", title: submitters(row).join(", "), text: submitters(row).join(", ") }) },

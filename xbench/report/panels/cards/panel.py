@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class CardsPanel(Panel):
-    """The cards that any row bears."""
+    """The metric cards of all rows on the page."""
 
     name = "cards"
     title = "What the numbers mean"

@@ -38,7 +38,7 @@
       { key: "value", title: "value", numeric: true, descending: one.higher, value: (row) => row.v, cell: (row) => number(row.v) },
       { key: "bar", title: "95 % interval", sortable: false, value: () => null, cell: (row) => intervalBar({ value: row.v, low: row.lo, high: row.hi, min, max, muted: row.c }) },
       { key: "ci", title: "95 % CI", numeric: true, value: (row) => row.lo, cell: (row) => interval(row.lo, row.hi) },
-      { key: "set", title: "not told apart", numeric: true, hint: "how many explainers it can’t be told apart from", value: (row) => row.s.length, cell: (row) => String(row.s.length) },
+      { key: "set", title: "can’t be told apart", numeric: true, hint: "how many explainers it can’t be told apart from", value: (row) => row.s.length, cell: (row) => String(row.s.length) },
       { key: "seconds", title: "seconds", numeric: true, narrow: true, hint: "training, maps and metric", value: (row) => row.t, cell: (row) => (known(row.t) ? row.t.toFixed(1) : "–") },
     ];
     if (one.rows.some((row) => row.d)) {
