@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
+from pydantic import BaseModel, TypeAdapter
 
 from xbench.contracts.options import Options
 from xbench.errors import UserError
@@ -77,7 +76,7 @@ def _replaced(value: Any, what: str) -> Any:
         return sorted((_replaced(entry, what) for entry in value), key=digest)
     if _parts(value) is not None:
         return {name: _replaced(entry, what) for name, entry in _fields(value).items()}
-    return to_jsonable_python(value)
+    return TypeAdapter(Any).dump_python(value, mode="json")
 
 
 def _content(path: Path, what: str) -> dict[str, str]:

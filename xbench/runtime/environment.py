@@ -14,7 +14,7 @@ from typing import Any
 CORE = ("torch", "numpy", "scipy", "lightning-fabric")
 """The libraries that the core computes with: their versions are in every fingerprint."""
 
-BUILT_IN = ("timm", "segmentation-models-pytorch", "scikit-image", "pylidc", "quantus")
+BUILT_IN = ("timm", "segmentation-models-pytorch", "scikit-image", "pylidc", "quantus", "opencv-python", "scikit-learn")
 """Those that only some built-in plugins compute with: in the fingerprints of the items that say so in `requires`."""
 
 
